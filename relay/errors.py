@@ -1,0 +1,531 @@
+"""Every refusal and failure of the relay, in one table.
+
+The same rows serve the wire, the ledger, ``status/refused``, ``relay explain`` and the manual, so a
+clerk, a vendor and the operator always read the same sentence for the same thing.
+
+Three families leave the rules and the stations:
+
+* `Refused` - the sender's to mend; the same again will be refused again.
+* `Deferred` - ours; nothing was promised and the same again may succeed.
+* `RelayError` itself - a defect or a broken installation, never shown to an office.
+
+A row's sentences hold only placeholders for what the office told us itself (its own file name, the number it
+typed).  What else is known goes into *detail*, which only the journal sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+# SFTP version 3 status codes (draft-ietf-secsh-filexfer-02, section 7).
+FX_OK = 0
+FX_EOF = 1
+FX_NO_SUCH_FILE = 2
+FX_PERMISSION_DENIED = 3
+FX_FAILURE = 4
+FX_BAD_MESSAGE = 5
+FX_OP_UNSUPPORTED = 8
+
+# Most clients cut or hide longer texts (CLIENTS.md section 2).
+CLIENT_TEXT_CHARACTERS = 200
+
+
+class Severity(StrEnum):
+    """What a finding does to the file it was found in."""
+
+    REFUSE = "refuse"
+    WARN = "warn"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table: a stable code and what is said about it.
+
+    *permanent* is False where trying again unchanged may help.  The sentences may hold ``{placeholders}``;
+    the remedies say what to do next and never do.
+    """
+
+    code: str
+    ja: str
+    en: str
+    remedy_ja: str
+    remedy_en: str
+    severity: Severity = Severity.REFUSE
+    permanent: bool = True
+    status: int = FX_FAILURE
+
+
+def _rows(*rows: Row) -> Mapping[str, Row]:
+    table = {row.code: row for row in rows}
+    if len(table) != len(rows):
+        raise ValueError("a code stands twice in the table of refusals")
+    return MappingProxyType(table)
+
+
+_EXPORT_AGAIN_JA = "ケアソフトから出力し直して、もう一度送ってください。"
+_EXPORT_AGAIN_EN = "Export the file again from your care software and send it once more."
+_CHECK_NUMBER_JA = "ファイル名の事業所番号を確かめてください。"
+_CHECK_NUMBER_EN = "Check the office number in the file name."
+_CALL_JA = "運営者の窓口に電話でお問い合わせください。"
+_CALL_EN = "Please call the operator's help desk."
+_LATER_JA = "しばらくしてから、もう一度送ってください。"
+_LATER_EN = "Try again in a little while."
+_NOTHING_JA = "送信は済んでいます。次の送信までにご確認ください。"
+_NOTHING_EN = "The file was sent. Please check before the next one."
+
+TABLE: Mapping[str, Row] = _rows(
+    # --- names -------------------------------------------------------------------------------------------------
+    Row(
+        "name.illegal",
+        "使えない文字を含むか、長すぎるファイル名です（{why}）",
+        "the file name cannot be used ({why})",
+        "ファイル名を短くし、記号や制御文字を除いてください。",
+        "Shorten the name and remove special characters.",
+    ),
+    Row(
+        "name.malformed",
+        "ファイル名が規約に合いません（{why_ja}）",
+        "the file name follows no known rule ({why})",
+        "ケアソフトが出力した名前のまま送るか、send/<宛先の事業所番号>/ に入れてください。",
+        "Keep the name your software gave it, or put the file into send/<recipient's office number>/.",
+    ),
+    Row(
+        "name.sender_mismatch",
+        "ファイル名の送信元 {sender} は、ログイン中の事業所 {office} ではありません",
+        "the name says sender {sender}, but office {office} is logged in",
+        _CHECK_NUMBER_JA,
+        _CHECK_NUMBER_EN,
+    ),
+    Row(
+        "name.same_office",
+        "送信元と宛先が同じ事業所 {office} です",
+        "sender and recipient are the same office {office}",
+        _CHECK_NUMBER_JA,
+        _CHECK_NUMBER_EN,
+    ),
+    Row(
+        "name.check_digit",
+        "事業所番号 {office} の検査数字が合いません",
+        "the check digit of office number {office} does not fit",
+        _NOTHING_JA,
+        _NOTHING_EN,
+        Severity.WARN,
+    ),
+    Row(
+        "name.service_type",
+        "事業所 {office} にサービス種類 {service_type} の登録がありません",
+        "office {office} is not registered for service type {service_type}",
+        _NOTHING_JA,
+        _NOTHING_EN,
+        Severity.WARN,
+    ),
+    Row(
+        "name.lower_case",
+        "ファイル名に小文字があります",
+        "the file name has lower-case letters",
+        _NOTHING_JA,
+        _NOTHING_EN,
+        Severity.WARN,
+    ),
+    Row(
+        "name.serial_future",
+        "ファイル連番 {serial} が1日以上先の日時です",
+        "the serial {serial} lies more than a day ahead",
+        "パソコンの日付と時刻を確かめてください。",
+        "Check the date and time of your computer.",
+        Severity.WARN,
+    ),
+    # --- routes ------------------------------------------------------------------------------------------------
+    Row(
+        "route.recipient_unknown",
+        "宛先の事業所 {office} は登録されていません",
+        "recipient office {office} is not registered here",
+        "宛先の番号を確かめてください。正しければ、その事業所はまだこの連携に参加していません。",
+        "Check the number. If it is right, that office has not joined yet.",
+    ),
+    Row(
+        "route.recipient_suspended",
+        "宛先の事業所 {office} は現在、受信を停止しています",
+        "recipient office {office} is suspended at present",
+        "宛先の事業所に直接ご確認ください。",
+        "Please contact the recipient directly.",
+    ),
+    Row(
+        "route.folder_mismatch",
+        "フォルダーは {folder}、ファイル名の宛先は {office} で、一致しません",
+        "the folder says {folder}, the name says {office}",
+        "どちらが正しい宛先かを確かめ、正しいフォルダーに入れてください。",
+        "Find out which one is right and use that folder.",
+    ),
+    # --- uploads -----------------------------------------------------------------------------------------------
+    Row(
+        "upload.looks_cut",
+        "途中で切れたように見えるため、受け付けていません",
+        "the upload looks cut off and was not accepted",
+        "もう一度送ってください。同じ内容なら2回目に受け付けます。",
+        "Send it again. The same content is accepted the second time.",
+    ),
+    Row(
+        "upload.unfinished",
+        "送信が途中で終わり、受け付けていません",
+        "the upload never finished and was not accepted",
+        "もう一度送ってください。",
+        "Send it again.",
+    ),
+    Row(
+        "upload.hole",
+        "書き込まれていない部分があるため、受け付けていません",
+        "parts of the file were never written; it was not accepted",
+        "もう一度最初から送ってください。",
+        "Send it again from the beginning.",
+    ),
+    # --- transfers ---------------------------------------------------------------------------------------------
+    Row(
+        "transfer.conflict",
+        "同じ名前で内容の違うファイルを {at} に受け付けています",
+        "another file of this name was accepted at {at}",
+        "出力し直して新しい連番で送るか、先のファイルを取り消してください。",
+        "Export again with a new serial, or take the first one back.",
+    ),
+    Row(
+        "transfer.already_collected",
+        "この名前のファイルは {at} に相手が取得済みです",
+        "a file of this name was already collected at {at}",
+        "出力し直して、新しい連番で送ってください。",
+        "Export again with a new serial.",
+    ),
+    Row(
+        "transfer.not_collected",
+        "まだ取得していません。読み終えてから移してください",
+        "not collected yet: read the whole file first",
+        "ファイルを最後までダウンロードしてから削除してください。",
+        "Download the whole file before you remove it.",
+    ),
+    Row(
+        "transfer.accepted",
+        "受け付け済みの送信は削除できません",
+        "an accepted file cannot be removed here",
+        "取り消すときは recall/ へ移してください。",
+        "To take it back, move it into recall/.",
+    ),
+    # --- content -----------------------------------------------------------------------------------------------
+    Row(
+        "content.empty",
+        "中身が空です",
+        "the file is empty",
+        _EXPORT_AGAIN_JA,
+        _EXPORT_AGAIN_EN,
+    ),
+    Row(
+        "content.truncated",
+        "ファイルが途中で切れています（{where_ja}）",
+        "the file is cut off ({where})",
+        "もう一度送ってください。続くときは出力し直してください。",
+        "Send it again. If that does not help, export it again.",
+    ),
+    Row(
+        "content.not_this_kind",
+        "中身が {kind} ではありません",
+        "the content is no {kind}",
+        _EXPORT_AGAIN_JA,
+        _EXPORT_AGAIN_EN,
+    ),
+    Row(
+        "content.encoding",
+        "文字コードが MS932（シフトJIS）ではありません（{where_ja}）",
+        "the encoding is not MS932 ({where})",
+        _EXPORT_AGAIN_JA,
+        _EXPORT_AGAIN_EN,
+    ),
+    Row(
+        "content.control_character",
+        "使えない制御文字があります（{where_ja}）",
+        "there is a control character ({where})",
+        _EXPORT_AGAIN_JA,
+        _EXPORT_AGAIN_EN,
+    ),
+    Row(
+        "content.line_end",
+        "改行が正しくありません（{where_ja}）",
+        "a line end is wrong ({where})",
+        _EXPORT_AGAIN_JA,
+        _EXPORT_AGAIN_EN,
+    ),
+    Row(
+        "content.quote",
+        "引用符が正しくありません（{where_ja}）",
+        "a quotation mark is wrong ({where})",
+        _EXPORT_AGAIN_JA,
+        _EXPORT_AGAIN_EN,
+    ),
+    Row(
+        "content.header_row",
+        "1行目が見出しになっています",
+        "the first line holds headings",
+        "見出しなしで出力してください。",
+        "Export without headings.",
+    ),
+    Row(
+        "content.field_count",
+        "項目の数が仕様と違います（{where_ja}）",
+        "the number of items is wrong ({where})",
+        _EXPORT_AGAIN_JA,
+        _EXPORT_AGAIN_EN,
+    ),
+    Row(
+        "content.version_unknown",
+        "CSVバージョンが 202208 でも 202407 でもありません",
+        "the CSV version is neither 202208 nor 202407",
+        "ケアソフトを新しい版にしてください。",
+        "Update your care software.",
+    ),
+    Row(
+        "content.version_mixed",
+        "1つのファイルに2つのCSVバージョンがあります",
+        "one file holds two CSV versions",
+        _EXPORT_AGAIN_JA,
+        _EXPORT_AGAIN_EN,
+    ),
+    Row(
+        "content.version_name_mismatch",
+        "CSVバージョンがファイル名の形式と合いません",
+        "the CSV version does not fit the form of the name",
+        _EXPORT_AGAIN_JA,
+        _EXPORT_AGAIN_EN,
+    ),
+    Row(
+        "content.key_item",
+        "保険者番号か被保険者番号の形が違います（{where_ja}）",
+        "insurer or insured number is malformed ({where})",
+        _EXPORT_AGAIN_JA,
+        _EXPORT_AGAIN_EN,
+    ),
+    Row(
+        "content.month_mismatch",
+        "中の対象年月がファイル名の年月と違います（{where_ja}）",
+        "a month inside differs from the month in the name ({where})",
+        _EXPORT_AGAIN_JA,
+        _EXPORT_AGAIN_EN,
+    ),
+    Row(
+        "content.unrelated_person",
+        "宛先の事業所と関係のない利用者が含まれています（{where_ja}）",
+        "the file names a person who has nothing to do with the recipient ({where})",
+        "宛先の事業所のサービスを使う方だけを出力してください。",
+        "Export only persons who use the recipient's services.",
+    ),
+    *(
+        Row(code, ja, en, _NOTHING_JA, _NOTHING_EN, Severity.WARN)
+        for code, ja, en in (
+            ("content.version_period", "CSVバージョンと対象年月が合いません", "the CSV version does not fit the month"),
+            ("content.external_character", "外字があります（{where_ja}）", "there is an external character ({where})"),
+            ("content.required_item", "必須の項目が空です（{where_ja}）", "a required item is empty ({where})"),
+            ("content.item_format", "項目の形が仕様と違います（{where_ja}）", "an item is malformed ({where})"),
+            ("content.item_length", "項目が長すぎます（{where_ja}）", "an item is too long ({where})"),
+            ("content.date_outside_month", "日付が対象年月の外です（{where_ja}）", "a date lies outside the month ({where})"),
+            ("content.result_office", "実績の事業所が送信元と違います（{where_ja}）", "results of another office ({where})"),
+            ("content.repeated_line", "同じ行番号が繰り返されています（{where_ja}）", "a line number is repeated ({where})"),
+            ("content.duplicate_record", "同じレコードが2つあります（{where_ja}）", "a record occurs twice ({where})"),
+            ("content.link_item", "つなぎの項目が両方とも空です（{where_ja}）", "both link items are zero ({where})"),
+            ("content.dos_end_mark", "末尾に余分な1文字(1A)があります", "the file ends with a DOS end mark"),
+            ("unit.incomplete", "送信単位がそろっていません", "the unit is incomplete"),
+            ("unit.not_allowed", "送信単位の組み合わせが仕様にありません", "this set of kinds is no unit"),
+            ("unit.annex_missing", "別表がありません", "the annex is missing"),
+            ("unit.supplement_mismatch", "利用者補足情報の年月が合いません", "the supplement's month does not fit"),
+            ("unit.unrelated_person", "利用票にない利用者がいます", "a person is not in the use slip"),
+        )
+    ),
+    # --- limits and the office ---------------------------------------------------------------------------------
+    Row(
+        "limit.size",
+        "ファイルが大きすぎます（上限 {limit}）",
+        "the file is too large (limit {limit})",
+        "ファイルを分けて送ってください。",
+        "Split the file.",
+    ),
+    Row(
+        "limit.quota",
+        "預けられる量の上限 {limit} に達しています",
+        "the storage limit of {limit} is reached",
+        "相手が取得するのを待つか、運営者に連絡してください。",
+        "Wait until partners have collected, or call the operator.",
+    ),
+    Row(
+        "limit.handles",
+        "同時に開けるファイルは {limit} 個までです",
+        "only {limit} files can be open at once",
+        "開いているファイルを閉じてください。",
+        "Close files that are open.",
+        permanent=False,
+    ),
+    Row(
+        "office.suspended",
+        "事業所 {office} は現在、利用を停止しています",
+        "office {office} is suspended",
+        _CALL_JA,
+        _CALL_EN,
+    ),
+    Row(
+        "office.revoked",
+        "この証明書は失効しています",
+        "this certificate is no longer valid",
+        _CALL_JA,
+        _CALL_EN,
+    ),
+    # --- the tree ----------------------------------------------------------------------------------------------
+    Row(
+        "tree.not_found",
+        "見つかりません",
+        "no such file or folder",
+        "名前とフォルダーを確かめてください。",
+        "Check the name and the folder.",
+        status=FX_NO_SUCH_FILE,
+    ),
+    Row(
+        "tree.read_only",
+        "ここには書き込めません。送るファイルは send/ に入れてください",
+        "nothing can be written here; upload into send/",
+        "送るファイルは send/ に入れてください。",
+        "Put files to be sent into send/.",
+    ),
+    Row(
+        "tree.is_directory",
+        "フォルダーです。ファイル名を付けてください",
+        "this is a folder; give a file name",
+        "send/ の後にファイル名を付けてください。",
+        "Add the file name after the folder.",
+    ),
+    Row(
+        "tree.not_directory",
+        "フォルダーではありません",
+        "this is not a folder",
+        "フォルダーの名前を指定してください。",
+        "Give the name of a folder.",
+    ),
+    Row(
+        "tree.no_rename",
+        "ここでは名前の変更も移動もできません",
+        "nothing can be renamed or moved here",
+        "新しい名前で送り直してください。",
+        "Send it again under the new name.",
+    ),
+    Row(
+        "tree.no_directories",
+        "フォルダーは作れません。send/<登録済みの事業所番号>/ はそのまま使えます",
+        "folders cannot be made; send/<registered office>/ is simply there",
+        "send/<宛先の事業所番号>/ に直接入れてください。",
+        "Put files straight into send/<recipient's office number>/.",
+    ),
+    # --- the relay itself --------------------------------------------------------------------------------------
+    Row(
+        "server.busy",
+        "ただいま混み合っています。何も受け付けていません",
+        "busy at the moment; nothing was accepted",
+        _LATER_JA,
+        _LATER_EN,
+        permanent=False,
+    ),
+    Row(
+        "server.storage_full",
+        "保存場所がいっぱいです。何も受け付けていません",
+        "the relay's storage is full; nothing was accepted",
+        "運営者が対応します。" + _LATER_JA,
+        "The operator is informed. " + _LATER_EN,
+        permanent=False,
+    ),
+    Row(
+        "server.fault",
+        "サーバーの不具合です。何も受け付けていません（受付 {reference}）",
+        "a fault of the relay; nothing was accepted (reference {reference})",
+        "もう一度送ってください。続くときは参照番号を窓口に伝えてください。",
+        "Try again. If it stays, tell the help desk the reference.",
+        permanent=False,
+    ),
+)
+
+
+class _Kept(dict[str, object]):
+    """Leave a placeholder without a fact as it stands: a missing word must not cost the sentence."""
+
+    def __missing__(self, key: str) -> str:
+        return f"<{key}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One row of the table applied to one file: the code and the facts that its sentences name."""
+
+    code: str
+    facts: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def row(self) -> Row:
+        """The row of the table that this finding is an instance of."""
+        return TABLE[self.code]
+
+    @property
+    def message_ja(self) -> str:
+        """The Japanese sentence with its facts."""
+        return self.row.ja.format_map(_Kept(self.facts))
+
+    @property
+    def message_en(self) -> str:
+        """The English sentence with its facts."""
+        return self.row.en.format_map(_Kept(self.facts))
+
+    @property
+    def client_text(self) -> str:
+        """``code: Japanese / English``, at most `CLIENT_TEXT_CHARACTERS` long: what goes over the wire."""
+        text = f"{self.code}: {self.message_ja} / {self.message_en}"
+        return text if len(text) <= CLIENT_TEXT_CHARACTERS else text[: CLIENT_TEXT_CHARACTERS - 1] + "…"
+
+
+def finding(code: str, **facts: object) -> Finding:
+    """Make a `Finding`; KeyError when *code* is not in the table, so that a typing error shows at once."""
+    if code not in TABLE:
+        raise KeyError(code)
+    return Finding(code, tuple((key, str(value)) for key, value in facts.items()))
+
+
+class RelayError(Exception):
+    """A defect or a broken installation: for the operator, never for an office."""
+
+
+class _Answered(RelayError):
+    """An outcome with two texts: *finding* for the client, *detail* for the journal alone."""
+
+    def __init__(self, code: str, /, *, detail: str = "", **facts: object) -> None:
+        self.finding = finding(code, **facts)
+        self.detail = detail
+        super().__init__(f"{self.finding.client_text} [{detail}]" if detail else self.finding.client_text)
+
+    @property
+    def code(self) -> str:
+        """The stable dotted code."""
+        return self.finding.code
+
+    @property
+    def status(self) -> int:
+        """The SFTP status code that carries the text."""
+        return self.finding.row.status
+
+    @property
+    def client_text(self) -> str:
+        """What the client may read; holds nothing that the office did not tell us."""
+        return self.finding.client_text
+
+
+class Refused(_Answered):
+    """The sender's to mend, and trying again unchanged will not help."""
+
+
+class Deferred(_Answered):
+    """Ours: nothing was promised, and the same again may succeed."""
+
+
+class ConfigError(RelayError):
+    """The installation cannot start as it stands; the message says what to mend, for the operator's eyes."""

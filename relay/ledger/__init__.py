@@ -1,0 +1,292 @@
+"""The ledger: every fact of the relay, in the domain's verbs.
+
+This is the protocol that the stations, the protocol floor and the command line are written against;
+`relay.ledger.sqlite` is its embedded form.  A later engine keeps the same verbs.
+
+What every engine guarantees:
+
+* A verb that changes something returns only after the change is on stable storage, whole, in one transaction
+  with its event; or it raises and nothing of it is there.
+* `Deferred` (``server.busy``, ``server.storage_full``) says that nothing was promised and that the same call may
+  succeed later.  A caller that is cancelled while it waits learns nothing; the change itself is never half made.
+* Reading verbs never wait for a writer.
+
+No verb reads a clock: times come in as *now*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from relay.errors import Finding
+from relay.model import (
+    Certificate,
+    Event,
+    EventKind,
+    Identity,
+    Office,
+    OfficeNumber,
+    OfficeStatus,
+    PayloadId,
+    PayloadUid,
+    Refusal,
+    Route,
+    Transfer,
+    TransferId,
+)
+
+
+class Shelf(StrEnum):
+    """The three places in which a recipient sees what was sent to it (DESIGN section 3)."""
+
+    RECEIVE = "receive"
+    NEW = "new"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class SealedChunk:
+    """One chunk as it lies in the store: *number* from 0, *sealed* is nonce, ciphertext and tag."""
+
+    number: int
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SealedPayload:
+    """A whole payload, ready to be committed.
+
+    *staged* names the chunks that are in the store already, *chunks* are those that travel with the commit.
+    *wrapped_key* authenticates uid, *chunk_count* and *size_bytes*.
+    """
+
+    uid: PayloadUid
+    wrapped_key: bytes
+    size_bytes: int
+    chunk_count: int
+    sha256: bytes
+    chunks: tuple[SealedChunk, ...]
+    staged: PayloadId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPayload:
+    """What reading needs: where the chunks lie and the key that opens them, still wrapped."""
+
+    id: PayloadId
+    uid: PayloadUid
+    wrapped_key: bytes
+    size_bytes: int
+    chunk_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class TransferDraft:
+    """Everything a transfer is made of, before the ledger has decided whether it becomes one."""
+
+    route: Route
+    identity: Identity
+    payload: SealedPayload
+    in_folder: bool
+    client_mtime: datetime | None
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The transfer that answers for a draft; *is_repeat* where it had been accepted before."""
+
+    transfer: Transfer
+    is_repeat: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ListingCursor:
+    """A place in a listing, and the newest transfer that belongs to it: the listing is that of its first page."""
+
+    newest: int
+    key: tuple[str, str, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListingPage:
+    """A part of a listing in its order; *cursor* is None after the last one."""
+
+    transfers: tuple[Transfer, ...]
+    cursor: ListingCursor | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportCounts:
+    """What an import of the register did, in offices."""
+
+    added: int
+    updated: int
+    unchanged: int
+    suspended: int
+
+
+class Register(Protocol):
+    """The offices and their certificates."""
+
+    async def find_office(self, number: OfficeNumber) -> Office | None:
+        """Return the office, or None where it is not registered."""
+
+    async def list_offices(
+        self,
+        *,
+        status: OfficeStatus | None = None,
+        prefecture: str | None = None,
+        after: OfficeNumber | None = None,
+        limit: int | None = None,
+    ) -> list[Office]:
+        """Return offices in order of their number, from behind *after*."""
+
+    async def count_offices(self) -> dict[OfficeStatus, int]:
+        """Return how many offices there are in each status."""
+
+    async def record_office(self, office: Office, *, actor: str, now: datetime) -> bool:
+        """Add *office* or change what is known of it; True where it is new."""
+
+    async def import_offices(
+        self,
+        offices: Sequence[Office],
+        *,
+        suspend_missing: bool,
+        actor: str,
+        now: datetime,
+        progress: Callable[[int], None] | None = None,
+    ) -> ImportCounts:
+        """Add and change all of *offices* in one transaction; *progress* hears how many are done.
+
+        An office that is not in *offices* is left alone, or suspended with *suspend_missing*.
+        """
+
+    async def record_office_status(self, number: OfficeNumber, status: OfficeStatus, *, actor: str, now: datetime) -> bool:
+        """Set the status; False where it was so already.  LookupError where the office is unknown."""
+
+    async def record_certificate(self, certificate: Certificate, *, actor: str) -> None:
+        """Make *certificate* known.  ValueError where its CA and serial are taken."""
+
+    async def find_certificate(self, ca_fingerprint: str, serial: int) -> Certificate | None:
+        """Return what is known of the certificate, or None."""
+
+    async def list_certificates(
+        self,
+        *,
+        office: OfficeNumber | None = None,
+        serial: int | None = None,
+        limit: int | None = None,
+    ) -> list[Certificate]:
+        """Return certificates, newest first."""
+
+    async def revoke_certificate(self, ca_fingerprint: str, serial: int, *, reason: str, actor: str, now: datetime) -> bool:
+        """Revoke; False where it was revoked already.  LookupError where it is unknown."""
+
+    async def register_version(self) -> int:
+        """Return a number that grows with every change of the register, by whatever process."""
+
+
+class Ledger(Register, Protocol):
+    """The register, the transfers, their payload and their history."""
+
+    async def close(self) -> None:
+        """Write what is waiting, then let go of the store."""
+
+    # --- intake ------------------------------------------------------------------------------------------------
+
+    async def stage_chunks(
+        self, staged: PayloadId | None, uid: PayloadUid, office: OfficeNumber, chunks: Sequence[SealedChunk], *, now: datetime
+    ) -> PayloadId:
+        """Keep chunks of an upload in progress, invisible and unsynced; a number given again replaces the chunk.
+
+        Returns the id to give the next time.  What never becomes a transfer is removed by `discard_staged`, or by
+        `remove_abandoned` after a crash.
+        """
+
+    async def discard_staged(self, staged: PayloadId) -> None:
+        """Remove the chunks of an upload that ended without a transfer; never raises."""
+
+    async def remove_abandoned(self, *, before: datetime) -> int:
+        """Remove uploads that nothing was added to since *before*; returns how many."""
+
+    async def commit_transfer(self, draft: TransferDraft, *, now: datetime) -> Accepted:
+        """Make *draft* a transfer: payload, record and event in one synced transaction.
+
+        The same bytes under a live identity are the same transfer again (`Accepted.is_repeat`) and the draft's
+        payload is dropped.  Refused: ``transfer.conflict``, ``route.recipient_unknown``,
+        ``route.recipient_suspended``, ``office.suspended``, ``office.revoked``, as things stand in that transaction.
+        """
+
+    async def record_refusal(
+        self, office: OfficeNumber, name: str, finding: Finding, *, sha256: bytes | None = None, now: datetime
+    ) -> int:
+        """Keep a refusal; the same one again is counted, not repeated.  Returns the count."""
+
+    async def was_refused(self, office: OfficeNumber, name: str, code: str, sha256: bytes) -> bool:
+        """True where this office was refused these very bytes under this name with this code before."""
+
+    async def list_refusals(self, office: OfficeNumber, *, since: datetime, limit: int | None = None) -> list[Refusal]:
+        """Return the refusals of *office*, newest first."""
+
+    # --- collection --------------------------------------------------------------------------------------------
+
+    async def open_payload(self, transfer: TransferId) -> StoredPayload:
+        """Return where the payload lies.  LookupError where it no longer exists."""
+
+    async def read_chunk(self, payload: PayloadId, number: int) -> bytes:
+        """Return one sealed chunk.  LookupError where it is not there."""
+
+    async def record_served(
+        self, transfer: TransferId, ranges: Sequence[tuple[int, int]], *, identity: Identity, now: datetime
+    ) -> Transfer:
+        """Add byte ranges (start, end) that the recipient has read; collected once they cover the whole file."""
+
+    async def move_shelf(self, transfer: TransferId, to: Shelf, *, identity: Identity, now: datetime) -> Transfer:
+        """Move between ``receive`` (or ``new``) and ``done``.
+
+        Refused ``transfer.not_collected`` where the recipient has not read it.  Moving it to where it is does nothing.
+        """
+
+    # --- looking -----------------------------------------------------------------------------------------------
+
+    async def find_transfer(self, transfer: TransferId) -> Transfer | None:
+        """Return the transfer, whatever became of it."""
+
+    async def find_sent(self, sender: OfficeNumber, recipient: OfficeNumber, name: str) -> Transfer | None:
+        """Return the newest transfer of that identity, whatever became of it."""
+
+    async def find_delivered(self, recipient: OfficeNumber, delivered_name: str) -> Transfer | None:
+        """Return the transfer that *recipient* sees under that name in any of its directories, or None."""
+
+    async def list_shelf(self, office: OfficeNumber, shelf: Shelf, cursor: ListingCursor | None = None) -> ListingPage:
+        """Return a page of what *office* sees there, by sender, serial and number."""
+
+    async def list_sent(
+        self, office: OfficeNumber, folder: OfficeNumber | None, *, now: datetime, cursor: ListingCursor | None = None
+    ) -> ListingPage:
+        """Return a page of what *office* put at the top of ``send/`` (*folder* None) or into ``send/<folder>/``."""
+
+    async def list_folders(self, office: OfficeNumber) -> list[OfficeNumber]:
+        """Return the address folders that *office* has used."""
+
+    async def list_transfers(
+        self,
+        *,
+        sender: OfficeNumber | None = None,
+        recipient: OfficeNumber | None = None,
+        state: str | None = None,
+        since: datetime | None = None,
+        limit: int | None = None,
+    ) -> list[Transfer]:
+        """Return transfers, newest first."""
+
+    async def list_events(self, *, transfer: TransferId | None = None, limit: int | None = None) -> list[Event]:
+        """Return history, oldest first."""
+
+    async def record_event(self, kind: EventKind, *, actor: str, detail: str, now: datetime) -> None:
+        """Write a line of history that changes nothing else, such as names that were revealed."""

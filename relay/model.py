@@ -1,0 +1,214 @@
+"""The relay's nouns as frozen records and ids.
+
+Values only: nothing here reads a clock, a disk or a network, and nothing changes after it was made.  Times are
+aware and in UTC, sizes are bytes, digests are 32 raw bytes of SHA-256.  The words are those of the glossary in
+``ARCHITECTURE.md``.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import NewType
+
+from relay.errors import Finding
+from relay.lifecycle import State
+
+# Ten characters, the third one sometimes a letter: 事業所番号 (standard, section 6).
+OfficeNumber = NewType("OfficeNumber", str)
+# 受付番号: what a clerk reads out on the telephone.
+TransferId = NewType("TransferId", int)
+# Names one sealed payload for good; random, so that it can be authenticated before anything is stored.
+PayloadUid = NewType("PayloadUid", bytes)
+# The row under which the chunks of a payload lie in the store.
+PayloadId = NewType("PayloadId", int)
+
+
+class OfficeStatus(StrEnum):
+    """Whether an office takes part at present."""
+
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """A party that sends and receives; *service_types* are the codes it is registered for, in no order."""
+
+    number: OfficeNumber
+    name: str
+    prefecture: str
+    service_types: tuple[str, ...]
+    status: OfficeStatus = OfficeStatus.ACTIVE
+
+    @property
+    def is_active(self) -> bool:
+        """True while the office may log in, send and receive."""
+        return self.status is OfficeStatus.ACTIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What the register knows of one OpenSSH user certificate.
+
+    A serial is unique within its CA only; *ca_fingerprint* and *key_fingerprint* are ``SHA256:…`` as
+    ``ssh-keygen -l`` prints them.  *offices* are the principals.
+    """
+
+    ca_fingerprint: str
+    serial: int
+    key_id: str
+    key_fingerprint: str
+    offices: tuple[OfficeNumber, ...]
+    valid_after: datetime
+    valid_before: datetime
+    issued_at: datetime
+    label: str = ""
+    revoked_at: datetime | None = None
+    revoke_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An office and the certificate it proved itself with, for one connection."""
+
+    office: OfficeNumber
+    ca_fingerprint: str
+    certificate_serial: int
+    key_id: str
+    valid_before: datetime
+
+
+class Grammar(StrEnum):
+    """By which rule a name was understood (DESIGN section 6)."""
+
+    STANDARD_41 = "standard-4.1"
+    STANDARD_32 = "standard-3.2"
+    GENERAL = "general"
+    OPERATOR = "operator"
+    FOLDER = "folder"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What a file name says, before anybody asked the register.
+
+    *name* is NFC and otherwise as the sender wrote it.  *kind* is the standard's kind, ``MESSAGE`` for a unit's
+    message, else the extension in capitals (``PDF``): it never holds anything personal.  *sender* is None where
+    the name does not say it.  *serial* and *month* are the digits of the name.
+    """
+
+    name: str
+    grammar: Grammar
+    kind: str
+    recipient: OfficeNumber
+    sender: OfficeNumber | None = None
+    sender_service: str | None = None
+    recipient_service: str | None = None
+    serial: str | None = None
+    month: str | None = None
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def is_standard(self) -> bool:
+        """True for the care-plan standard's own files: their names hold nothing personal."""
+        return self.grammar in (Grammar.STANDARD_41, Grammar.STANDARD_32)
+
+    @property
+    def is_free(self) -> bool:
+        """True where the name does not itself hold its sender and a serial, so that it may come every month."""
+        return self.sender is None or self.serial is None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A decision: this address, from this sender, goes to this office; *findings* warn and stop nothing."""
+
+    address: Address
+    sender: OfficeNumber
+    recipient: OfficeNumber
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One accepted file, as the ledger tells it.
+
+    *name* is what the sender called it, *delivered_name* what the recipient sees.  *size_bytes* and *sha256* are
+    those of the content as it arrived.  *client_mtime* is the time the sender's program gave, if it gave one.
+    """
+
+    id: TransferId
+    sender: OfficeNumber
+    recipient: OfficeNumber
+    name: str
+    delivered_name: str
+    grammar: Grammar
+    kind: str
+    serial: str | None
+    month: str | None
+    in_folder: bool
+    state: State
+    is_removed: bool
+    size_bytes: int
+    sha256: bytes
+    accepted_at: datetime
+    client_mtime: datetime | None = None
+    collected_at: datetime | None = None
+    ended_at: datetime | None = None
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def public_name(self) -> str:
+        """The name where it may be shown to anybody: a name that is not the standard's is told as ``*.pdf``."""
+        if self.grammar in (Grammar.STANDARD_41, Grammar.STANDARD_32):
+            return self.name
+        return "*." + self.name.rpartition(".")[2].lower() if "." in self.name else "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A refusal that is kept: what was refused, why, how often.  *name* is escaped where it was illegal."""
+
+    office: OfficeNumber
+    name: str
+    finding: Finding
+    first_at: datetime
+    last_at: datetime
+    count: int
+
+
+class EventKind(StrEnum):
+    """What can happen to a transfer or an office; the rows of the ledger's history."""
+
+    ACCEPTED = "accepted"
+    COLLECTED = "collected"
+    REMOVED = "removed"
+    RESTORED = "restored"
+    OFFICE_ADDED = "office.added"
+    OFFICE_CHANGED = "office.changed"
+    OFFICE_SUSPENDED = "office.suspended"
+    OFFICE_RESUMED = "office.resumed"
+    CERTIFICATE_ISSUED = "certificate.issued"
+    CERTIFICATE_REVOKED = "certificate.revoked"
+    NAMES_REVEALED = "names.revealed"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of history, written in the transaction of what it tells; *actor* is an office or an operator."""
+
+    id: int
+    at: datetime
+    kind: EventKind
+    actor: str
+    office: OfficeNumber | None = None
+    transfer: TransferId | None = None
+    detail: str = ""
+
+
+def fold_name(name: str) -> str:
+    """Fold *name* for comparing: NFC, letter case gone, NFC again because folding can undo it."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
