@@ -1,0 +1,318 @@
+"""The journal: what the operator reads, one function per event.
+
+Every line has an event's name, a time in UTC, a level and named facts; nothing is ever said in free text.  A new
+event is a new function here, with keyword parameters for exactly the facts that it tells: the signatures are where
+one sees that no payload, no personal data and no secret can be written.  A transfer is told by its number, kind and
+offices, never by its name; an exception by its class and its place in the code, because its message may quote an
+upload (only messages of the operating system and of SQLite are kept).
+
+Text that came over the network is escaped, so that no client can forge a line or move an operator's cursor.
+
+Writing a line never fails: a full disk under the journal must not cost anybody a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import sys
+import traceback
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, TextIO, cast
+
+import structlog
+from structlog.typing import FilteringBoundLogger, Processor, WrappedLogger
+
+from relay.model import OfficeNumber, TransferId
+
+JournalFormat = Literal["auto", "json", "text"]
+JournalLevel = Literal["debug", "info", "warning", "error"]
+
+# A client may introduce itself at any length; a line must stay one that a person can read.
+_FACT_CHARACTERS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """A way to write lines that all carry the same facts; *logger* is used by this module alone."""
+
+    logger: FilteringBoundLogger
+
+    def bind(
+        self, *, connection: str | None = None, office: OfficeNumber | None = None, session: int | None = None
+    ) -> Journal:
+        """Return a journal whose lines carry these facts as well."""
+        facts = {"connection": connection, "office": office, "session": session}
+        return Journal(self.logger.bind(**{name: fact for name, fact in facts.items() if fact is not None}))
+
+
+def configure_journal(
+    format: JournalFormat = "auto",  # noqa: A002 - the word of relay.toml
+    level: JournalLevel = "info",
+    stream: TextIO | None = None,
+) -> None:
+    """Say how journals made from now on write: to *stream*, or to standard error as it is now.
+
+    ``auto`` is text on a terminal and JSON anywhere else.
+    """
+    out = sys.stderr if stream is None else stream
+    as_text = format == "text" or (format == "auto" and out.isatty())
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer(colors=out.isatty())
+        if as_text
+        else structlog.processors.JSONRenderer(ensure_ascii=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
+            _make_printable,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        context_class=dict,
+        logger_factory=_LineWriter.factory(out),
+        cache_logger_on_first_use=False,
+    )
+
+
+def new_journal() -> Journal:
+    """Return a journal that knows no facts yet; unconfigured, it writes as `configure_journal` does by default."""
+    if not structlog.is_configured():
+        # structlog's own default would write to standard output, which belongs to the command line's answers.
+        configure_journal()
+    # bind() settles what the configuration is now, once, instead of at every line.
+    return Journal(cast(FilteringBoundLogger, structlog.get_logger().bind()))
+
+
+# --- the server ------------------------------------------------------------------------------------------------
+
+
+def server_listening(journal: Journal, *, host: str, port: int) -> None:
+    """Tell that connections are accepted."""
+    journal.logger.info("server.listening", host=host, port=port)
+
+
+def server_draining(journal: Journal, *, sessions: int, seconds: float) -> None:
+    """Tell that no more connections are accepted and that open sessions have *seconds* to end."""
+    journal.logger.info("server.draining", sessions=sessions, seconds=seconds)
+
+
+def server_stopped(journal: Journal, *, reason: str = "asked to") -> None:
+    """Tell that the server has let go of its socket and of the store."""
+    journal.logger.info("server.stopped", reason=reason)
+
+
+def store_warned(journal: Journal, *, warning: str) -> None:
+    """Tell of something about the store's place that works but may lose what was promised."""
+    journal.logger.warning("store.warned", warning=warning)
+
+
+def store_failed(journal: Journal, *, cause: str) -> None:
+    """Tell that the store could not do what it was asked; clients are told to try again."""
+    journal.logger.error("store.failed", cause=cause)
+
+
+def store_recovered(journal: Journal, *, seconds: float | None = None) -> None:
+    """Tell that the store works again, and how long it did not."""
+    journal.logger.info("store.recovered", seconds=seconds)
+
+
+def register_changed(journal: Journal, *, version: int) -> None:
+    """Tell that offices or certificates changed and that live identities are judged again."""
+    journal.logger.info("register.changed", version=version)
+
+
+def leftovers_removed(journal: Journal, *, uploads: int) -> None:
+    """Tell how many uploads that never became a transfer were removed from the store."""
+    journal.logger.info("store.leftovers_removed", uploads=uploads)
+
+
+# --- connections -----------------------------------------------------------------------------------------------
+
+
+def connection_opened(journal: Journal, *, peer: str) -> None:
+    """Tell that somebody, not known yet, has connected."""
+    journal.logger.info("connection.opened", peer=peer)
+
+
+def login_accepted(
+    journal: Journal, *, office: OfficeNumber, serial: int, key_id: str, client_version: str = ""
+) -> None:
+    """Tell that an office has proven who it is."""
+    journal.logger.info("login.accepted", office=office, serial=serial, key_id=key_id, client_version=client_version)
+
+
+def login_rejected(journal: Journal, *, reason: str, detail: str = "") -> None:
+    """Tell why a certificate was not accepted, in full; the client is told less."""
+    journal.logger.warning("login.rejected", reason=reason, detail=detail)
+
+
+def identity_ended(journal: Journal, *, office: OfficeNumber, serial: int, reason: str) -> None:
+    """Tell that a live identity stopped being one: revoked, suspended, expired."""
+    journal.logger.warning("identity.ended", office=office, serial=serial, reason=reason)
+
+
+def connection_closed(journal: Journal, *, reason: str) -> None:
+    """Tell that a connection has ended, by whomever."""
+    journal.logger.info("connection.closed", reason=reason)
+
+
+def limit_reached(journal: Journal, *, limit: str, scope: str, until: datetime | None = None) -> None:
+    """Tell that a limit, not a key, kept somebody out: which one, for whom, and when it ends if that is known."""
+    journal.logger.warning("limit.reached", limit=limit, scope=scope, until=until.isoformat() if until else None)
+
+
+def protocol_error(journal: Journal, *, crime: str) -> None:
+    """Tell what a client sent that no client may send."""
+    journal.logger.warning("protocol.error", crime=crime)
+
+
+def unexpected_error(journal: Journal, *, reference: str, exception: BaseException) -> None:
+    """Tell a defect: where it happened and under which *reference* the client was told of it."""
+    journal.logger.error(
+        "error.unexpected", reference=reference, exception=_describe(exception), frames=_frames(exception)
+    )
+
+
+# --- sessions and files ----------------------------------------------------------------------------------------
+
+
+def session_opened(journal: Journal) -> None:
+    """Tell that an SFTP session began."""
+    journal.logger.info("session.opened")
+
+
+def session_closed(journal: Journal, *, reason: str) -> None:
+    """Tell that an SFTP session ended, cleanly or not."""
+    journal.logger.info("session.closed", reason=reason)
+
+
+def upload_opened(journal: Journal, *, kind: str, recipient: OfficeNumber) -> None:
+    """Tell that bytes are arriving; nothing is promised yet."""
+    journal.logger.debug("upload.opened", kind=kind, recipient=recipient)
+
+
+def upload_refused(journal: Journal, *, code: str, detail: str = "") -> None:
+    """Tell that an upload was refused, and by which row of the table; *detail* holds nothing of its name."""
+    journal.logger.info("upload.refused", code=code, detail=detail)
+
+
+def upload_deferred(journal: Journal, *, code: str, detail: str = "") -> None:
+    """Tell that an upload has to be tried again, through no fault of its sender."""
+    journal.logger.warning("upload.deferred", code=code, detail=detail)
+
+
+def upload_aborted(journal: Journal, *, reason: str, size_bytes: int | None = None) -> None:
+    """Tell that an upload ended without a CLOSE from its client."""
+    journal.logger.info("upload.aborted", reason=reason, size_bytes=size_bytes)
+
+
+def transfer_accepted(
+    journal: Journal,
+    *,
+    transfer: TransferId,
+    kind: str,
+    sender: OfficeNumber,
+    recipient: OfficeNumber,
+    size_bytes: int,
+    seconds: float,
+    is_repeat: bool,
+) -> None:
+    """Tell that a file is promised; *seconds* from its OPEN to its commit."""
+    journal.logger.info(
+        "transfer.accepted",
+        transfer=transfer,
+        kind=kind,
+        sender=sender,
+        recipient=recipient,
+        size_bytes=size_bytes,
+        seconds=round(seconds, 6),
+        is_repeat=is_repeat,
+    )
+
+
+def transfer_collected(
+    journal: Journal, *, transfer: TransferId, kind: str, sender: OfficeNumber, recipient: OfficeNumber
+) -> None:
+    """Tell that the recipient has read all of a file."""
+    journal.logger.info("transfer.collected", transfer=transfer, kind=kind, sender=sender, recipient=recipient)
+
+
+def transfer_removed(journal: Journal, *, transfer: TransferId, kind: str) -> None:
+    """Tell that the recipient has put a file away into ``done/``."""
+    journal.logger.info("transfer.removed", transfer=transfer, kind=kind)
+
+
+def transfer_restored(journal: Journal, *, transfer: TransferId, kind: str) -> None:
+    """Tell that the recipient has taken a file out of ``done/`` again."""
+    journal.logger.info("transfer.restored", transfer=transfer, kind=kind)
+
+
+# --- how lines are written -------------------------------------------------------------------------------------
+
+
+class _LineWriter:
+    """Write lines to a stream, and lose them rather than fail."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    @classmethod
+    def factory(cls, stream: TextIO) -> _Factory:
+        """Return what structlog asks for a writer."""
+        return _Factory(cls(stream))
+
+    def write(self, line: str) -> None:
+        """Write one line; a stream that is full, gone or closed swallows it."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    debug = info = warning = error = write
+
+
+@dataclass(frozen=True, slots=True)
+class _Factory:
+    writer: _LineWriter
+
+    def __call__(self, *_: object) -> _LineWriter:
+        return self.writer
+
+
+def _make_printable(
+    _logger: WrappedLogger, _method: str, facts: MutableMapping[str, object]
+) -> MutableMapping[str, object]:
+    """Drop facts that are not known, and escape what is not printable in the others."""
+    for name in [name for name, fact in facts.items() if fact is None]:
+        del facts[name]
+    for name, fact in facts.items():
+        if isinstance(fact, str) and not (len(fact) <= _FACT_CHARACTERS and fact.isprintable()):
+            facts[name] = "".join(
+                character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+                for character in fact[:_FACT_CHARACTERS]
+            )
+    return facts
+
+
+def _describe(exception: BaseException) -> str:
+    kind = type(exception).__name__
+    return f"{kind}: {exception}" if isinstance(exception, OSError | sqlite3.Error) else kind
+
+
+def _frames(exception: BaseException) -> str:
+    """Return the innermost places first, without any values, and what the exception came from."""
+    places: list[str] = []
+    cause: BaseException | None = exception
+    while cause is not None:
+        if cause is not exception:
+            places.append(f"from {_describe(cause)}")
+        frames = traceback.extract_tb(cause.__traceback__)
+        places.extend(f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in reversed(frames))
+        cause = cause.__cause__ or cause.__context__
+    return " < ".join(places[:40])
