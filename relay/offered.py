@@ -10,7 +10,6 @@ critical options, force-command) and one of them lets an empty list of principal
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -163,7 +162,7 @@ def parse_certificate_line(line: str) -> OfferedCertificate:
     words = line.split()
     try:
         return parse_certificate(base64.b64decode(words[1], validate=True))
-    except (IndexError, binascii.Error):
+    except (IndexError, ValueError):
         raise malformed("this is no line of an OpenSSH certificate") from None
 
 
@@ -182,7 +181,7 @@ def fingerprint_of_line(public_key_line: str) -> str:
     words = public_key_line.split()
     try:
         return fingerprint(base64.b64decode(words[1], validate=True))
-    except (IndexError, binascii.Error):
+    except (IndexError, ValueError):
         raise malformed("this is no OpenSSH public key") from None
 
 

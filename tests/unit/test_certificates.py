@@ -393,12 +393,15 @@ def test_the_comment_of_the_key_is_kept_as_ssh_keygen_keeps_it() -> None:
     assert "\n" not in line
 
 
-@pytest.mark.parametrize("line", ["", "ssh-rsa", "ssh-rsa AAAA", "garbage here", "ssh-ed25519 !!!!", "-----BEGIN"])
+@pytest.mark.parametrize(
+    "line", ["", "ssh-rsa", "ssh-rsa AAAA", "garbage here", "ssh-ed25519 !!!!", "-----BEGIN", "ssh-rsa 鍵"]
+)
 def test_a_line_that_is_no_key_is_not_certified(line: str) -> None:
     """Anything but a public key is malformed."""
-    with pytest.raises(CertificateRejected) as caught:
-        issue(line)
-    assert caught.value.reason is Reason.MALFORMED
+    for take in (issue, parse_certificate_line):
+        with pytest.raises(CertificateRejected) as caught:
+            take(line)
+        assert caught.value.reason is Reason.MALFORMED
 
 
 def test_keys_that_the_door_would_not_accept_are_not_certified() -> None:
