@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from relay.errors import Finding
 from relay.model import (
@@ -61,7 +61,8 @@ class SealedPayload:
     """A whole payload, ready to be committed.
 
     *staged* names the chunks that are in the store already, *chunks* are those that travel with the commit.
-    *wrapped_key* authenticates uid, *chunk_count* and *size_bytes*.
+    *wrapped_key* authenticates uid, *chunk_count* and *size_bytes*.  *name_sealed* holds the file name where it is
+    not the standard's, sealed under the same key.
     """
 
     uid: PayloadUid
@@ -70,6 +71,7 @@ class SealedPayload:
     chunk_count: int
     sha256: bytes
     chunks: tuple[SealedChunk, ...]
+    name_sealed: bytes | None = None
     staged: PayloadId | None = None
 
 
@@ -112,11 +114,26 @@ class ListingCursor:
     key: tuple[str, str, int] | None
 
 
+class Entry(NamedTuple):
+    """One file of a listing: no more than a directory shows, because there may be 100,000 of them.
+
+    *changed_at* is in seconds since 1970: the sender's own time in ``send/``, the time of acceptance elsewhere.
+    """
+
+    id: TransferId
+    name: str
+    sender: OfficeNumber
+    recipient: OfficeNumber
+    serial: str
+    size_bytes: int
+    changed_at: int
+
+
 @dataclass(frozen=True, slots=True)
 class ListingPage:
     """A part of a listing in its order; *cursor* is None after the last one."""
 
-    transfers: tuple[Transfer, ...]
+    entries: tuple[Entry, ...]
     cursor: ListingCursor | None
 
 
@@ -166,7 +183,9 @@ class Register(Protocol):
         An office that is not in *offices* is left alone, or suspended with *suspend_missing*.
         """
 
-    async def record_office_status(self, number: OfficeNumber, status: OfficeStatus, *, actor: str, now: datetime) -> bool:
+    async def record_office_status(
+        self, number: OfficeNumber, status: OfficeStatus, *, actor: str, now: datetime
+    ) -> bool:
         """Set the status; False where it was so already.  LookupError where the office is unknown."""
 
     async def record_certificate(self, certificate: Certificate, *, actor: str) -> None:
@@ -184,7 +203,9 @@ class Register(Protocol):
     ) -> list[Certificate]:
         """Return certificates, newest first."""
 
-    async def revoke_certificate(self, ca_fingerprint: str, serial: int, *, reason: str, actor: str, now: datetime) -> bool:
+    async def revoke_certificate(
+        self, ca_fingerprint: str, serial: int, *, reason: str, actor: str, now: datetime
+    ) -> bool:
         """Revoke; False where it was revoked already.  LookupError where it is unknown."""
 
     async def register_version(self) -> int:
@@ -200,9 +221,17 @@ class Ledger(Register, Protocol):
     # --- intake ------------------------------------------------------------------------------------------------
 
     async def stage_chunks(
-        self, staged: PayloadId | None, uid: PayloadUid, office: OfficeNumber, chunks: Sequence[SealedChunk], *, now: datetime
+        self,
+        staged: PayloadId | None,
+        uid: PayloadUid,
+        office: OfficeNumber,
+        chunks: Sequence[SealedChunk],
+        *,
+        now: datetime,
     ) -> PayloadId:
         """Keep chunks of an upload in progress, invisible and unsynced; a number given again replaces the chunk.
+
+        LookupError where *staged* is no upload in progress any more.
 
         Returns the id to give the next time.  What never becomes a transfer is removed by `discard_staged`, or by
         `remove_abandoned` after a crash.
@@ -213,6 +242,9 @@ class Ledger(Register, Protocol):
 
     async def remove_abandoned(self, *, before: datetime) -> int:
         """Remove uploads that nothing was added to since *before*; returns how many."""
+
+    async def set_sent_mtime(self, transfer: TransferId, mtime: datetime) -> None:
+        """Keep the time that the sender's program gives its file after it was sent."""
 
     async def commit_transfer(self, draft: TransferDraft, *, now: datetime) -> Accepted:
         """Make *draft* a transfer: payload, record and event in one synced transaction.
@@ -238,7 +270,7 @@ class Ledger(Register, Protocol):
     async def open_payload(self, transfer: TransferId) -> StoredPayload:
         """Return where the payload lies.  LookupError where it no longer exists."""
 
-    async def read_chunk(self, payload: PayloadId, number: int) -> bytes:
+    async def read_chunk(self, payload: StoredPayload, number: int) -> bytes:
         """Return one sealed chunk.  LookupError where it is not there."""
 
     async def record_served(
@@ -246,10 +278,13 @@ class Ledger(Register, Protocol):
     ) -> Transfer:
         """Add byte ranges (start, end) that the recipient has read; collected once they cover the whole file."""
 
-    async def move_shelf(self, transfer: TransferId, to: Shelf, *, identity: Identity, now: datetime) -> Transfer:
-        """Move between ``receive`` (or ``new``) and ``done``.
+    async def move_shelf(
+        self, transfer: TransferId, to: Shelf, *, identity: Identity, now: datetime, may_discard: bool = False
+    ) -> Transfer:
+        """Move between ``receive`` (or ``new``) and ``done``.  Moving it to where it is does nothing.
 
-        Refused ``transfer.not_collected`` where the recipient has not read it.  Moving it to where it is does nothing.
+        Refused ``transfer.not_collected`` where the recipient has not read it, unless *may_discard*: then it is
+        discarded, which the sender sees.
         """
 
     # --- looking -----------------------------------------------------------------------------------------------

@@ -1,0 +1,238 @@
+"""Group commit: everything that is waiting is written in one transaction, synced once, then answered together.
+
+One task a process writes.  It takes all that was submitted while the last commit was under way; under no load a
+commit goes at once, under load the batch grows by itself, and no delay is ever added.
+
+The statements of a batch run on the event loop: they touch pages in memory and take microseconds.  COMMIT, which
+waits for the disk, runs in a thread of its own with the interpreter's lock released.  Running the statements in
+that thread as well was measured and is slower, because a busy loop gives the lock back only every 5 ms and each
+statement asks for it; aiosqlite would add a crossing for every call.
+
+What is guaranteed:
+
+* `Writer.submit` returns after COMMIT has returned, with ``synchronous=FULL`` if any of the batch asked for it.
+* The work of one caller cannot fail another's: a batch in which something unexpected is raised is rolled back and
+  done again one by one.
+* A caller that is cancelled stops waiting; its work is done or not done, never half.
+* A store that is full, locked or broken answers `Deferred`; the writer opens a fresh connection and goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from relay.errors import Deferred, Refused
+from relay.ledger import storefile
+
+T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], T]
+
+# A larger batch gains nothing and makes the first in it wait.
+_BATCH_MOST = 256
+# The lock is held for milliseconds; a program that ignores it may keep the store for longer.
+_LOCK_POLL_SECONDS = 0.002
+_BUSY_POLL_SECONDS = 0.02
+# SQLite's primary result codes (https://sqlite.org/rescode.html).
+_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_FULL = 5, 6, 13
+# What a unit of work may raise about itself; it must do so before it has changed anything.
+_VERDICTS = (Refused, LookupError, ValueError)
+
+
+@dataclass(slots=True)
+class _Item(Generic[T]):
+    work: Work[T]
+    is_durable: bool
+    answer: asyncio.Future[T]
+    result: T | None = None
+    verdict: Exception | None = None
+
+
+class Writer:
+    """The one writer of this process; made and closed inside the event loop that uses it."""
+
+    def __init__(
+        self,
+        path: Path,
+        lock: storefile.StoreLock,
+        *,
+        checkpoint_bytes: int,
+        on_trouble: Callable[[str | None], None],
+    ) -> None:
+        self._path = path
+        self._lock = lock
+        self._checkpoint_bytes = checkpoint_bytes
+        self._on_trouble = on_trouble
+        self._connection: sqlite3.Connection | None = None
+        self._waiting: deque[_Item[object]] = deque()
+        self._wake = asyncio.Event()
+        self._is_closing = False
+        self._in_trouble = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._task = asyncio.create_task(self._run(), name="ledger-writer")
+
+    def submit(self, work: Work[T], *, is_durable: bool = True) -> asyncio.Future[T]:
+        """Queue *work* for the next transaction; the future is done once that is committed.
+
+        *work* gets the connection inside the transaction.  It may raise `Refused`, LookupError or ValueError
+        before it has changed anything; what else it raises is a defect.  With *is_durable* false a power cut may
+        still undo it: for what promises nothing yet.
+        """
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        if self._is_closing:
+            answer.set_exception(Deferred("server.busy", detail="the ledger is closing"))
+        else:
+            self._waiting.append(_Item(work, is_durable, answer))  # type: ignore[arg-type]
+            self._wake.set()
+        return answer
+
+    async def close(self) -> None:
+        """Write what is waiting, fold the log into the database file, close."""
+        self._is_closing = True
+        self._wake.set()
+        await self._task
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close_connection)
+        self._thread.shutdown()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                count = min(len(self._waiting), _BATCH_MOST)
+                await self._write([self._waiting.popleft() for _ in range(count)])
+                if storefile.wal_bytes(self._path) > self._checkpoint_bytes:
+                    await self._checkpoint()
+            if self._is_closing:
+                return
+
+    async def _write(self, batch: list[_Item[object]]) -> None:
+        """Commit *batch* together; where that fails unexpectedly, one by one."""
+        try:
+            await self._transact(batch)
+        except Exception as error:  # noqa: BLE001 - whatever was raised must reach those who wait
+            self._drop_connection()
+            failure = _as_deferred(error)
+            if len(batch) == 1 or failure is not None:
+                self._answer_failure(batch, failure or error)
+            else:
+                for item in batch:
+                    item.verdict = None
+                    await self._write([item])
+            return
+        self._report(None)
+        for item in batch:
+            if item.answer.done():
+                continue
+            if item.verdict is not None:
+                item.answer.set_exception(item.verdict)
+            else:
+                item.answer.set_result(item.result)
+
+    async def _transact(self, batch: list[_Item[object]]) -> None:
+        connection = await self._begin(is_durable=any(item.is_durable for item in batch))
+        try:
+            for item in batch:
+                try:
+                    item.result = item.work(connection)
+                except _VERDICTS as verdict:
+                    item.verdict = verdict
+            await self._in_thread(connection.execute, "COMMIT")
+        finally:
+            self._lock.release()
+
+    async def _begin(self, *, is_durable: bool) -> sqlite3.Connection:
+        """Take the lock and begin; waits for other relays' commands, and for programs that ignore the lock."""
+        deadline = asyncio.get_running_loop().time() + self._lock.wait_seconds
+        while True:
+            await self._acquire(deadline)
+            try:
+                connection = self._connection = self._connection or storefile.open_writer(self._path)
+                # Staged chunks need no sync of their own: the final commit's sync covers every earlier frame of the log.
+                connection.execute("PRAGMA synchronous = FULL" if is_durable else "PRAGMA synchronous = NORMAL")
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.Error as error:
+                self._lock.release()
+                if not _is_busy(error) or asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(_BUSY_POLL_SECONDS)
+            else:
+                return connection
+
+    async def _acquire(self, deadline: float) -> None:
+        while not self._lock.try_acquire():
+            if asyncio.get_running_loop().time() > deadline:
+                raise Deferred("server.busy", detail=f"the store was locked for {self._lock.wait_seconds} s")
+            await asyncio.sleep(_LOCK_POLL_SECONDS)
+
+    async def _in_thread(self, call: Callable[..., object], *arguments: object) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+
+    async def _checkpoint(self) -> None:
+        """Fold the log into the database file; what fails here is tried again at the next commit."""
+        try:
+            await self._acquire(asyncio.get_running_loop().time() + self._lock.wait_seconds)
+        except Deferred:
+            return
+        try:
+            if self._connection is not None:
+                await self._in_thread(storefile.checkpoint, self._connection, "TRUNCATE")
+        except sqlite3.Error as error:
+            self._report(f"checkpoint: {error}")
+        finally:
+            self._lock.release()
+
+    def _answer_failure(self, batch: list[_Item[object]], failure: Exception) -> None:
+        self._report(f"{type(failure).__name__}: {failure}")
+        for item in batch:
+            if not item.answer.done():
+                item.answer.set_exception(failure)
+
+    def _report(self, cause: str | None) -> None:
+        """Tell of the first failure and of the first success after one, not of each."""
+        if (cause is not None) != self._in_trouble:
+            self._in_trouble = cause is not None
+            self._on_trouble(cause)
+
+    def _drop_connection(self) -> None:
+        """Roll back by closing: after a failed COMMIT nothing else is known to be clean."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # The lock may be somebody else's by now.  Closing the last connection would checkpoint, so a reader of
+            # this process, which stays open, keeps that from happening (see SqliteLedger).
+            connection.close()
+
+    def _close_connection(self) -> None:
+        if self._connection is not None:
+            with self._lock.held():
+                try:
+                    storefile.checkpoint(self._connection, "TRUNCATE")
+                finally:
+                    self._connection.close()
+                    self._connection = None
+
+
+def _as_deferred(error: Exception) -> Deferred | None:
+    """Return what to tell those who wait where the store failed, None where our own code did."""
+    if isinstance(error, Deferred):
+        return error
+    if not isinstance(error, (sqlite3.Error, OSError)) or isinstance(
+        error, (sqlite3.IntegrityError, sqlite3.ProgrammingError)
+    ):
+        return None
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == _SQLITE_FULL or getattr(error, "errno", None) == errno.ENOSPC:
+        return Deferred("server.storage_full", detail=str(error))
+    return Deferred(
+        "server.busy", detail=f"{'locked by another program' if _is_busy(error) else 'the store failed'}: {error}"
+    )
+
+
+def _is_busy(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (_SQLITE_BUSY, _SQLITE_LOCKED)

@@ -1,0 +1,208 @@
+"""The register in the embedded store: offices, certificates and their history."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from relay.ledger import ImportCounts
+from relay.ledger.rows import certificate_of, event_of, office_of, to_cell
+from relay.ledger.statements import SQL
+from relay.ledger.store import Store, append_event, append_events
+from relay.model import Certificate, Event, EventKind, Office, OfficeNumber, OfficeStatus, TransferId
+
+# An import tells how far it is this often.
+_PROGRESS_ROWS = 2_000
+_NO_LIMIT = -1
+
+
+class RegisterVerbs:
+    """Every verb of `relay.ledger.Register`, and the history."""
+
+    _store: Store
+
+    async def find_office(self, number: OfficeNumber) -> Office | None:
+        row = self._store.row(SQL["find_office"], (number,))
+        return None if row is None else office_of(row)
+
+    async def list_offices(
+        self,
+        *,
+        status: OfficeStatus | None = None,
+        prefecture: str | None = None,
+        after: OfficeNumber | None = None,
+        limit: int | None = None,
+    ) -> list[Office]:
+        rows = self._store.rows(
+            SQL["list_offices"],
+            {
+                "after": after or "",
+                "status": status,
+                "prefecture": prefecture,
+                "limit": _NO_LIMIT if limit is None else limit,
+            },
+        )
+        return [office_of(row) for row in rows]
+
+    async def count_offices(self) -> dict[OfficeStatus, int]:
+        counts = dict.fromkeys(OfficeStatus, 0)
+        for status, count in self._store.rows(SQL["count_offices"]):
+            counts[OfficeStatus(status)] = count
+        return counts
+
+    async def record_office(self, office: Office, *, actor: str, now: datetime) -> bool:
+        counts = await self.import_offices([office], suspend_missing=False, actor=actor, now=now)
+        return bool(counts.added)
+
+    async def import_offices(
+        self,
+        offices: Sequence[Office],
+        *,
+        suspend_missing: bool,
+        actor: str,
+        now: datetime,
+        progress: Callable[[int], None] | None = None,
+    ) -> ImportCounts:
+        def work(connection: sqlite3.Connection) -> ImportCounts:
+            return _import(
+                connection, offices, suspend_missing=suspend_missing, actor=actor, now=now, progress=progress
+            )
+
+        return await self._store.change(work)
+
+    async def record_office_status(
+        self, number: OfficeNumber, status: OfficeStatus, *, actor: str, now: datetime
+    ) -> bool:
+        def work(connection: sqlite3.Connection) -> bool:
+            row = connection.execute(SQL["find_office"], (number,)).fetchone()
+            if row is None:
+                raise LookupError(number)
+            if office_of(row).status is status:
+                return False
+            connection.execute(SQL["update_office_status"], (status, to_cell(now), number))
+            kind = EventKind.OFFICE_RESUMED if status is OfficeStatus.ACTIVE else EventKind.OFFICE_SUSPENDED
+            append_event(connection, kind, now, actor=actor, office=number)
+            return True
+
+        return await self._store.change(work)
+
+    async def record_certificate(self, certificate: Certificate, *, actor: str) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            key = (certificate.ca_fingerprint, certificate.serial)
+            if connection.execute(SQL["find_certificate"], key).fetchone():
+                raise ValueError(f"a certificate with serial {certificate.serial} of this CA is known already")
+            connection.execute(
+                SQL["insert_certificate"],
+                (*key, certificate.key_id, certificate.key_fingerprint, certificate.label, to_cell(certificate.valid_after),
+                 to_cell(certificate.valid_before), to_cell(certificate.issued_at)),
+            )  # fmt: skip
+            connection.executemany(SQL["insert_certificate_office"], [(office, *key) for office in certificate.offices])
+            for office in certificate.offices:
+                append_event(
+                    connection,
+                    EventKind.CERTIFICATE_ISSUED,
+                    certificate.issued_at,
+                    actor=actor,
+                    office=office,
+                    detail=str(certificate.serial),
+                )
+
+        await self._store.change(work)
+
+    async def find_certificate(self, ca_fingerprint: str, serial: int) -> Certificate | None:
+        row = self._store.row(SQL["find_certificate"], (ca_fingerprint, serial))
+        return None if row is None else certificate_of(row)
+
+    async def list_certificates(
+        self, *, office: OfficeNumber | None = None, serial: int | None = None, limit: int | None = None
+    ) -> list[Certificate]:
+        rows = self._store.rows(
+            SQL["list_certificates"],
+            {"office": office, "serial": serial, "limit": _NO_LIMIT if limit is None else limit},
+        )
+        return [certificate_of(row) for row in rows]
+
+    async def revoke_certificate(
+        self, ca_fingerprint: str, serial: int, *, reason: str, actor: str, now: datetime
+    ) -> bool:
+        def work(connection: sqlite3.Connection) -> bool:
+            row = connection.execute(SQL["find_certificate"], (ca_fingerprint, serial)).fetchone()
+            if row is None:
+                raise LookupError(serial)
+            known = certificate_of(row)
+            if known.revoked_at is not None:
+                return False
+            connection.execute(SQL["revoke_certificate"], (to_cell(now), reason, ca_fingerprint, serial))
+            for office in known.offices:
+                detail = f"{serial} {reason}".strip()
+                append_event(connection, EventKind.CERTIFICATE_REVOKED, now, actor=actor, office=office, detail=detail)
+            return True
+
+        return await self._store.change(work)
+
+    async def register_version(self) -> int:
+        row = self._store.row(SQL["register_version"])
+        assert row is not None
+        return int(row[0])
+
+    async def list_events(self, *, transfer: TransferId | None = None, limit: int | None = None) -> list[Event]:
+        rows = self._store.rows(
+            SQL["list_events"], {"transfer": transfer, "limit": _NO_LIMIT if limit is None else limit}
+        )
+        return [event_of(row) for row in rows]
+
+    async def record_event(self, kind: EventKind, *, actor: str, detail: str, now: datetime) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            append_event(connection, kind, now, actor=actor, detail=detail)
+
+        await self._store.change(work)
+
+
+def _import(
+    connection: sqlite3.Connection,
+    offices: Sequence[Office],
+    *,
+    suspend_missing: bool,
+    actor: str,
+    now: datetime,
+    progress: Callable[[int], None] | None,
+) -> ImportCounts:
+    """Bring the register in line with *offices* inside the running transaction."""
+    at = to_cell(now)
+    added = updated = unchanged = suspended = 0
+    for done, office in enumerate(offices, 1):
+        row = connection.execute(SQL["find_office"], (office.number,)).fetchone()
+        cells = (office.name, office.prefecture, "|".join(office.service_types), office.status.value)
+        if row is None:
+            connection.execute(SQL["insert_office"], (office.number, *cells, at, at))
+            append_event(connection, EventKind.OFFICE_ADDED, now, actor=actor, office=office.number)
+            added += 1
+        elif tuple(row[1:]) != cells:
+            connection.execute(SQL["update_office"], (*cells, at, office.number))
+            append_event(connection, _change_kind(row[4], office.status), now, actor=actor, office=office.number)
+            updated += 1
+        else:
+            unchanged += 1
+        if progress is not None and (done % _PROGRESS_ROWS == 0 or done == len(offices)):
+            progress(done)
+    if suspend_missing:
+        listed = {office.number for office in offices}
+        missing = [
+            number for (number,) in connection.execute(SQL["list_active_numbers"]).fetchall() if number not in listed
+        ]
+        connection.executemany(
+            SQL["update_office_status"], [(OfficeStatus.SUSPENDED, at, number) for number in missing]
+        )
+        append_events(
+            connection, ((EventKind.OFFICE_SUSPENDED, now, actor, number, "missing from import") for number in missing)
+        )
+        suspended = len(missing)
+    connection.execute(SQL["touch_register"])
+    return ImportCounts(added, updated, unchanged, suspended)
+
+
+def _change_kind(before: str, after: OfficeStatus) -> EventKind:
+    if before == after:
+        return EventKind.OFFICE_CHANGED
+    return EventKind.OFFICE_RESUMED if after is OfficeStatus.ACTIVE else EventKind.OFFICE_SUSPENDED

@@ -1,0 +1,177 @@
+"""Rows of the store as records of the model, and back.
+
+The only module that knows in which order columns come.  Free names are opened here, with the key of their own
+payload; a name whose payload was destroyed can no longer be read and is told as its kind.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from relay.errors import Finding
+from relay.ledger import Entry
+from relay.lifecycle import State
+from relay.model import (
+    Certificate,
+    Event,
+    EventKind,
+    Grammar,
+    Office,
+    OfficeNumber,
+    OfficeStatus,
+    PayloadUid,
+    Refusal,
+    Transfer,
+    TransferId,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from relay.vault import Vault
+
+# What can stand in a STRICT table, on its way in.
+Cell = int | str | bytes | None
+# On its way out sqlite3 types it as Any; it gets its types in this module and is passed on by no other.
+Row = tuple[Any, ...]
+
+# The key of a sealed name; not fetched for the standard's names, which are nearly all.
+_NAME = """t.name, t.name_sealed,
+    CASE WHEN t.name IS NULL THEN (SELECT p.wrapped_key FROM payload AS p WHERE p.id = t.payload) END,
+    CASE WHEN t.name IS NULL THEN (SELECT p.uid FROM payload AS p WHERE p.id = t.payload) END,
+    CASE WHEN t.name IS NULL THEN (SELECT p.chunk_count FROM payload AS p WHERE p.id = t.payload) END,
+    t.size_bytes, t.kind"""
+TRANSFER_COLUMNS = f"""{_NAME}, t.id, t.sender, t.recipient, t.grammar, t.serial, t.month, t.in_folder, t.state, t.shelf,
+    t.delivered_prefix, t.sha256, t.accepted_at, t.client_mtime, t.collected_at, t.ended_at, t.findings
+    FROM transfer AS t"""
+ENTRY_COLUMNS = f"""{_NAME}, t.id, t.sender, t.recipient, t.serial, t.delivered_prefix, t.accepted_at, t.client_mtime
+    FROM transfer AS t"""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_SECOND = 1_000_000
+
+
+def to_cell(moment: datetime) -> int:
+    """Return microseconds since 1970 in UTC."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def to_time(cell: int) -> datetime:
+    """Return the moment that `to_cell` wrote."""
+    return _EPOCH + timedelta(microseconds=cell)
+
+
+def _maybe_time(cell: int | None) -> datetime | None:
+    return None if cell is None else to_time(cell)
+
+
+def office_of(row: Row) -> Office:
+    """Read number, name, prefecture, service_types, status."""
+    number, name, prefecture, services, status = row
+    return Office(
+        OfficeNumber(number), name, prefecture, tuple(filter(None, services.split("|"))), OfficeStatus(status)
+    )
+
+
+def certificate_of(row: Row) -> Certificate:
+    """Read the columns of ``find_certificate``."""
+    ca, serial, key_id, key, label, after, before, issued, revoked, reason, offices = row
+    return Certificate(
+        ca_fingerprint=ca,
+        serial=serial,
+        key_id=key_id,
+        key_fingerprint=key,
+        offices=tuple(OfficeNumber(number) for number in sorted((offices or "").split("|")) if number),
+        valid_after=to_time(after),
+        valid_before=to_time(before),
+        issued_at=to_time(issued),
+        label=label,
+        revoked_at=_maybe_time(revoked),
+        revoke_reason=reason,
+    )
+
+
+def event_of(row: Row) -> Event:
+    """Read the columns of ``list_events``."""
+    number, at, kind, actor, office, transfer, detail = row
+    return Event(
+        number,
+        to_time(at),
+        EventKind(kind),
+        actor,
+        None if office is None else OfficeNumber(office),
+        None if transfer is None else TransferId(transfer),
+        detail,
+    )
+
+
+def findings_cell(findings: Iterable[Finding]) -> str:
+    """Write findings as JSON; nothing in them names a person (their facts are lines and items)."""
+    return json.dumps([[each.code, dict(each.facts)] for each in findings], ensure_ascii=False) if findings else "[]"
+
+
+def findings_of(cell: str) -> tuple[Finding, ...]:
+    """Read what `findings_cell` wrote."""
+    if cell == "[]":
+        return ()
+    return tuple(Finding(code, tuple(facts.items())) for code, facts in json.loads(cell))
+
+
+class NameReader:
+    """Opens the names in rows; one a ledger."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    def transfer(self, row: Row) -> Transfer:
+        """Read `TRANSFER_COLUMNS`."""
+        (_, _, _, _, _, size, kind, number, sender, recipient, grammar, serial, month, in_folder, state, shelf, prefix,
+         sha256, accepted, mtime, collected, ended, findings) = row  # fmt: skip
+        name = self._name(row)
+        return Transfer(
+            id=TransferId(number),
+            sender=OfficeNumber(sender),
+            recipient=OfficeNumber(recipient),
+            name=name,
+            delivered_name=prefix + name,
+            grammar=Grammar(grammar),
+            kind=kind,
+            serial=serial or None,
+            month=month or None,
+            in_folder=bool(in_folder),
+            state=State(state),
+            is_removed=shelf == "done",
+            size_bytes=size,
+            sha256=sha256,
+            accepted_at=to_time(accepted),
+            client_mtime=_maybe_time(mtime),
+            collected_at=_maybe_time(collected),
+            ended_at=_maybe_time(ended),
+            findings=findings_of(findings),
+        )
+
+    def entry(self, row: Row, *, as_sent: bool) -> Entry:
+        """Read `ENTRY_COLUMNS` as the sender sees the file, or as the recipient does."""
+        clear, _, _, _, _, size, _, number, sender, recipient, serial, prefix, accepted, mtime = row
+        name = clear or self._name(row)
+        changed = mtime if as_sent and mtime is not None else accepted
+        shown = name if as_sent or not prefix else f"{prefix}{name}"
+        return Entry(number, shown, sender, recipient, serial, size, changed // _SECOND)
+
+    def _name(self, row: Row) -> str:
+        name, sealed, wrapped, uid, chunks, size, kind, *_ = row
+        if isinstance(name, str):
+            return name
+        if wrapped is None:
+            return f"*.{kind.lower()}"
+        sealer = self._vault.open_sealer(wrapped, PayloadUid(uid), size_bytes=size, chunk_count=chunks)
+        return sealer.open_name(sealed)
+
+    def refusal(self, office: OfficeNumber, row: Row) -> Refusal:
+        """Read the columns of ``list_refusals``."""
+        code, note, first, last, count = row
+        name, facts = json.loads(self._vault.open_note(note))
+        return Refusal(office, name, Finding(code, tuple(facts.items())), to_time(first), to_time(last), count)

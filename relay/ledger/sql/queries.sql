@@ -1,0 +1,190 @@
+-- Every statement of the ledger, by name.  Rows are read by position; rows.py knows the order.
+
+-- name: find_office
+SELECT number, name, prefecture, service_types, status FROM office WHERE number = ?;
+
+-- name: list_offices
+SELECT number, name, prefecture, service_types, status FROM office
+WHERE number > :after AND (:status IS NULL OR status = :status) AND (:prefecture IS NULL OR prefecture = :prefecture)
+ORDER BY number LIMIT :limit;
+
+-- name: count_offices
+SELECT status, count(*) FROM office GROUP BY status;
+
+-- name: insert_office
+INSERT INTO office (number, name, prefecture, service_types, status, added_at, changed_at)
+VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- name: update_office
+UPDATE office SET name = ?, prefecture = ?, service_types = ?, status = ?, changed_at = ? WHERE number = ?;
+
+-- name: update_office_status
+UPDATE office SET status = ?, changed_at = ? WHERE number = ?;
+
+-- name: list_active_numbers
+SELECT number FROM office WHERE status = 'active';
+
+-- name: insert_certificate
+INSERT INTO certificate (ca_fingerprint, serial, key_id, key_fingerprint, label, valid_after, valid_before, issued_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: insert_certificate_office
+INSERT OR IGNORE INTO certificate_office (office, ca_fingerprint, serial) VALUES (?, ?, ?);
+
+-- name: find_certificate
+SELECT ca_fingerprint, serial, key_id, key_fingerprint, label, valid_after, valid_before, issued_at, revoked_at, revoke_reason,
+       (SELECT group_concat(office, '|') FROM certificate_office AS o
+        WHERE o.ca_fingerprint = c.ca_fingerprint AND o.serial = c.serial)
+FROM certificate AS c WHERE ca_fingerprint = ? AND serial = ?;
+
+-- name: list_certificates
+SELECT ca_fingerprint, serial, key_id, key_fingerprint, label, valid_after, valid_before, issued_at, revoked_at, revoke_reason,
+       (SELECT group_concat(office, '|') FROM certificate_office AS o
+        WHERE o.ca_fingerprint = c.ca_fingerprint AND o.serial = c.serial)
+FROM certificate AS c
+WHERE (:serial IS NULL OR serial = :serial)
+  AND (:office IS NULL OR (ca_fingerprint, serial) IN
+        (SELECT ca_fingerprint, serial FROM certificate_office WHERE office = :office))
+ORDER BY issued_at DESC, serial LIMIT :limit;
+
+-- name: revoke_certificate
+UPDATE certificate SET revoked_at = ?, revoke_reason = ? WHERE ca_fingerprint = ? AND serial = ?;
+
+-- name: register_version
+SELECT value FROM meta WHERE key = 'register_version';
+
+-- name: touch_register
+UPDATE meta SET value = value + 1 WHERE key = 'register_version';
+
+-- name: insert_event
+INSERT INTO event (at, kind, actor, office, transfer, detail) VALUES (?, ?, ?, ?, ?, ?);
+
+-- name: list_events
+SELECT id, at, kind, actor, office, transfer, detail FROM event
+WHERE (:transfer IS NULL OR transfer = :transfer) ORDER BY id LIMIT :limit;
+
+-- name: insert_payload
+INSERT INTO payload (uid, office, wrapped_key, master_id, size_bytes, chunk_count, touched_at) VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- name: complete_payload
+UPDATE payload SET wrapped_key = ?, master_id = ?, size_bytes = ?, chunk_count = ?, touched_at = ?
+WHERE id = ? AND uid = ? AND wrapped_key IS NULL;
+
+-- name: touch_payload
+UPDATE payload SET touched_at = ? WHERE id = ? AND uid = ? AND wrapped_key IS NULL;
+
+-- name: find_payload
+SELECT p.id, p.uid, p.wrapped_key, p.size_bytes, p.chunk_count
+FROM transfer AS t JOIN payload AS p ON p.id = t.payload WHERE t.id = ? AND p.wrapped_key IS NOT NULL;
+
+-- name: delete_staged_payload
+DELETE FROM payload WHERE id = ? AND wrapped_key IS NULL;
+
+-- name: list_abandoned
+SELECT id FROM payload WHERE wrapped_key IS NULL AND touched_at < ? LIMIT 64;
+
+-- name: put_chunk
+INSERT INTO chunk (id, sealed) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET sealed = excluded.sealed;
+
+-- name: read_chunk
+SELECT sealed FROM chunk WHERE id = ?;
+
+-- name: delete_chunks
+DELETE FROM chunk WHERE id BETWEEN ? AND ?;
+
+-- name: count_chunks
+SELECT count(*) FROM chunk WHERE id BETWEEN ? AND ?;
+
+-- name: standing
+SELECT (SELECT status FROM office WHERE number = :sender),
+       (SELECT status FROM office WHERE number = :recipient),
+       (SELECT revoked_at IS NULL FROM certificate WHERE ca_fingerprint = :ca AND serial = :serial);
+
+-- name: insert_transfer
+INSERT INTO transfer (sender, recipient, state, shelf, grammar, kind, serial, month, in_folder, name, name_sealed,
+    delivered_prefix, size_bytes, sha256, payload, client_mtime, ca_fingerprint, serial_sent_with, findings, accepted_at,
+    in_outbox, identity_key, released, delivered_key, withdrawn)
+VALUES (?, ?, 'accepted', 'receive', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, 0, ?, 0);
+
+-- name: release_identity
+UPDATE transfer SET released = id WHERE id = ?;
+
+-- name: find_by_identity
+SELECT {transfer} WHERE t.identity_key = ? ORDER BY t.released <> 0, t.id DESC LIMIT 1;
+
+-- name: find_by_delivered
+SELECT {transfer} WHERE t.delivered_key = ? AND t.withdrawn = 0;
+
+-- name: find_transfer
+SELECT {transfer} WHERE t.id = ?;
+
+-- name: delivered_is_taken
+SELECT 1 FROM transfer WHERE delivered_key = ? AND withdrawn = 0;
+
+-- name: mark_collected
+UPDATE transfer SET state = ?, collected_at = coalesce(collected_at, ?) WHERE id = ?;
+
+-- name: set_shelf
+UPDATE transfer SET shelf = ? WHERE id = ?;
+
+-- name: discard_transfer
+UPDATE transfer SET state = ?, shelf = 'done', ended_at = ?, released = id WHERE id = ?;
+
+-- name: find_served
+SELECT ranges FROM served WHERE transfer = ?;
+
+-- name: put_served
+INSERT INTO served (transfer, ranges) VALUES (?, ?) ON CONFLICT (transfer) DO UPDATE SET ranges = excluded.ranges;
+
+-- name: delete_served
+DELETE FROM served WHERE transfer = ?;
+
+-- name: newest_transfer
+SELECT coalesce(max(id), 0) FROM transfer;
+
+-- name: list_shelf
+SELECT {entry}
+WHERE t.recipient = :office AND t.shelf = :shelf AND t.id <= :newest
+  AND (t.sender, t.serial, t.id) > (:sender, :serial, :id)
+ORDER BY t.sender, t.serial, t.id LIMIT :limit;
+
+-- name: list_new
+SELECT {entry}
+WHERE t.state = 'accepted' AND t.shelf = 'receive' AND t.recipient = :office AND t.id <= :newest
+  AND (t.sender, t.serial, t.id) > (:sender, :serial, :id)
+ORDER BY t.sender, t.serial, t.id LIMIT :limit;
+
+-- name: list_outbox
+SELECT {entry}
+WHERE t.sender = :office AND t.in_outbox = 1 AND t.in_folder = :in_folder
+  AND (:folder IS NULL OR t.recipient = :folder) AND t.id <= :newest AND t.id > :id
+  AND t.released = 0 AND (t.collected_at IS NULL OR t.collected_at > :collected_after)
+ORDER BY t.id LIMIT :limit;
+
+-- name: leave_outbox
+UPDATE transfer SET in_outbox = 0 WHERE id IN
+    (SELECT id FROM transfer WHERE in_outbox = 1 AND collected_at < ? LIMIT 256);
+
+-- name: put_folder
+INSERT OR IGNORE INTO folder (office, folder) VALUES (?, ?);
+
+-- name: list_folders
+SELECT folder FROM folder WHERE office = ? ORDER BY folder;
+
+-- name: list_transfers
+SELECT {transfer} WHERE {where} ORDER BY t.id DESC LIMIT :limit;
+
+-- name: put_refusal
+INSERT INTO refusal (office, refusal_key, code, note_sealed, first_at, last_at, count) VALUES (?, ?, ?, ?, ?, ?, 1)
+ON CONFLICT (refusal_key) DO UPDATE SET last_at = excluded.last_at, count = count + 1
+RETURNING count;
+
+-- name: was_refused
+SELECT 1 FROM refusal WHERE refusal_key = ?;
+
+-- name: list_refusals
+SELECT code, note_sealed, first_at, last_at, count FROM refusal WHERE office = ? AND last_at >= ?
+ORDER BY last_at DESC LIMIT ?;
+
+-- name: set_sent_mtime
+UPDATE transfer SET client_mtime = ? WHERE id = ?;

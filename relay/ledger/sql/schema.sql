@@ -1,0 +1,165 @@
+-- The ledger's schema, version 1.  Times are microseconds since 1970-01-01 UTC, sizes bytes, digests raw.
+-- Invariants live here: what a unique index or a CHECK forbids cannot be got wrong by any caller.
+
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- schema_version; register_version grows with every change of an office or a certificate, by whatever process.
+INSERT INTO meta (key, value) VALUES ('schema_version', 1), ('register_version', 0);
+
+CREATE TABLE office (
+    number        TEXT PRIMARY KEY,
+    name          TEXT NOT NULL,
+    prefecture    TEXT NOT NULL,
+    service_types TEXT NOT NULL,            -- codes joined by '|'
+    status        TEXT NOT NULL CHECK (status IN ('active', 'suspended')),
+    added_at      INTEGER NOT NULL,
+    changed_at    INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX office_prefecture ON office (prefecture, number);
+
+CREATE TABLE certificate (
+    ca_fingerprint  TEXT NOT NULL,
+    serial          INTEGER NOT NULL,       -- below 2^63: SQLite's integers are signed
+    key_id          TEXT NOT NULL,
+    key_fingerprint TEXT NOT NULL,
+    label           TEXT NOT NULL,
+    valid_after     INTEGER NOT NULL,
+    valid_before    INTEGER NOT NULL,
+    issued_at       INTEGER NOT NULL,
+    revoked_at      INTEGER,
+    revoke_reason   TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (ca_fingerprint, serial)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX certificate_serial ON certificate (serial);
+
+-- The principals of a certificate: one company, many offices.
+CREATE TABLE certificate_office (
+    office         TEXT NOT NULL,
+    ca_fingerprint TEXT NOT NULL,
+    serial         INTEGER NOT NULL,
+    PRIMARY KEY (office, ca_fingerprint, serial),
+    FOREIGN KEY (ca_fingerprint, serial) REFERENCES certificate (ca_fingerprint, serial)
+) STRICT, WITHOUT ROWID;
+
+-- Sealed bytes.  Without a transfer that names it, a payload is an upload in progress and invisible.
+-- wrapped_key is NULL while staged, and again once the payload was destroyed.
+CREATE TABLE payload (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    uid         BLOB NOT NULL,
+    office      TEXT NOT NULL,              -- whose upload it is
+    wrapped_key BLOB,
+    master_id   TEXT,                       -- which master key wrapped it
+    size_bytes  INTEGER NOT NULL,
+    chunk_count INTEGER NOT NULL,
+    touched_at  INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX payload_staged ON payload (touched_at) WHERE wrapped_key IS NULL;
+
+-- id = payload * 2^20 + number: chunks of a payload lie side by side, without a second index.
+CREATE TABLE chunk (
+    id     INTEGER PRIMARY KEY,
+    sealed BLOB NOT NULL
+) STRICT;
+
+-- One row an accepted file.  The standard's own names are kept as they are; every other name may hold a person's
+-- and is sealed under the payload's key.
+CREATE TABLE transfer (
+    id               INTEGER PRIMARY KEY AUTOINCREMENT,
+    sender           TEXT NOT NULL REFERENCES office (number),
+    recipient        TEXT NOT NULL REFERENCES office (number),
+    state            TEXT NOT NULL CHECK (state IN
+                         ('accepted', 'collected', 'recalled', 'expired', 'discarded', 'superseded', 'destroyed')),
+    shelf            TEXT NOT NULL CHECK (shelf IN ('receive', 'done', 'none')),
+    grammar          TEXT NOT NULL,
+    kind             TEXT NOT NULL,
+    serial           TEXT NOT NULL,         -- '' where the name has none, so that it sorts and compares
+    month            TEXT NOT NULL,
+    in_folder        INTEGER NOT NULL CHECK (in_folder IN (0, 1)),
+    name             TEXT,
+    name_sealed      BLOB,
+    delivered_prefix TEXT NOT NULL,         -- what the recipient sees in front of a free name
+    size_bytes       INTEGER NOT NULL CHECK (size_bytes > 0),
+    sha256           BLOB NOT NULL CHECK (length(sha256) = 32),
+    payload          INTEGER REFERENCES payload (id),
+    client_mtime     INTEGER,
+    ca_fingerprint   TEXT NOT NULL,         -- with which certificate it was sent
+    serial_sent_with INTEGER NOT NULL,
+    findings         TEXT NOT NULL,         -- JSON: [[code, {fact: value}], …]
+    accepted_at      INTEGER NOT NULL,
+    collected_at     INTEGER,
+    ended_at         INTEGER,
+    in_outbox        INTEGER NOT NULL CHECK (in_outbox IN (0, 1)),
+    identity_key     BLOB NOT NULL,         -- keyed digest of sender, recipient and folded name
+    released         INTEGER NOT NULL,      -- 0 while this transfer holds its identity, then its own id
+    delivered_key    BLOB NOT NULL,         -- keyed digest of recipient and folded delivered name
+    withdrawn        INTEGER NOT NULL,      -- 0 while the recipient sees it, then its own id
+    CHECK ((name IS NULL) <> (name_sealed IS NULL)),
+    CHECK ((shelf = 'none') = (withdrawn <> 0)),
+    CHECK (released = 0 OR state <> 'accepted'),
+    CHECK (released <> 0 OR state IN ('accepted', 'collected'))
+) STRICT;
+
+-- Exactly once, to exactly one office: one live transfer an identity, one visible file a delivered name.
+CREATE UNIQUE INDEX transfer_identity ON transfer (identity_key, released);
+CREATE UNIQUE INDEX transfer_delivered ON transfer (delivered_key, withdrawn);
+-- The directories, in the order in which they are listed; the first and the last serve an office's status as well.
+CREATE INDEX transfer_shelf ON transfer (recipient, shelf, sender, serial, id);
+CREATE INDEX transfer_new ON transfer (recipient, sender, serial, id) WHERE state = 'accepted' AND shelf = 'receive';
+CREATE INDEX transfer_outbox ON transfer (sender, in_outbox, id);
+
+-- What the recipient has read so far of a file that it read in parts: JSON [[start, end], …], disjoint, ascending.
+CREATE TABLE served (
+    transfer INTEGER PRIMARY KEY REFERENCES transfer (id),
+    ranges   TEXT NOT NULL
+) STRICT;
+
+-- Address folders that an office has used: send/<folder>/ is listed from then on.
+CREATE TABLE folder (
+    office TEXT NOT NULL,
+    folder TEXT NOT NULL,
+    PRIMARY KEY (office, folder)
+) STRICT, WITHOUT ROWID;
+
+-- What was refused at the door: the same again counts up.
+CREATE TABLE refusal (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    office      TEXT NOT NULL,
+    refusal_key BLOB NOT NULL UNIQUE,       -- keyed digest of office, folded name, code and the content's digest
+    code        TEXT NOT NULL,
+    note_sealed BLOB NOT NULL,              -- name and facts
+    first_at    INTEGER NOT NULL,
+    last_at     INTEGER NOT NULL,
+    count       INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX refusal_office ON refusal (office, last_at);
+
+-- History, append-only.
+CREATE TABLE event (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    at       INTEGER NOT NULL,
+    kind     TEXT NOT NULL,
+    actor    TEXT NOT NULL,                 -- an office number, or the operator's login name
+    office   TEXT,
+    transfer INTEGER,
+    detail   TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX event_transfer ON event (transfer) WHERE transfer IS NOT NULL;
+
+CREATE TRIGGER event_is_append_only_update BEFORE UPDATE ON event
+BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
+CREATE TRIGGER event_is_append_only_delete BEFORE DELETE ON event
+BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
+
+-- Whoever changes the register, by whatever statement: caches and open sessions learn of it.
+CREATE TRIGGER register_office_changed AFTER UPDATE OF status, service_types, name ON office
+BEGIN UPDATE meta SET value = value + 1 WHERE key = 'register_version'; END;
+CREATE TRIGGER register_certificate_changed AFTER UPDATE ON certificate
+BEGIN UPDATE meta SET value = value + 1 WHERE key = 'register_version'; END;

@@ -1,0 +1,69 @@
+"""The embedded ledger: SQLite in one file, beside the keys.
+
+WAL, ``synchronous=FULL``, one writer a process, one file lock over all writers and checkpoints.  What the engine
+guarantees is said in `relay.ledger`; how, in `commit`, `storefile` and ``sql/schema.sql``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from relay.ledger import storefile
+from relay.ledger.commit import Writer
+from relay.ledger.intake import IntakeVerbs
+from relay.ledger.register import RegisterVerbs
+from relay.ledger.store import Store
+from relay.ledger.views import ViewVerbs
+from relay.vault import Vault
+
+CHECKPOINT_BYTES = 16 * 1024 * 1024
+PAGE_BYTES = 4096
+
+
+class SqliteLedger(RegisterVerbs, IntakeVerbs, ViewVerbs):
+    """`relay.ledger.Ledger` on SQLite; made by `open_ledger`, closed by leaving its ``async with``."""
+
+    def __init__(self, store: Store, sent_listed: timedelta) -> None:
+        self._store = store
+        self._sent_listed = sent_listed
+
+    async def close(self) -> None:
+        """Write what is waiting, then let go of the store."""
+        await self._store.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def create_store(path: Path, *, page_bytes: int = PAGE_BYTES) -> None:
+    """Make an empty store; FileExistsError where there is one, ConfigError on a network file system."""
+    storefile.create_file(path, page_bytes)
+
+
+async def open_ledger(
+    path: Path,
+    vault: Vault,
+    *,
+    lock_wait_seconds: float = 10.0,
+    checkpoint_bytes: int = CHECKPOINT_BYTES,
+    sent_listed: timedelta = timedelta(days=1),
+    on_trouble: Callable[[str | None], None] = lambda _cause: None,
+) -> SqliteLedger:
+    """Open the store at *path* for this event loop; ConfigError where it is missing, foreign or on a network disk.
+
+    *on_trouble* hears the cause of the first failure of the store, and None when it works again.
+    """
+    storefile.check_disk(path)
+    storefile.check_version(path)
+    lock = storefile.StoreLock(path, lock_wait_seconds)
+    writer = Writer(path, lock, checkpoint_bytes=checkpoint_bytes, on_trouble=on_trouble)
+    return SqliteLedger(Store(path, vault, writer, lock), sent_listed)

@@ -1,0 +1,113 @@
+"""The embedded store: one reader, one writer and the vault, shared by all verbs of the ledger.
+
+Lookups by key and pages of an index are read on the event loop: they take some ten microseconds where crossing
+to a thread and back takes a hundred.  Large chunks are read in threads, because they may wait for the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from relay.errors import Deferred
+from relay.ledger import storefile
+from relay.ledger.commit import Writer
+from relay.ledger.rows import ENTRY_COLUMNS, TRANSFER_COLUMNS, Cell, NameReader, Row, to_cell
+from relay.ledger.statements import SQL
+from relay.model import EventKind, OfficeNumber, TransferId
+from relay.vault import Vault
+
+T = TypeVar("T")
+
+_READ_THREADS = 2
+
+
+class Store:
+    """What the verbs stand on; see the module."""
+
+    def __init__(self, path: Path, vault: Vault, writer: Writer, lock: storefile.StoreLock) -> None:
+        self.path = path
+        self.vault = vault
+        self.names = NameReader(vault)
+        self._writer = writer
+        self._lock = lock
+        self._reader = storefile.open_reader(path)
+        self._threads = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="read")
+        self._of_thread = threading.local()
+        self._thread_readers: list[sqlite3.Connection] = []
+
+    def rows(self, sql: str, parameters: Sequence[Cell] | dict[str, Cell] = ()) -> list[Row]:
+        """Return all rows of a quick look-up; Deferred ``server.busy`` where the store cannot be read."""
+        try:
+            return self._reader.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise Deferred("server.busy", detail=f"the store cannot be read: {error}") from error
+
+    def row(self, sql: str, parameters: Sequence[Cell] | dict[str, Cell] = ()) -> Row | None:
+        """Return the first row, or None."""
+        found = self.rows(sql, parameters)
+        return found[0] if found else None
+
+    def change(self, work: Callable[[sqlite3.Connection], T], *, is_durable: bool = True) -> asyncio.Future[T]:
+        """Queue *work* for the next transaction (see `relay.ledger.commit.Writer.submit`)."""
+        return self._writer.submit(work, is_durable=is_durable)
+
+    async def row_in_thread(self, sql: str, parameters: Sequence[Cell]) -> Row | None:
+        """Return the first row, read where waiting for the disk holds up nobody."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._row_in_thread, sql, parameters)
+
+    def _row_in_thread(self, sql: str, parameters: Sequence[Cell]) -> Row | None:
+        reader: sqlite3.Connection | None = getattr(self._of_thread, "reader", None)
+        if reader is None:
+            reader = self._of_thread.reader = storefile.open_reader(self.path)
+            self._thread_readers.append(reader)
+        try:
+            found: Row | None = next(iter(reader.execute(sql, parameters).fetchall()), None)
+        except sqlite3.Error as error:
+            raise Deferred("server.busy", detail=f"the store cannot be read: {error}") from error
+        return found
+
+    async def close(self) -> None:
+        """Write what is waiting and let go of everything."""
+        await self._writer.close()
+        self._threads.shutdown()
+        # The last connection to close folds the log into the file, which is writing: under the lock.
+        with self._lock.held():
+            for reader in (*self._thread_readers, self._reader):
+                reader.close()
+        self._lock.close()
+
+
+def transfer_sql(name: str, **parts: str) -> str:
+    """Return a statement of ``queries.sql`` with its column lists filled in."""
+    return SQL[name].format(transfer=TRANSFER_COLUMNS, entry=ENTRY_COLUMNS, **parts)
+
+
+def append_event(
+    connection: sqlite3.Connection,
+    kind: EventKind,
+    now: datetime,
+    *,
+    actor: str,
+    office: OfficeNumber | None = None,
+    transfer: TransferId | None = None,
+    detail: str = "",
+) -> None:
+    """Write a line of history in the running transaction."""
+    connection.execute(SQL["insert_event"], (to_cell(now), kind.value, actor, office, transfer, detail))
+
+
+def append_events(
+    connection: sqlite3.Connection, events: Iterable[tuple[EventKind, datetime, str, OfficeNumber, str]]
+) -> None:
+    """Write many lines of history about offices: kind, time, actor, office and detail of each."""
+    connection.executemany(
+        SQL["insert_event"],
+        ((to_cell(now), kind.value, actor, office, None, detail) for kind, now, actor, office, detail in events),
+    )

@@ -1,0 +1,203 @@
+"""The store's file: where it lies, who may write to it now, and how a connection to it is opened.
+
+Nobody opens the database but through here.  Three rules of DESIGN section 2 are kept in this module:
+
+* **The lock.**  `StoreLock` is held from before BEGIN IMMEDIATE until COMMIT has returned, by every connection of
+  every process that writes or checkpoints.  SQLite's own waiting is unfair, and before 3.51.3 several
+  connections writing and checkpointing at once can lose commits.
+* **The disk.**  A network file system is refused: its locks and its syncs do not hold what SQLite needs.
+* **The form.**  Page size, vacuum and secure deletion are set when the file is made, and never after.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from relay.errors import ConfigError, Deferred
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SCHEMA_VERSION = 1
+
+_NETWORK = frozenset(
+    {
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "9p",
+        "afs",
+        "ceph",
+        "glusterfs",
+        "lustre",
+        "gpfs",
+        "beegfs",
+        "ocfs2",
+        "gfs2",
+    }
+)
+_NETWORK_FUSE = ("fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.glusterfs", "fuse.davfs")
+_SHAKY = ("tmpfs", "ramfs", "fuse")
+# A waiting process looks this often; the lock is held for milliseconds.
+_LOCK_POLL_SECONDS = 0.002
+
+
+def check_disk(path: Path) -> str | None:
+    """Return a warning about the file system under *path*, or None; ConfigError where it is a network's."""
+    kind = _file_system(path)
+    if kind in _NETWORK or kind.startswith(_NETWORK_FUSE):
+        raise ConfigError(
+            f"The store {path} lies on a network file system ({kind}), where a file that was answered OK could be lost. "
+            "Set store.path in relay.toml to a folder on a local disk."
+        )
+    if kind.startswith(_SHAKY):
+        return f"The store {path} lies on {kind}: what is stored there may not survive a power cut."
+    return None
+
+
+def _file_system(path: Path) -> str:
+    """Return the type of the file system that holds *path* (proc(5), mountinfo), or '' where nothing tells."""
+    target = path.resolve()
+    best, kind = "", ""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        point = before.split(" ")[4].replace("\\040", " ")
+        if (target == Path(point) or Path(point) in target.parents) and len(point) >= len(best):
+            best, kind = point, after.split(" ")[0]
+    return kind
+
+
+class StoreLock:
+    """The one file lock over all writing; one object a process, never carried over a fork."""
+
+    def __init__(self, store: Path, wait_seconds: float) -> None:
+        self._path = store.with_name(store.name + ".lock")
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.wait_seconds = wait_seconds
+
+    def try_acquire(self) -> bool:
+        """Take the lock if nobody holds it."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Let go of the lock."""
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock, waiting in this thread; Deferred ``server.busy`` where somebody keeps it too long."""
+        deadline = time.monotonic() + self.wait_seconds
+        while not self.try_acquire():
+            if time.monotonic() > deadline:
+                raise Deferred("server.busy", detail=f"the store was locked for {self.wait_seconds} s")
+            time.sleep(_LOCK_POLL_SECONDS)
+        try:
+            yield
+        finally:
+            self.release()
+
+    def close(self) -> None:
+        """Close the lock file, which also lets go of the lock."""
+        os.close(self._file)
+
+
+def create_file(path: Path, page_bytes: int) -> None:
+    """Make the store at *path*, whole or not at all; FileExistsError where there is one."""
+    check_disk(path.parent)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.exists():
+        raise FileExistsError(path)
+    draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    connection = sqlite3.connect(draft, isolation_level=None)
+    try:
+        connection.execute(f"PRAGMA page_size = {page_bytes}")
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.executescript(resources.files("relay.ledger").joinpath("sql/schema.sql").read_text("utf-8"))
+    finally:
+        connection.close()
+    draft.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def check_version(path: Path) -> None:
+    """ConfigError where there is no store, it cannot be read, or it is not of this relay's schema."""
+    if not path.exists():
+        raise ConfigError(f"There is no store at {path}. Make one with `relay init`.")
+    try:
+        connection = open_reader(path)
+        try:
+            row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise ConfigError(f"The store {path} cannot be read ({error}). Restore it from a backup.") from error
+    if row is None or row[0] != SCHEMA_VERSION:
+        found = "none" if row is None else row[0]
+        raise ConfigError(f"The store {path} has schema {found}, this relay needs {SCHEMA_VERSION}.")
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """Open a connection for writing; every use of it needs the `StoreLock`, closing it included."""
+    connection = _open(path, "rw")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute("PRAGMA secure_delete = ON")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA cache_size = -16384")
+    return connection
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open a connection that cannot write; in WAL mode it waits for nobody."""
+    connection = _open(path, "rw")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def _open(path: Path, mode: str) -> sqlite3.Connection:
+    # Used by one thread at a time, not always by the one that opened it: hence check_same_thread.
+    connection = sqlite3.connect(
+        f"{path.resolve().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=0
+    )
+    connection.execute("PRAGMA busy_timeout = 0")
+    return connection
+
+
+def checkpoint(connection: sqlite3.Connection, mode: str = "PASSIVE") -> None:
+    """Move what is in the log into the database file; the caller holds the `StoreLock`."""
+    connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+
+
+def wal_bytes(path: Path) -> int:
+    """Return the size of the write-ahead log."""
+    try:
+        return path.with_name(path.name + "-wal").stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,199 @@
+"""What was accepted, in the embedded store: reading it, what its recipient does with it, and listings."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from relay.errors import Refused
+from relay.ledger import ListingCursor, ListingPage, Shelf, StoredPayload
+from relay.ledger.intake import CHUNKS_MOST
+from relay.ledger.rows import to_cell
+from relay.ledger.statements import SQL
+from relay.ledger.store import Store, append_event, transfer_sql
+from relay.lifecycle import State, Step, advance
+from relay.model import EventKind, Identity, OfficeNumber, PayloadId, PayloadUid, Transfer, TransferId, fold_name
+
+if TYPE_CHECKING:
+    from relay.ledger.rows import Cell, Row
+
+# Entries a page: some two milliseconds of the event loop.
+_PAGE_ENTRIES = 512
+# Above this a chunk is read in a thread; below it, crossing to one costs more than reading.
+_INLINE_BYTES = 65_536
+
+
+class ViewVerbs:
+    """The verbs of `relay.ledger.Ledger` that look at transfers, and those of collection."""
+
+    _store: Store
+    _sent_listed: timedelta
+
+    async def open_payload(self, transfer: TransferId) -> StoredPayload:
+        row = self._store.row(SQL["find_payload"], (transfer,))
+        if row is None:
+            raise LookupError(transfer)
+        number, uid, wrapped, size, chunks = row
+        return StoredPayload(
+            PayloadId(number),
+            PayloadUid(uid),
+            wrapped,
+            size,
+            chunks,
+        )
+
+    async def read_chunk(self, payload: StoredPayload, number: int) -> bytes:
+        key = (payload.id * CHUNKS_MOST + number,)
+        if payload.size_bytes <= _INLINE_BYTES:
+            row = self._store.row(SQL["read_chunk"], key)
+        else:
+            row = await self._store.row_in_thread(SQL["read_chunk"], key)
+        if row is None:
+            raise LookupError(number)
+        return bytes(row[0])
+
+    async def record_served(
+        self, transfer: TransferId, ranges: Sequence[tuple[int, int]], *, identity: Identity, now: datetime
+    ) -> Transfer:
+        def work(connection: sqlite3.Connection) -> Transfer:
+            found = self._of_recipient(connection, transfer, identity)
+            if found.state is not State.ACCEPTED:
+                return found
+            row = connection.execute(SQL["find_served"], (transfer,)).fetchone()
+            covered = merge_ranges([*ranges, *(json.loads(row[0]) if row else [])])
+            if covered != [(0, found.size_bytes)]:
+                connection.execute(SQL["put_served"], (transfer, json.dumps(covered)))
+                return found
+            connection.execute(SQL["mark_collected"], (advance(found.state, Step.COLLECT), to_cell(now), transfer))
+            if row:
+                connection.execute(SQL["delete_served"], (transfer,))
+            append_event(
+                connection, EventKind.COLLECTED, now, actor=identity.office, office=found.sender, transfer=transfer,
+                detail=str(identity.certificate_serial),
+            )  # fmt: skip
+            return self._of_recipient(connection, transfer, identity)
+
+        return await self._store.change(work)
+
+    async def move_shelf(
+        self, transfer: TransferId, to: Shelf, *, identity: Identity, now: datetime, may_discard: bool = False
+    ) -> Transfer:
+        def work(connection: sqlite3.Connection) -> Transfer:
+            found = self._of_recipient(connection, transfer, identity)
+            is_removal = to is Shelf.DONE
+            if is_removal == found.is_removed:
+                return found
+            if is_removal and found.state is State.ACCEPTED:
+                if not may_discard:
+                    raise Refused("transfer.not_collected")
+                connection.execute(
+                    SQL["discard_transfer"], (advance(found.state, Step.DISCARD), to_cell(now), transfer)
+                )
+            else:
+                connection.execute(SQL["set_shelf"], ("done" if is_removal else "receive", transfer))
+            kind = EventKind.REMOVED if is_removal else EventKind.RESTORED
+            append_event(connection, kind, now, actor=identity.office, office=found.sender, transfer=transfer)
+            return self._of_recipient(connection, transfer, identity)
+
+        return await self._store.change(work)
+
+    def _of_recipient(self, connection: sqlite3.Connection, transfer: TransferId, identity: Identity) -> Transfer:
+        """Return the transfer; LookupError where it is not *identity*'s, whatever led here."""
+        row = connection.execute(transfer_sql("find_transfer"), (transfer,)).fetchone()
+        found = None if row is None else self._store.names.transfer(row)
+        if found is None or found.recipient != identity.office:
+            raise LookupError(transfer)
+        return found
+
+    async def find_transfer(self, transfer: TransferId) -> Transfer | None:
+        return self._maybe(self._store.row(transfer_sql("find_transfer"), (transfer,)))
+
+    async def find_sent(self, sender: OfficeNumber, recipient: OfficeNumber, name: str) -> Transfer | None:
+        key = self._store.vault.index("identity", sender, recipient, fold_name(name))
+        return self._maybe(self._store.row(transfer_sql("find_by_identity"), (key,)))
+
+    async def find_delivered(self, recipient: OfficeNumber, delivered_name: str) -> Transfer | None:
+        key = self._store.vault.index("delivered", recipient, fold_name(delivered_name))
+        return self._maybe(self._store.row(transfer_sql("find_by_delivered"), (key,)))
+
+    def _maybe(self, row: Row | None) -> Transfer | None:
+        return None if row is None else self._store.names.transfer(row)
+
+    async def list_shelf(self, office: OfficeNumber, shelf: Shelf, cursor: ListingCursor | None = None) -> ListingPage:
+        statement = "list_new" if shelf is Shelf.NEW else "list_shelf"
+        return self._page(statement, cursor, as_sent=False, office=office, shelf=shelf.value)
+
+    async def list_sent(
+        self, office: OfficeNumber, folder: OfficeNumber | None, *, now: datetime, cursor: ListingCursor | None = None
+    ) -> ListingPage:
+        after = to_cell(now - self._sent_listed)
+        return self._page(
+            "list_outbox",
+            cursor,
+            as_sent=True,
+            office=office,
+            folder=folder,
+            in_folder=folder is not None,
+            collected_after=after,
+        )
+
+    def _page(self, statement: str, cursor: ListingCursor | None, *, as_sent: bool, **parameters: Cell) -> ListingPage:
+        if cursor is None:
+            newest = self._store.row(SQL["newest_transfer"])
+            assert newest is not None
+            cursor = ListingCursor(newest[0], None)
+        sender, serial, number = cursor.key or ("", "", 0)
+        rows = self._store.rows(
+            transfer_sql(statement),
+            {
+                **parameters,
+                "newest": cursor.newest,
+                "sender": sender,
+                "serial": serial,
+                "id": number,
+                "limit": _PAGE_ENTRIES,
+            },
+        )
+        entry = self._store.names.entry
+        entries = tuple(entry(row, as_sent=as_sent) for row in rows)
+        if len(entries) < _PAGE_ENTRIES:
+            return ListingPage(entries, None)
+        last = entries[-1]
+        return ListingPage(entries, ListingCursor(cursor.newest, (last.sender, last.serial, last.id)))
+
+    async def list_folders(self, office: OfficeNumber) -> list[OfficeNumber]:
+        return [OfficeNumber(folder) for (folder,) in self._store.rows(SQL["list_folders"], (office,))]
+
+    async def list_transfers(
+        self,
+        *,
+        sender: OfficeNumber | None = None,
+        recipient: OfficeNumber | None = None,
+        state: str | None = None,
+        since: datetime | None = None,
+        limit: int | None = None,
+    ) -> list[Transfer]:
+        # Only what was asked for stands in the statement, or SQLite would use no index.
+        given: dict[str, Cell] = {"sender": sender, "recipient": recipient, "state": state}
+        conditions = [f"t.{column} = :{column}" for column, value in given.items() if value is not None]
+        if since is not None:
+            conditions.append("t.accepted_at >= :since")
+        sql = transfer_sql("list_transfers", where=" AND ".join(conditions) or "1")
+        rows = self._store.rows(
+            sql, {**given, "since": None if since is None else to_cell(since), "limit": -1 if limit is None else limit}
+        )
+        return [self._store.names.transfer(row) for row in rows]
+
+
+def merge_ranges(ranges: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """Return *ranges* (start, end) as few as possible, disjoint and ascending; empty ones are dropped."""
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted((start, end) for start, end in ranges if start < end):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged

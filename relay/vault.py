@@ -1,0 +1,134 @@
+"""The vault: sealing and opening of what must not be read from a stolen disk.
+
+Every payload has a random key of its own (AES-256); its chunks and its free file name are sealed with it
+(AES-256-GCM).  The key itself is kept wrapped by the master key of ``keys/``, so that destroying the wrapped key
+destroys the file, and rotating the master key re-wraps a few dozen bytes a file.
+
+What is authenticated, and so cannot be exchanged, cut or reordered by somebody who can write to the store: format
+version, payload uid and chunk number with every chunk; uid, number of chunks and length with the wrapped key.
+
+Every sealing draws a fresh random nonce, kept in front of the ciphertext: an upload that is resumed or rewritten
+seals the same chunk number again, and a counter would then repeat.
+
+Pure but for the system's random source.  Opening raises `VaultError` and nothing else.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import struct
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from relay.errors import RelayError
+from relay.model import PayloadUid
+
+KEY_BYTES = 32
+NONCE_BYTES = 12
+TAG_BYTES = 16
+UID_BYTES = 16
+# Collisions among 10^9 names stay below one in 10^20.
+INDEX_BYTES = 16
+
+_FORMAT = b"relay-1"
+_CHUNK = struct.Struct(">7s16sQ")
+_WRAP = struct.Struct(">7s16sQQ")
+
+
+class VaultError(RelayError):
+    """Sealed bytes that do not open: changed, cut, exchanged, or sealed under another key."""
+
+
+@dataclass(frozen=True, slots=True)
+class MasterKey:
+    """The key that wraps all others; *id* names it in the store, so that a rotation knows what is left to do."""
+
+    id: str
+    key: bytes = field(repr=False)
+
+
+def new_uid() -> PayloadUid:
+    """Draw a uid for a new payload."""
+    return PayloadUid(os.urandom(UID_BYTES))
+
+
+def new_key() -> bytes:
+    """Draw a key for a new payload."""
+    return AESGCM.generate_key(KEY_BYTES * 8)
+
+
+class Sealer:
+    """Seals and opens the parts of one payload with its own key."""
+
+    __slots__ = ("_aead", "_uid")
+
+    def __init__(self, key: bytes, uid: PayloadUid) -> None:
+        self._aead = AESGCM(key)
+        self._uid = uid
+
+    def seal_chunk(self, number: int, plain: bytes | bytearray | memoryview) -> bytes:
+        """Return nonce, ciphertext and tag of chunk *number*."""
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._aead.encrypt(nonce, plain, _CHUNK.pack(_FORMAT, self._uid, number))
+
+    def open_chunk(self, number: int, sealed: bytes) -> bytes:
+        """Return the plain bytes of chunk *number*; VaultError where they are not what was sealed."""
+        return _open(self._aead, sealed, _CHUNK.pack(_FORMAT, self._uid, number))
+
+    def seal_name(self, name: str) -> bytes:
+        """Seal a free file name; it goes when the payload's key goes."""
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._aead.encrypt(nonce, name.encode(), _FORMAT + b"name" + self._uid)
+
+    def open_name(self, sealed: bytes) -> str:
+        """Return the name; VaultError where it is not what was sealed."""
+        return _open(self._aead, sealed, _FORMAT + b"name" + self._uid).decode()
+
+
+class Vault:
+    """Holds the master key and the index key; wraps payload keys, seals notes, folds names into index keys."""
+
+    def __init__(self, master: MasterKey, index_key: bytes) -> None:
+        self._master = AESGCM(master.key)
+        self._index_key = index_key
+        self.master_id = master.id
+
+    def wrap_key(self, key: bytes, uid: PayloadUid, *, size_bytes: int, chunk_count: int) -> bytes:
+        """Wrap a payload's key, binding it to the payload's uid, length and number of chunks."""
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._master.encrypt(nonce, key, _WRAP.pack(_FORMAT, uid, size_bytes, chunk_count))
+
+    def unwrap_key(self, wrapped: bytes, uid: PayloadUid, *, size_bytes: int, chunk_count: int) -> bytes:
+        """Return the payload's key; VaultError where uid, length, count or key are not those it was wrapped with."""
+        return _open(self._master, wrapped, _WRAP.pack(_FORMAT, uid, size_bytes, chunk_count))
+
+    def open_sealer(self, wrapped: bytes, uid: PayloadUid, *, size_bytes: int, chunk_count: int) -> Sealer:
+        """Return the `Sealer` of a stored payload; VaultError as `unwrap_key`."""
+        return Sealer(self.unwrap_key(wrapped, uid, size_bytes=size_bytes, chunk_count=chunk_count), uid)
+
+    def seal_note(self, text: str) -> bytes:
+        """Seal a short text that belongs to no payload, such as the name of a refused file."""
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._master.encrypt(nonce, text.encode(), _FORMAT + b"note")
+
+    def open_note(self, sealed: bytes) -> str:
+        """Return the text; VaultError where it is not what was sealed."""
+        return _open(self._master, sealed, _FORMAT + b"note").decode()
+
+    def index(self, *parts: str) -> bytes:
+        """Return a keyed digest of *parts* for looking up and comparing without storing them."""
+        joined = "\x1f".join(parts).encode()
+        return hmac.digest(self._index_key, joined, "sha256")[:INDEX_BYTES]
+
+
+def _open(aead: AESGCM, sealed: bytes, associated: bytes) -> bytes:
+    if len(sealed) < NONCE_BYTES + TAG_BYTES:
+        raise VaultError("sealed bytes are cut short")
+    view = memoryview(sealed)
+    try:
+        return aead.decrypt(view[:NONCE_BYTES], view[NONCE_BYTES:], associated)
+    except InvalidTag:
+        raise VaultError("sealed bytes do not open under this key") from None
