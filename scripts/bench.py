@@ -1,0 +1,166 @@
+"""The bench: the relay beside OpenSSH's own server, on this machine, in one run, under the same load program.
+
+Run by `./scripts/bench`, which says how.  Figures of two machines, or of two runs, are not to be compared; the
+ratios of one run are.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from rig.load import FILE_BYTES, Login
+from rig.offices import CARE_MANAGER, HOME_HELP, make_office, name_slip, render_serial, render_slip
+from rig.servers import OpenSshHome, RelayHome, RigError
+from rig.workloads import FULL, QUICK, WORKLOADS, Amounts, Measure, Numbers, Side, fill
+
+NOTE = (
+    "Ours includes routing by name, checking the content, sealing (AES-256-GCM) and syncing to stable storage "
+    "before every OK; OpenSSH's does none of it."
+)
+LISTED = (1_000, 10_000)
+SENDERS = 8
+
+# What each line shows, and which of its two ratios issue 2 set a goal for.
+LINES: Mapping[str, tuple[str, str, float]] = {
+    "a": ("(a) connect, put 10 KB, disconnect", "cpu", 0.30),
+    "b": ("(b) 10 KB file over an open session", "cpu", 1.5),
+    "c put": ("(c) put one large file (PDF)", "wall", 2.5),
+    "c get": ("(c) get one large file (PDF)", "wall", 1.5),
+    "d": ("(d) memory of an idle session", "memory", 0.05),
+    "e 1,000": ("(e) list 1,000 files", "cpu", 1.5),
+    "e 10,000": ("(e) list 10,000 files", "cpu", 1.5),
+}
+FIELDS = {"cpu": "cpu_seconds", "wall": "wall_seconds", "memory": "memory_bytes"}
+
+
+def main() -> int:
+    """Prepare both servers, run the workloads on each, print the table."""
+    wanted = _parse_arguments()
+    amounts = QUICK if wanted.quick else FULL
+    only = wanted.only.split(",") if wanted.only else list(WORKLOADS)
+    try:
+        with tempfile.TemporaryDirectory(prefix="relay-bench-", dir=Path(wanted.folder).resolve()) as folder:
+            # OpenSSH's sessions run as another user, who has to get to his files.
+            Path(folder).chmod(0o711)
+            sides = _prepare(Path(folder), listings="e" in only)
+            found = {side.label: _measure(side, only, amounts) for side in sides}
+    except RigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    relay, openssh = found.values()
+    print(_as_json(relay, openssh, amounts)) if wanted.json else _show(relay, openssh, amounts)
+    return 0
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench", description="The relay beside OpenSSH's server, under one load.")
+    parser.add_argument("--quick", action="store_true", help="a tenth of everything: for seeing that it runs")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--only", metavar="a,b,…", default="", help="some of the workloads a, b, c, d, e")
+    parser.add_argument("--folder", default="/var/tmp", help="where both servers keep their files: on a disk")  # noqa: S108
+    wanted = parser.parse_args()
+    if wanted.only and not set(wanted.only.split(",")) <= set(WORKLOADS):
+        parser.error(f"--only takes some of {','.join(WORKLOADS)}")
+    return wanted
+
+
+def _prepare(folder: Path, *, listings: bool) -> tuple[Side, Side]:
+    _tell("preparing both servers")
+    senders = [make_office(2000 + n, f"ケアプランみほん野{n}", CARE_MANAGER) for n in range(SENDERS)]
+    readers = [make_office(3000 + n, f"ヘルパーみほん野{n}", HOME_HELP) for n in range(1 + len(LISTED))]
+    home = RelayHome(folder / "relay")
+    home.prepare([*senders, *readers])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        keys = list(pool.map(home.issue, [*senders, *readers]))
+    logins = [Login(office.number, str(key)) for office, key in zip([*senders, *readers], keys, strict=True)]
+    sending, recipient, listing = logins[:SENDERS], logins[SENDERS], logins[SENDERS + 1 :]
+
+    sshd = OpenSshHome(folder / "openssh", home.home / "keys", [login.office for login in logins])
+    known_hosts = home.clients / "known_hosts"
+    ours = {files: (login, "receive") for files, login in zip(LISTED, listing, strict=True)}
+    theirs = {files: (login, f"listed-{files}") for files, login in zip(LISTED, listing, strict=True)}
+    relay_side = Side("relay", home.serve, sending, recipient, ours, Numbers(), known_hosts, folder)
+    sshd_side = Side("OpenSSH", sshd.serve, sending, recipient, theirs, Numbers(), known_hosts, folder)
+    if listings:
+        _tell("uploading what is going to be listed")
+        for files, (reader, path) in theirs.items():
+            fill(relay_side, reader, files)
+            _fill_directory(sshd.files / path, sending[0].office, reader.office, files)
+    return relay_side, sshd_side
+
+
+def _fill_directory(directory: Path, sender: str, reader: str, files: int) -> None:
+    directory.mkdir()
+    content = render_slip(sender, reader, FILE_BYTES)
+    for index in range(files):
+        (directory / name_slip(sender, reader, render_serial(index))).write_bytes(content)
+
+
+def _measure(side: Side, only: Sequence[str], amounts: Amounts) -> dict[str, Measure]:
+    found: dict[str, Measure] = {}
+    for name in only:
+        _tell(f"{side.label}: ({name})")
+        found |= WORKLOADS[name](side, amounts)
+    return found
+
+
+def _show(relay: Mapping[str, Measure], openssh: Mapping[str, Measure], amounts: Amounts) -> None:
+    table = Table(title=f"relay / OpenSSH on {platform.machine()}, {os.cpu_count()} processors")
+    table.add_column("one of")
+    for heading in ("server CPU", "ratio", "wall", "ratio", "memory", "ratio", "goal"):
+        table.add_column(heading, justify="right")
+    for line, ours in relay.items():
+        text, goal_for, goal = LINES[line]
+        cells = [text]
+        for kind, field in FIELDS.items():
+            pair = getattr(ours, field), getattr(openssh[line], field)
+            cells += ["", ""] if pair[0] is None else [_write_pair(kind, *pair), f"{pair[0] / pair[1]:.2f}"]
+        table.add_row(*cells, f"{goal_for} ≤ {goal:.2f}")
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    console.print(table)
+    console.print(NOTE)
+    console.print(_describe(amounts))
+
+
+def _write_pair(kind: str, ours: float, theirs: float) -> str:
+    unit, scale = ("KB", 1 / 1024) if kind == "memory" else ("ms", 1000.0)
+    return f"{ours * scale:,.2f} / {theirs * scale:,.2f} {unit}"
+
+
+def _describe(amounts: Amounts) -> str:
+    return (
+        f"(a) {amounts.connections} connections, 16 at a time; (b) {amounts.files} files over 32 sessions; "
+        f"(c) {amounts.large_bytes // 2**20} MB, median of {amounts.large_rounds}, OpenSSH's client; "
+        f"(d) {amounts.idle_sessions} sessions, PSS of the process tree; (e) {amounts.list_rounds} listings of each."
+    )
+
+
+def _as_json(relay: Mapping[str, Measure], openssh: Mapping[str, Measure], amounts: Amounts) -> str:
+    lines = {}
+    for line, ours in relay.items():
+        both = {"relay": asdict(ours), "openssh": asdict(openssh[line])}
+        ratios = {
+            kind: both["relay"][field] / both["openssh"][field]
+            for kind, field in FIELDS.items()
+            if both["relay"][field] is not None
+        }
+        lines[line] = {"what": LINES[line][0], **both, "ratios": ratios, "goal": dict([LINES[line][1:]])}
+    return json.dumps({"lines": lines, "note": NOTE, "amounts": asdict(amounts)}, ensure_ascii=False, indent=2)
+
+
+def _tell(text: str) -> None:
+    print(f"… {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
