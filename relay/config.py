@@ -1,0 +1,412 @@
+"""Configuration: ``relay.toml`` and the environment become one frozen, fully checked `Config`, or a list of faults.
+
+A relay that starts has a configuration in which everything is known, of the right type, in range and fits together.
+One that cannot start says everything that is wrong at once, in words, and where: an unknown key is refused, since a
+misspelt limit would otherwise quietly not hold.
+
+The environment overrides the file: ``RELAY_SERVER__PORT=2022`` is ``port`` of ``[server]``, written as in the file
+(quotes around text may be left out).  Names with one underscore are left alone, because orchestrators set some of
+their own for a service called relay; one that is a setting but for that underscore is refused.
+
+Nothing secret is configured here: keys are files under ``keys/``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self, cast
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from relay.errors import TABLE, ConfigError, Severity
+
+if TYPE_CHECKING:
+    from relay.naming import NamingRules
+
+FILE_NAME = "relay.toml"
+_PREFIX = "RELAY_"
+# Says where the home is; it cannot be read from a file inside it.
+_NOT_A_SETTING = "RELAY_HOME"
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+_UNITS = {"B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": 1024 * GIB}
+# What offices were seen to send each other; nothing that a double click would run.
+_EXTENSIONS = (
+    *("csv", "pdf", "jpg", "jpeg", "png", "tif", "tiff", "heic"),
+    *("txt", "doc", "docx", "xls", "xlsx", "zip", "json", "xml"),
+)
+_GRAMMAR_GROUPS = frozenset({"recipient", "sender", "serial", "month"})
+# Real office numbers break the check digit's rule (standard, section 6): never more than a warning.
+_NEVER_REFUSED = frozenset({"name.check_digit"})
+# Names that cannot be read or routed leave nothing to be lenient with; content and units do.
+_ADJUSTABLE = frozenset(
+    code
+    for code, row in TABLE.items()
+    if code.startswith(("content.", "unit.")) or (code.startswith("name.") and row.severity is Severity.WARN)
+)
+
+
+def describe_size(size_bytes: int) -> str:
+    """Say a size in the largest unit that tells it exactly: 2147483648 is ``2 GiB``."""
+    unit = next(unit for unit in reversed(_UNITS) if size_bytes % _UNITS[unit] == 0) if size_bytes else "B"
+    return f"{size_bytes // _UNITS[unit]} {unit}"
+
+
+def _parse_size(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"([0-9]+) ?(B|KiB|MiB|GiB|TiB)", value.strip())
+    if match is None:
+        raise ValueError('must be a number of bytes, or a text such as "500 MiB" (B, KiB, MiB, GiB, TiB)')
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _check_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be one line without control characters")
+    return text
+
+
+def _check_host(host: str) -> str:
+    if not re.fullmatch(r"[0-9A-Za-z.:_%-]+", host):
+        raise ValueError("must be an address or the name of a host")
+    return host
+
+
+def _check_extension(extension: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]{1,16}", extension):
+        raise ValueError("must be lower-case letters and digits, without a dot")
+    return extension
+
+
+def _check_extensions(extensions: tuple[str, ...]) -> tuple[str, ...]:
+    if not extensions:
+        raise ValueError("must not be empty: nothing but the standard's own files could be sent")
+    return extensions
+
+
+def _check_page(page_bytes: int) -> int:
+    if page_bytes & (page_bytes - 1):
+        raise ValueError("must be a power of two")
+    return page_bytes
+
+
+def _check_severities(severities: Mapping[str, Severity]) -> Mapping[str, Severity]:
+    faults = []
+    for code, severity in severities.items():
+        if code not in _ADJUSTABLE:
+            faults.append(f"{code} is no check whose severity can be set{_suggest(code, sorted(_ADJUSTABLE))}")
+        elif code in _NEVER_REFUSED and severity is Severity.REFUSE:
+            faults.append(f'{code} can be "warn" or "off" only, because real office numbers break it')
+    if faults:
+        raise ValueError("; ".join(faults))
+    return severities
+
+
+Bytes = Annotated[int, BeforeValidator(_parse_size), Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Line = Annotated[str, Field(max_length=200), AfterValidator(_check_line)]
+
+
+class _Section(BaseModel):
+    # Strict: a port of true or "2222" is a slip of the pen, not a port.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ServerSettings(_Section):
+    """Where the relay listens and how patient it is with a connection."""
+
+    host: Annotated[str, AfterValidator(_check_host)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 2222
+    login_seconds: Seconds = 30.0
+    keepalive_seconds: Seconds = 30.0
+    keepalive_count: Count = 4
+    drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+
+
+class StoreSettings(_Section):
+    """Where the store lies and how it is written; *path* is absolute once loaded."""
+
+    path: Annotated[Path, Field(strict=False)] = Path("data/relay.db")
+    lock_wait_seconds: Seconds = 10.0
+    checkpoint_bytes: Bytes = 16 * MIB
+    page_bytes: Annotated[Bytes, Field(ge=512, le=65_536), AfterValidator(_check_page)] = 8192
+
+
+class OperatorSettings(_Section):
+    """Whom an office calls."""
+
+    name: Line = ""
+    telephone: Line = ""
+    hours: Line = ""
+
+
+class GrammarSettings(_Section):
+    """One grammar of the operator's own: *pattern* must match a whole name and find the recipient in it."""
+
+    label: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,31}$")]
+    pattern: str
+
+    @model_validator(mode="after")
+    def _check_pattern(self) -> Self:
+        try:
+            groups = set(re.compile(self.pattern).groupindex)
+        except re.error as error:
+            raise ValueError(f"the pattern is no regular expression: {error}") from None
+        if "recipient" not in groups:
+            raise ValueError("the pattern needs a group (?P<recipient>…)")
+        if unknown := groups - _GRAMMAR_GROUPS:
+            allowed = ", ".join(sorted(_GRAMMAR_GROUPS))
+            raise ValueError(
+                f"the pattern has groups of unknown meaning: {', '.join(sorted(unknown))} (known: {allowed})"
+            )
+        return self
+
+
+class NamesSettings(_Section):
+    """Which names are understood besides those of the standard."""
+
+    extensions: Annotated[
+        tuple[Annotated[str, AfterValidator(_check_extension)], ...],
+        Field(strict=False),
+        AfterValidator(_check_extensions),
+    ] = _EXTENSIONS
+    grammars: Annotated[tuple[GrammarSettings, ...], Field(strict=False)] = ()
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> Self:
+        labels = [grammar.label for grammar in self.grammars]
+        if repeated := sorted({label for label in labels if labels.count(label) > 1}):
+            raise ValueError(f"two grammars have the label {', '.join(repeated)}")
+        return self
+
+
+class ContentSettings(_Section):
+    """What a finding does, where the operator wants it otherwise than the table in `relay.errors` says."""
+
+    severities: Annotated[Mapping[str, Annotated[Severity, Field(strict=False)]], AfterValidator(_check_severities)] = (
+        Field(default_factory=dict)
+    )
+
+
+class LimitSettings(_Section):
+    """What one office, one session or one network can take up."""
+
+    upload_bytes: Bytes = 2 * GIB
+    stored_bytes_per_office: Bytes = 20 * GIB
+    handles_per_session: Count = 128
+    requests_in_flight: Count = 64
+    sessions_per_connection: Count = 10
+    sessions_per_office: Count = 64
+    unauthenticated_total: Count = 500
+    unauthenticated_per_network: Count = 50
+    failed_signatures: Count = 6
+    key_probes: Count = 60
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.upload_bytes > self.stored_bytes_per_office:
+            raise ValueError("upload_bytes is more than stored_bytes_per_office")
+        if self.unauthenticated_per_network > self.unauthenticated_total:
+            raise ValueError("unauthenticated_per_network is more than unauthenticated_total")
+        return self
+
+
+class TreeSettings(_Section):
+    """What an office sees."""
+
+    sent_listed_seconds: Annotated[int, Field(ge=0)] = 86_400
+    remove_uncollected: bool = False
+    offices_shown: Literal["all", "partners", "none"] = "all"
+
+
+class JournalSettings(_Section):
+    """How the journal is written."""
+
+    format: Literal["auto", "json", "text"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(_Section):
+    """Everything that can be set, checked; sections are attributes, named as in the file."""
+
+    home: Path
+    server: ServerSettings = ServerSettings()
+    store: StoreSettings = StoreSettings()
+    operator: OperatorSettings = OperatorSettings()
+    names: NamesSettings = NamesSettings()
+    content: ContentSettings = ContentSettings()
+    limits: LimitSettings = LimitSettings()
+    tree: TreeSettings = TreeSettings()
+    journal: JournalSettings = JournalSettings()
+
+    @property
+    def keys_path(self) -> Path:
+        """Where the keys lie; never inside the store, so that a backup of one holds nothing of the other."""
+        return self.home / "keys"
+
+    @cached_property
+    def naming_rules(self) -> NamingRules:
+        """What `relay.naming` needs to know."""
+        from relay.naming import NamingRules, OperatorGrammar
+
+        return NamingRules(
+            extensions=frozenset(self.names.extensions),
+            grammars=tuple(
+                OperatorGrammar(grammar.label, re.compile(grammar.pattern)) for grammar in self.names.grammars
+            ),
+        )
+
+
+_SECTIONS: Mapping[str, type[_Section]] = {
+    name: cast(type[_Section], field.annotation) for name, field in Config.model_fields.items() if name != "home"
+}
+
+
+def load_template() -> str:
+    """Return a ``relay.toml`` that says every default and what it is for."""
+    return resources.files("relay").joinpath(FILE_NAME).read_text(encoding="utf-8")
+
+
+def load_config(home: Path, environ: Mapping[str, str] = os.environ) -> Config:
+    """Read ``relay.toml`` in *home* and what *environ* overrides.
+
+    ConfigError holds every fault of both, one a line.
+    """
+    home = home.absolute()
+    faults: list[str] = []
+    raw = _read_file(home / FILE_NAME, faults)
+    overrides = _read_environment(environ, faults)
+    for (section, key), value in overrides.items():
+        table = raw.setdefault(section, {})
+        if isinstance(table, dict):
+            table[key] = value
+    unknown = sorted(raw.keys() - _SECTIONS.keys())
+    faults.extend(f"{FILE_NAME}: {section}: {_explain_unknown(section, raw[section])}" for section in unknown)
+    try:
+        known = {section: table for section, table in raw.items() if section in _SECTIONS}
+        config = Config.model_validate({"home": home, **known})
+    except ValidationError as error:
+        faults.extend(_explain(details, overrides) for details in error.errors())
+    if faults:
+        raise ConfigError("the configuration cannot be used:\n" + "\n".join(f"  - {fault}" for fault in faults))
+    # Joining leaves an absolute path as it is.
+    store = config.store.model_copy(update={"path": home / config.store.path})
+    return config.model_copy(update={"store": store})
+
+
+def _read_file(path: Path, faults: list[str]) -> dict[str, object]:
+    """Return the tables of the file; what keeps it from being read is one fault, and no tables."""
+    try:
+        # Notepad puts a byte order mark in front; it means nothing.
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError:
+        faults.append(f"there is no {path}: run 'relay init' there, or name the home with --home or {_NOT_A_SETTING}")
+    except OSError as error:
+        faults.append(f"{path} cannot be read: {error.strerror}")
+    except UnicodeDecodeError as error:
+        faults.append(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8")
+    except tomllib.TOMLDecodeError as error:
+        faults.append(f"{path} is no TOML: {error}")
+    return {}
+
+
+def _read_environment(environ: Mapping[str, str], faults: list[str]) -> dict[tuple[str, str], object]:
+    found: dict[tuple[str, str], object] = {}
+    settings = {_variable(section, key): (section, key) for section, key in _settings()}
+    slips = {name.replace("__", "_"): name for name in settings}
+    for name, text in sorted(environ.items()):
+        if not name.startswith(_PREFIX) or name == _NOT_A_SETTING:
+            continue
+        if (setting := settings.get(name)) is not None:
+            found[setting] = _read_value(text, *setting)
+        elif "__" in name:
+            faults.append(f"{name}: there is no such setting{_suggest(name, sorted(settings))}")
+        elif name in slips and "://" not in text:
+            faults.append(f"{name}: a setting is written with two underscores: {slips[name]}")
+    return found
+
+
+def _read_value(text: str, section: str, key: str) -> object:
+    """Read *text* as the file would, with or without quotes; a telephone number stays text."""
+    try:
+        value: object = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    default = _SECTIONS[section].model_fields[key].get_default()
+    return text if isinstance(default, str | Path) and not isinstance(value, str) else value
+
+
+def _settings() -> Iterator[tuple[str, str]]:
+    return ((section, key) for section, model in _SECTIONS.items() for key in model.model_fields)
+
+
+def _variable(section: str, key: str) -> str:
+    return f"{_PREFIX}{section.upper()}__{key.upper()}"
+
+
+def _explain(details: ErrorDetails, overrides: Mapping[tuple[str, str], object]) -> str:
+    """Say one of pydantic's findings in the operator's words."""
+    location = [str(part) for part in details["loc"]]
+    section, key = location[0], location[1] if len(location) > 1 else ""
+    where = _variable(section, key) if (section, key) in overrides else f"{FILE_NAME}: {_say_place(location)}"
+    kind, context = details["type"], details.get("ctx", {})
+    if kind == "extra_forbidden":
+        model = GrammarSettings if key == "grammars" else _SECTIONS[section]
+        return f"{where}: there is no such setting{_suggest(location[-1], list(model.model_fields))}"
+    if kind == "value_error":
+        return f"{where}: {context['error']}"
+    sentence = _SENTENCES.get(kind, details["msg"]).format_map(context)
+    return f"{where}: {sentence} (it is {details['input']!r})" if kind != "missing" else f"{where}: {sentence}"
+
+
+_SENTENCES: Mapping[str, str] = {
+    "missing": "is missing",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "string_type": 'must be text in "quotes"',
+    "string_too_long": "must have at most {max_length} characters",
+    "string_pattern_mismatch": "must be capitals, digits and _ and begin with a letter, at most 32 of them",
+    "path_type": 'must be a path in "quotes"',
+    "tuple_type": "must be a list in [brackets]",
+    "mapping_type": "must be a table",
+    "model_type": "must be a table",
+    "literal_error": "must be one of {expected}",
+    "enum": "must be one of {expected}",
+}
+
+
+def _say_place(location: Sequence[str]) -> str:
+    """Return ``[server] port``, or ``[names] grammars 2 label`` with places counted from one."""
+    head, *rest = location
+    counted = [str(int(part) + 1) if part.isdecimal() else part for part in rest]
+    return " ".join([f"[{head}]", *counted])
+
+
+def _explain_unknown(name: str, value: object) -> str:
+    if isinstance(value, dict | list):
+        return f"there is no such section{_suggest(name, list(_SECTIONS))}"
+    homes = [f"[{section}]" for section, key in _settings() if key == name]
+    hint = f"; it belongs under {' or '.join(homes)}" if homes else ""
+    return f"stands outside of any section{hint}"
+
+
+def _suggest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f" (known: {', '.join(known)})"
