@@ -81,7 +81,7 @@ TABLE: Mapping[str, Row] = _rows(
     # --- names -------------------------------------------------------------------------------------------------
     Row(
         "name.illegal",
-        "使えない文字を含むか、長すぎるファイル名です（{why}）",
+        "このファイル名は使えません（{why_ja}）",
         "the file name cannot be used ({why})",
         "ファイル名を短くし、記号や制御文字を除いてください。",
         "Shorten the name and remove special characters.",
@@ -373,6 +373,13 @@ TABLE: Mapping[str, Row] = _rows(
         "office.revoked",
         "この証明書は失効しています",
         "this certificate is no longer valid",
+        _CALL_JA,
+        _CALL_EN,
+    ),
+    Row(
+        "office.expired",
+        "この証明書は有効期限が切れています",
+        "this certificate has expired",
         _CALL_JA,
         _CALL_EN,
     ),

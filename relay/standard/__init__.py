@@ -1,0 +1,11 @@
+"""The care-plan data exchange standard (ケアプランデータ連携標準仕様), as tables and pure rules.
+
+* `relay.standard.kinds` - the file kinds, read from ``kinds.csv``;
+* `relay.standard.offices` - office numbers and their check digit;
+* `relay.standard.serials` - months and serials as real dates;
+* `relay.standard.names` - the grammar of file names, in the forms of 3.2 and 4.1;
+* `relay.standard.reasons` - why a name is refused, in words for a clerk.
+
+A table of the standard is data beside the module that reads it, so that a new edition is a new row.  Nothing
+here knows a register, a clock, a connection or an operator's settings; the tables are read once, at import.
+"""
