@@ -64,6 +64,7 @@ class Reason(StrEnum):
     NOT_YET_VALID = "not_yet_valid"
     EXPIRED = "expired"
     SOURCE_ADDRESS = "source_address"
+    BAD_SIGNATURE = "bad_signature"
 
 
 class CertificateRejected(Exception):

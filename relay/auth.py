@@ -1,0 +1,461 @@
+"""Login: a connection becomes an identity by its certificate, or nothing at all.
+
+The order is the guarantee.  For every key that a client offers
+
+    1. the bytes are parsed (`relay.offered`),
+    2. our rules and the register judge what they claim (`relay.certificates`),
+    3. asyncssh verifies the CA's signature and the client's,
+    4. the identity is bound, at once: nothing else runs between 3 and 4, and never without a signature.
+
+The reason of a rejection is told to the journal in full.  The client hears only "expired", "revoked" or "suspended",
+and only once its signature was good.  A bare key is what OpenSSH offers first: it is declined without a word.
+
+Who has logged in stays judged: `Reception.watch_register` looks every second whether the register has changed, by
+whatever process, and ends the connections of identities that no longer hold.
+
+What a stranger can take up is counted here as well: connections before login in total and for each network, the
+time of a login, signatures and probes of a connection, sessions of a connection and of an office.  A limit is
+journalled as a limit, so that it is not taken for a wrong key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NoReturn
+
+import asyncssh
+
+from relay import edge, journal
+from relay.certificates import (
+    CertificateRejected,
+    OfferedCertificate,
+    Reason,
+    Told,
+    fingerprint,
+    judge_certificate,
+    parse_certificate,
+    signature_algorithm,
+)
+from relay.config import Config
+from relay.doorkeeper import PACKET_BYTES, WINDOW_BYTES, ListenOptions, Strangers, plan_listen_options
+from relay.errors import Deferred, finding
+from relay.journal import Journal
+from relay.keyring import Keyring
+from relay.ledger import Register
+from relay.model import Identity, OfficeNumber
+from relay.standard.offices import parse_office_number
+
+WATCH_SECONDS = 1.0
+_TOO_MANY_SESSIONS = "too many sessions are open; close one, or try again later"
+_CODES: dict[Told, str] = {"expired": "office.expired", "revoked": "office.revoked", "suspended": "office.suspended"}
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionFacts:
+    """What a session needs to know of the connection it runs on.
+
+    *journal* already names connection, office and session.  *disconnect* ends the connection with a sentence for
+    the client.
+    """
+
+    id: str
+    peer: str
+    client_version: str
+    gate: edge.ConnectionGate
+    journal: Journal
+    disconnect: Callable[[str], None]
+
+
+OpenSession = Callable[[Identity, ConnectionFacts], asyncssh.SSHServerSession[bytes]]
+
+
+class Reception:
+    """Everybody who is at the door or inside: counts strangers, knows live connections, watches the register."""
+
+    def __init__(
+        self,
+        register: Register,
+        keyring: Keyring,
+        config: Config,
+        open_session: OpenSession,
+        *,
+        rekey_seconds: float = edge.REKEY_SECONDS,
+    ) -> None:
+        """Prepare to receive; nothing listens yet."""
+        self.register = register
+        self.trusted = keyring.user_ca_fingerprints
+        self.config = config
+        self.open_session = open_session
+        self.rekey_seconds = rekey_seconds
+        self.journal = journal.new_journal()
+        self._host_keys = edge.load_host_keys((key.private, key.certificate) for key in keyring.host_keys)
+        self.strangers = Strangers(config)
+        self._connections: dict[OfficeServer, None] = {}
+        self._live: dict[OfficeNumber, dict[OfficeServer, None]] = {}
+        self._version: int | None = None
+        self._is_blind = False
+
+    def connection_factory(self) -> OfficeServer:
+        """Return the owner of a new connection."""
+        return OfficeServer(self)
+
+    def listen_options(self) -> ListenOptions:
+        """Return the keyword arguments of `asyncssh.listen`, `connection_factory` included."""
+        return plan_listen_options(self.config.server, self._host_keys, self.connection_factory)
+
+    @property
+    def connection_count(self) -> int:
+        """How many connections there are, strangers included."""
+        return len(self._connections)
+
+    def dismiss(self, reason: str) -> None:
+        """End every connection with a sentence for its client."""
+        for server in [*self._connections]:
+            server.disconnect(reason)
+
+    async def watch_register(self) -> None:
+        """Judge live identities again whenever the register has changed or a certificate has expired; never returns.
+
+        A store that cannot be read ends nobody: it is journalled once, and tried again a second later.
+        """
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                await self.judge_live(datetime.now(UTC))
+            except Exception as error:  # noqa: BLE001 - a watch that dies would leave the revoked inside for good
+                if not self._is_blind:
+                    journal.unexpected_error(self.journal, reference="watch", exception=error)
+                self._is_blind = True
+            else:
+                self._is_blind = False
+
+    async def judge_live(self, now: datetime) -> None:
+        """Judge every live identity that the register has changed since, or that expired, and end what fails."""
+        version = await self.register.register_version()
+        if self._version is not None and version != self._version:
+            journal.register_changed(self.journal, version=version)
+        self._version = version
+        for server in [server for server in self._all_live() if server.needs_judging(version, now)]:
+            await server.judge_again(version, now)
+
+    def _all_live(self) -> list[OfficeServer]:
+        return [server for servers in self._live.values() for server in servers]
+
+    # --- what `OfficeServer` tells -----------------------------------------------------------------------------
+
+    def receive(self, server: OfficeServer) -> None:
+        """Know *server*, which is a stranger still."""
+        self._connections[server] = None
+
+    def welcome(self, server: OfficeServer, office: OfficeNumber) -> None:
+        """Know *server* as logged in."""
+        self.strangers.settle(server)
+        self._live.setdefault(office, {})[server] = None
+
+    def forget(self, server: OfficeServer, office: OfficeNumber | None) -> None:
+        """Know *server* no more."""
+        self._connections.pop(server, None)
+        self.strangers.settle(server)
+        if office is not None and (servers := self._live.get(office)) is not None:
+            servers.pop(server, None)
+            if not servers:
+                del self._live[office]
+
+    def has_room(self, office: OfficeNumber, *, sessions: int = 0) -> bool:
+        """Tell whether *office* may have what it has and *sessions* more; a connection counts as one at least."""
+        open_now = sum(max(1, server.session_count) for server in self._live.get(office, ()))
+        return open_now + sessions <= self.config.limits.sessions_per_office
+
+
+class OfficeServer(asyncssh.SSHServer):
+    """One connection, from its first byte to its last."""
+
+    def __init__(self, reception: Reception) -> None:
+        """Wait for the connection."""
+        self.id = secrets.token_hex(4)
+        self.journal = reception.journal.bind(connection=self.id)
+        self._reception = reception
+        self._conn: asyncssh.SSHServerConnection | None = None
+        self._gate: edge.ConnectionGate | None = None
+        self._peer = ""
+        self._identity: Identity | None = None
+        self._offered: OfferedCertificate | None = None
+        self._judged_version = -1
+        self._failed_signatures = 0
+        self._probes = 0
+        self._sessions = 0
+        self._reported: set[str] = set()
+        self._end = ""
+
+    @property
+    def office(self) -> OfficeNumber | None:
+        """The office that has logged in."""
+        return self._identity.office if self._identity else None
+
+    @property
+    def session_count(self) -> int:
+        """How many channels are open."""
+        return edge.count_channels(self._conn) if self._conn else 0
+
+    def disconnect(self, reason: str, code: int = asyncssh.DISC_BY_APPLICATION) -> None:
+        """End the connection with a sentence for the client."""
+        self._end = self._end or reason
+        if self._conn is not None:
+            self._conn.disconnect(code, reason)
+
+    # --- the connection ----------------------------------------------------------------------------------------
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        """Admit the connection or close it, and take hold of what asyncssh leaves open."""
+        peername = conn.get_extra_info("peername")
+        if peername is None:
+            # Gone before we looked.
+            conn.abort()
+            return
+        self._peer = str(peername[0])
+        if crowd := self._reception.strangers.admit(self, self._peer, datetime.now(UTC)):
+            if crowd.is_news:
+                journal.limit_reached(self._reception.journal, limit=crowd.limit, scope=crowd.scope, until=crowd.until)
+            edge.refuse_connection(conn, "Too many connections, try again in a minute")
+            return
+        self._conn = conn
+        self._reception.receive(self)
+        journal.connection_opened(self.journal, peer=self._peer)
+        self._gate = edge.ConnectionGate(conn, on_crime=self._punish, rekey_seconds=self._reception.rekey_seconds)
+        edge.wrap_validation(conn, self._validate)
+        edge.permit_repeated_service_request(conn)
+        edge.judge_kex_guess(conn)
+        edge.keep_options(conn)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection; says nothing about whether the client was done."""
+        if self._conn is None:
+            return
+        if edge.is_login_timeout(exc):
+            self._report_limit("login_seconds")
+        if self._gate is not None:
+            self._gate.close()
+        self._reception.forget(self, self.office)
+        self._conn = None
+        journal.connection_closed(self.journal, reason=self._end or str(exc or "closed by the client"))
+
+    def _punish(self, crime: str) -> None:
+        journal.protocol_error(self.journal, crime=crime)
+        self.disconnect(crime, asyncssh.DISC_PROTOCOL_ERROR)
+
+    def _report_limit(self, limit: str, scope: str = "") -> None:
+        """Journal a limit once a connection: who runs into it goes on doing so."""
+        if limit not in self._reported:
+            self._reported.add(limit)
+            journal.limit_reached(self.journal, limit=limit, scope=scope or self._peer)
+
+    # --- login -------------------------------------------------------------------------------------------------
+
+    def begin_auth(self, username: str) -> bool:
+        """Always ask for proof: False here would be a login without any.  Must not await (input would pile up)."""
+        del username
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        """Say that certificates are the way in, though no authorized keys are configured."""
+        return True
+
+    def validate_ca_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        """Tell asyncssh which CAs are trusted."""
+        del username
+        return fingerprint(key.public_data) in self._reception.trusted
+
+    async def _validate(
+        self, username: str, key_data: bytes, msg: bytes, signature: bytes, ask: edge.AskAsyncssh
+    ) -> bool:
+        """Answer one offer; no exception leaves this hook, because asyncssh would end the connection on it."""
+        try:
+            return await self._answer(_Offer(username, key_data, msg, signature), ask)
+        except Deferred as deferred:
+            # Not a wrong key: a client that is told so would bar itself, or call the help desk.
+            journal.store_failed(self.journal, cause=deferred.detail or deferred.code)
+            self.disconnect(deferred.client_text)
+        except Exception as error:  # noqa: BLE001 - the one wrapper at this edge
+            journal.unexpected_error(self.journal, reference=self.id, exception=error)
+            self._count_failure()
+        return False
+
+    async def _answer(self, offer: _Offer, ask: edge.AskAsyncssh) -> bool:
+        if not offer.is_signed:
+            self._count_probe()
+        if self._end:
+            return False
+        try:
+            await self._decide(offer, ask)
+        except CertificateRejected as rejected:
+            if rejected.reason is Reason.NO_CERTIFICATE:
+                # Some libraries sign without asking first: still only an offer of a key, and nothing was verified.
+                if offer.is_signed:
+                    self._count_probe()
+                return False
+            return self._reject(offer, rejected)
+        return True
+
+    async def _decide(self, offer: _Offer, ask: edge.AskAsyncssh) -> None:
+        """Bind the identity that *offer* proves, or raise; a probe proves nothing and binds nothing."""
+        offered = parse_certificate(offer.key_data)
+        office = parse_office_number(offer.username.upper())
+        if office is None:
+            raise CertificateRejected(Reason.UNKNOWN_OFFICE, f"user name {offer.username!r} is no office number")
+        algorithm = signature_algorithm(offer.signature) if offer.is_signed else None
+        # Read before the rest: whatever changes from here on makes `Reception.judge_live` look again.
+        version = await self._reception.register.register_version()
+        identity = await self._judge(offered, office, algorithm, datetime.now(UTC))
+        # The name as typed is in the message that was signed; the certificate holds it in capitals.
+        if not await ask(office):
+            raise CertificateRejected(Reason.BAD_SIGNATURE, "the CA's or the client's signature is not good")
+        if offer.is_signed:
+            self._identity, self._offered, self._judged_version = identity, offered, version
+
+    async def _judge(
+        self, offered: OfferedCertificate, office: OfficeNumber, algorithm: str | None, now: datetime
+    ) -> Identity:
+        register, trusted = self._reception.register, self._reception.trusted
+        known, holder = None, None
+        # A stranger's CA is none of the store's business.
+        if offered.ca_fingerprint in trusted:
+            known = await register.find_certificate(offered.ca_fingerprint, offered.serial)
+            holder = await register.find_office(office)
+        return judge_certificate(
+            offered,
+            office=office,
+            trusted=trusted,
+            known=known,
+            holder=holder,
+            peer_address=self._peer,
+            signature_algorithm=algorithm,
+            now=now,
+        )
+
+    def _reject(self, offer: _Offer, rejected: CertificateRejected) -> bool:
+        """Journal the reason, and say aloud what the holder of the key may hear.
+
+        A probe whose holder may hear it is answered True: the client signs only then.
+        """
+        may_hear = rejected.told is not None and self._conn is not None and offer.is_good_on(self._conn)
+        if may_hear and not offer.is_signed:
+            return True
+        journal.login_rejected(self.journal, reason=rejected.reason, detail=rejected.detail)
+        if may_hear and self._conn is not None:
+            self._conn.send_auth_banner(_sentence(rejected, offer.username.upper()) + "\r\n")
+        if offer.is_signed:
+            self._count_failure()
+        return False
+
+    def _count_probe(self) -> None:
+        self._probes += 1
+        if self._probes > self._reception.config.limits.key_probes:
+            self._report_limit("key_probes")
+            self.disconnect("Too many keys were offered", asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE)
+
+    def _count_failure(self) -> None:
+        self._failed_signatures += 1
+        if self._failed_signatures >= self._reception.config.limits.failed_signatures:
+            self._report_limit("failed_signatures")
+            self.disconnect("Too many authentication failures", asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE)
+
+    def auth_completed(self) -> None:
+        """Welcome the identity.  Must not await: sessions can open before it would end."""
+        identity, conn = self._identity, self._conn
+        if conn is None:
+            return
+        if identity is None or conn.get_extra_info("username").upper() != identity.office:
+            # Cannot be while asyncssh completes a login in the very step in which the hook answered.
+            self._identity = None
+            self._punish("a login was completed that nobody proved")
+            return
+        client_version = conn.get_extra_info("client_version", "")
+        self._reception.welcome(self, identity.office)
+        self.journal = self.journal.bind(office=identity.office)
+        journal.login_accepted(
+            self.journal,
+            office=identity.office,
+            serial=identity.certificate_serial,
+            key_id=identity.key_id,
+            client_version=client_version,
+        )
+        if not self._reception.has_room(identity.office):
+            self._report_limit("sessions_per_office", identity.office)
+            self.disconnect(_TOO_MANY_SESSIONS, asyncssh.DISC_TOO_MANY_CONNECTIONS)
+
+    # --- inside ------------------------------------------------------------------------------------------------
+
+    def session_requested(self) -> tuple[edge.Channel, asyncssh.SSHServerSession[bytes]]:
+        """Open an SFTP session for the identity, within its limits."""
+        identity, conn, gate = self._identity, self._conn, self._gate
+        if identity is None or conn is None or gate is None or self._end:
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "not logged in")
+        if self.session_count >= self._reception.config.limits.sessions_per_connection:
+            self._refuse_session("sessions_per_connection", self.id)
+        # A connection without a session holds a place already: its first one takes no other.
+        if self.session_count and not self._reception.has_room(identity.office, sessions=1):
+            self._refuse_session("sessions_per_office", identity.office)
+        self._sessions += 1
+        facts = ConnectionFacts(
+            id=self.id,
+            peer=self._peer,
+            client_version=conn.get_extra_info("client_version", ""),
+            gate=gate,
+            journal=self.journal.bind(session=self._sessions),
+            disconnect=self.disconnect,
+        )
+        session = self._reception.open_session(identity, facts)
+        return edge.open_channel(conn, window_bytes=WINDOW_BYTES, packet_bytes=PACKET_BYTES), session
+
+    def _refuse_session(self, limit: str, scope: str) -> NoReturn:
+        self._report_limit(limit, scope)
+        raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, _TOO_MANY_SESSIONS)
+
+    def needs_judging(self, version: int, now: datetime) -> bool:
+        """Tell whether what this identity was judged by may no longer be so."""
+        return self._identity is not None and (version != self._judged_version or now >= self._identity.valid_before)
+
+    async def judge_again(self, version: int, now: datetime) -> None:
+        """Judge the live identity by the register as it is now, and end the connection where it fails."""
+        identity, offered = self._identity, self._offered
+        if identity is None or offered is None:
+            return
+        try:
+            await self._judge(offered, identity.office, None, now)
+        except CertificateRejected as rejected:
+            if self._conn is not None:
+                journal.identity_ended(
+                    self.journal,
+                    office=identity.office,
+                    serial=identity.certificate_serial,
+                    reason=f"{rejected.reason}: {rejected.detail}",
+                )
+                self.disconnect(_sentence(rejected, identity.office))
+        else:
+            self._judged_version = version
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """A key that the client offers for a user name; *msg* and *signature* are empty for a probe."""
+
+    username: str
+    key_data: bytes
+    msg: bytes
+    signature: bytes
+
+    @property
+    def is_signed(self) -> bool:
+        return bool(self.msg)
+
+    def is_good_on(self, conn: asyncssh.SSHServerConnection) -> bool:
+        return edge.has_good_signature(conn, self.key_data, self.msg, self.signature)
+
+
+def _sentence(rejected: CertificateRejected, office: str) -> str:
+    """Return what the holder of a rejected certificate may hear, in one line."""
+    return finding(_CODES[rejected.told or "revoked"], office=office).client_text

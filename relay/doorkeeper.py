@@ -1,0 +1,183 @@
+"""The doorkeeper: what holds before anybody has said who he is.
+
+How many connections may be at the door without having logged in, in total and from one network, and what the
+server speaks: algorithms, time-outs, windows.  Nothing here knows of certificates or offices.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, TypedDict
+
+import asyncssh
+
+from relay.config import Config, ServerSettings
+
+# What a client may send on a channel before we ask for more.  It is also what a session that is kept waiting holds.
+WINDOW_BYTES: Final = 2 * 1024 * 1024
+PACKET_BYTES: Final = 32 * 1024
+# WinSCP judges servers by this: nothing in it may be the name of another server (CLIENTS section 5).
+_SERVER_VERSION = "Relay"
+_REKEY_BYTES = 1 << 30
+_REKEY_SECONDS = 3600.0
+_NETWORK_BITS = {4: 24, 6: 64}
+
+# The client's order decides (RFC 4253 section 7.1): a client that knows mlkem768x25519 gets it.
+_KEX = (
+    "mlkem768x25519-sha256",
+    "curve25519-sha256",
+    "curve25519-sha256@libssh.org",
+    "ecdh-sha2-nistp256",
+    "diffie-hellman-group16-sha512",
+    "diffie-hellman-group14-sha256",
+)
+_CIPHERS = (
+    "aes256-gcm@openssh.com",
+    "aes128-gcm@openssh.com",
+    "chacha20-poly1305@openssh.com",
+    "aes256-ctr",
+    "aes128-ctr",
+)
+_MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
+# Told to clients, so that RSA keys sign with SHA-2; what arrives all the same is judged in `relay.certificates`.
+_SIGNATURES = (
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+)
+
+
+class ListenOptions(TypedDict):
+    """What `asyncssh.listen` is told: everything that it would otherwise decide by a default of its own."""
+
+    server_factory: Callable[[], asyncssh.SSHServer]
+    server_host_keys: list[asyncssh.SSHKeyPair]
+    server_version: str
+    login_timeout: float
+    keepalive_interval: float
+    keepalive_count_max: int
+    window: int
+    max_pktsize: int
+    encoding: None
+    line_editor: bool
+    authorized_client_keys: None
+    gss_host: None
+    password_auth: bool
+    kbdint_auth: bool
+    host_based_auth: bool
+    agent_forwarding: bool
+    x11_forwarding: bool
+    allow_pty: bool
+    kex_algs: list[str]
+    encryption_algs: list[str]
+    mac_algs: list[str]
+    signature_algs: list[str]
+    compression_algs: list[str]
+    rekey_bytes: int
+    rekey_seconds: float
+
+
+def plan_listen_options(
+    server: ServerSettings, host_keys: list[asyncssh.SSHKeyPair], factory: Callable[[], asyncssh.SSHServer]
+) -> ListenOptions:
+    """Return the keyword arguments of `asyncssh.listen`.
+
+    No ``sftp_factory``, ``session_factory`` or ``process_factory``: with any of them asyncssh never asks for a session.
+    """
+    return ListenOptions(
+        server_factory=factory,
+        server_host_keys=host_keys,
+        server_version=_SERVER_VERSION,
+        login_timeout=server.login_seconds,
+        keepalive_interval=server.keepalive_seconds,
+        keepalive_count_max=server.keepalive_count,
+        window=WINDOW_BYTES,
+        max_pktsize=PACKET_BYTES,
+        encoding=None,
+        line_editor=False,
+        authorized_client_keys=None,
+        gss_host=None,
+        password_auth=False,
+        kbdint_auth=False,
+        host_based_auth=False,
+        agent_forwarding=False,
+        x11_forwarding=False,
+        allow_pty=False,
+        kex_algs=list(_KEX),
+        encryption_algs=list(_CIPHERS),
+        mac_algs=list(_MACS),
+        signature_algs=list(_SIGNATURES),
+        compression_algs=["none"],
+        rekey_bytes=_REKEY_BYTES,
+        rekey_seconds=_REKEY_SECONDS,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Why a connection is turned away: too many strangers in *scope*, *until* the oldest one's time is up.
+
+    *is_news* is False where the same was said before and has not ended yet.
+    """
+
+    limit: str
+    scope: str
+    until: datetime
+    is_news: bool
+
+
+class Strangers:
+    """The connections that have not logged in, counted in total and for each network."""
+
+    def __init__(self, config: Config) -> None:
+        """Begin with nobody at the door."""
+        self._limits = config.limits
+        self._login_time = timedelta(seconds=config.server.login_seconds)
+        # In order of arrival: the first is the first whose time runs out.
+        self._arrivals: dict[Hashable, tuple[str, datetime]] = {}
+        self._networks: dict[str, dict[Hashable, datetime]] = {}
+        self._crowds: dict[tuple[str, str], datetime] = {}
+
+    def __len__(self) -> int:
+        return len(self._arrivals)
+
+    def admit(self, who: Hashable, address: str, now: datetime) -> Crowd | None:
+        """Count *who*, or return why not."""
+        network = network_of(address)
+        here = self._networks.get(network, {})
+        if len(here) >= self._limits.unauthenticated_per_network:
+            return self._turn_away("unauthenticated_per_network", network, next(iter(here.values())), now)
+        if len(self._arrivals) >= self._limits.unauthenticated_total:
+            _, oldest = next(iter(self._arrivals.values()))
+            return self._turn_away("unauthenticated_total", "all", oldest, now)
+        self._arrivals[who] = (network, now)
+        self._networks.setdefault(network, {})[who] = now
+        return None
+
+    def settle(self, who: Hashable) -> None:
+        """Count *who* no longer: logged in, or gone."""
+        if who in self._arrivals:
+            network, _ = self._arrivals.pop(who)
+            del self._networks[network][who]
+            if not self._networks[network]:
+                del self._networks[network]
+
+    def _turn_away(self, limit: str, scope: str, oldest: datetime, now: datetime) -> Crowd:
+        self._crowds = {crowd: until for crowd, until in self._crowds.items() if until > now}
+        is_news = (limit, scope) not in self._crowds
+        until = self._crowds.setdefault((limit, scope), oldest + self._login_time)
+        return Crowd(limit, scope, until, is_news)
+
+
+def network_of(address: str) -> str:
+    """Return the network that connections from *address* are counted under: a /24, or a /64."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    return str(ipaddress.ip_network((parsed, _NETWORK_BITS[parsed.version]), strict=False))
