@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rig.load import FILE_BYTES, Login
-from rig.offices import CARE_MANAGER, HOME_HELP, make_office, name_slip, render_serial, render_slip
+from rig.offices import CARE_MANAGER, HOME_HELP, make_office, name_slip, render_register, render_serial, render_slip
 from rig.servers import OpenSshHome, RelayHome, RigError
 from rig.workloads import FULL, QUICK, WORKLOADS, Amounts, Measure, Numbers, Side, fill
 
@@ -79,18 +79,19 @@ def _prepare(folder: Path, *, listings: bool) -> tuple[Side, Side]:
     senders = [make_office(2000 + n, f"ケアプランみほん野{n}", CARE_MANAGER) for n in range(SENDERS)]
     readers = [make_office(3000 + n, f"ヘルパーみほん野{n}", HOME_HELP) for n in range(1 + len(LISTED))]
     home = RelayHome(folder / "relay")
-    home.prepare([*senders, *readers])
+    register = folder / "offices.csv"
+    register.write_text(render_register([*senders, *readers]), encoding="utf-8")
+    home.initialise(register)
+    numbers = [office.number for office in [*senders, *readers]]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        keys = list(pool.map(home.issue, [*senders, *readers]))
-    logins = [Login(office.number, str(key)) for office, key in zip([*senders, *readers], keys, strict=True)]
+        logins = [Login(number, str(key)) for number, key in zip(numbers, pool.map(home.issue, numbers), strict=True)]
     sending, recipient, listing = logins[:SENDERS], logins[SENDERS], logins[SENDERS + 1 :]
 
-    sshd = OpenSshHome(folder / "openssh", home.home / "keys", [login.office for login in logins])
-    known_hosts = home.clients / "known_hosts"
+    sshd = OpenSshHome(folder / "openssh", home.home / "keys", numbers)
     ours = {files: (login, "receive") for files, login in zip(LISTED, listing, strict=True)}
     theirs = {files: (login, f"listed-{files}") for files, login in zip(LISTED, listing, strict=True)}
-    relay_side = Side("relay", home.serve, sending, recipient, ours, Numbers(), known_hosts, folder)
-    sshd_side = Side("OpenSSH", sshd.serve, sending, recipient, theirs, Numbers(), known_hosts, folder)
+    relay_side = Side("relay", home.serve, sending, recipient, ours, Numbers(), home.known_hosts, folder)
+    sshd_side = Side("OpenSSH", sshd.serve, sending, recipient, theirs, Numbers(), home.known_hosts, folder)
     if listings:
         _tell("uploading what is going to be listed")
         for files, (reader, path) in theirs.items():

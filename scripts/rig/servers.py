@@ -12,11 +12,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from rig.offices import Office, render_register
 
 HOST = "127.0.0.1"
 
@@ -37,7 +35,7 @@ class Running:
     """A server that accepts connections.
 
     *user* is the name to log in as: None means the office's own number.  *inbox* is where a file put into
-    ``send/`` can be read again.
+    ``send/`` can be read again.  *wait* waits for it to end by itself.
     """
 
     label: str
@@ -45,6 +43,7 @@ class Running:
     port: int
     user: str | None
     inbox: str
+    wait: Callable[[], int]
 
 
 class RelayHome:
@@ -53,46 +52,61 @@ class RelayHome:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.clients = home / "clients"
+        self.known_hosts = self.clients / "known_hosts"
 
-    def relay(self, *arguments: str) -> str:
+    def relay(self, *arguments: str, columns: int = 80) -> str:
         """Run the command; return what it printed, or raise `RigError` with what it complained about."""
-        return run([str(Path(sys.executable).with_name("relay")), "--home", str(self.home), *arguments])
+        return run([*self._command, *arguments], columns=columns)
 
-    def prepare(self, offices: Sequence[Office]) -> None:
-        """Initialise the relay and register *offices*."""
+    @property
+    def _command(self) -> list[str]:
+        return [str(Path(sys.executable).with_name("relay")), "--home", str(self.home)]
+
+    def initialise(self, register: Path) -> None:
+        """Initialise the relay and register the offices that the file *register* holds."""
         self.home.mkdir(parents=True, exist_ok=True)
         self.relay("init")
-        register = self.home / "offices.csv"
-        register.write_text(render_register(offices), encoding="utf-8")
         self.relay("office", "import", str(register))
         self.clients.mkdir()
-        (self.clients / "known_hosts").write_text(f"@cert-authority * {self._host_authority()}\n")
+        authority = (self.home / "keys" / "host_ca.pub").read_text().strip()
+        self.known_hosts.write_text(f"@cert-authority * {authority}\n")
 
-    def issue(self, office: Office) -> Path:
-        """Make a key for *office*, have it certified, and return where the private key lies."""
-        key = self.clients / office.number / "id"
+    def issue(self, number: str) -> Path:
+        """Make a key for the office, have it certified, and return where the private key lies."""
+        key = self.clients / number / "id"
         key.parent.mkdir()
-        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", office.number, "-f", str(key)])
-        self.relay("cert", "issue", office.number, "--public-key", f"{key}.pub")
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", number, "-f", str(key)])
+        self.relay("cert", "issue", number, "--public-key", f"{key}.pub")
         return key
 
-    def _host_authority(self) -> str:
-        return (self.home / "keys" / "host_ca.pub").read_text().strip()
+    def write_ssh_config(self, numbers: Sequence[str], port: int) -> Path:
+        """Write a file for ``sftp -F`` that knows each office by its number; return where it lies."""
+        common = f'    HostName {HOST}\n    Port {port}\n    UserKnownHostsFile "{_escape(self.known_hosts)}"\n'
+        common += "    GlobalKnownHostsFile none\n    StrictHostKeyChecking yes\n    IdentitiesOnly yes\n"
+        config = self.clients / "ssh_config"
+        config.write_text(
+            "".join(
+                f'Host {number}\n    User {number}\n    IdentityFile "{_escape(self.clients / number / "id")}"\n{common}'
+                for number in numbers
+            )
+        )
+        return config
 
     @contextlib.contextmanager
     def serve(self, port: int = 0) -> Iterator[Running]:
         """Run the server until the end of the block, then ask it to end and see that it does."""
-        command = [*_KEEPER, str(Path(sys.executable).with_name("relay")), "--home", str(self.home)]
-        command += ["serve", "--host", HOST, "--port", str(port)]
+        command = [*_KEEPER, *self._command, "serve", "--host", HOST, "--port", str(port)]
         with (self.home / "journal.txt").open("ab") as journal:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=journal, cwd=_SCRIPTS)
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=journal, cwd=_SCRIPTS, start_new_session=True
+            )
         with _ended_after(process):
             assert process.stdout is not None
             said = process.stdout.readline().decode()
             found = re.fullmatch(r"listening on (\S+):(\d+)\n", said)
             if found is None:
                 raise RigError(f"the relay did not start; see {self.home / 'journal.txt'}")
-            yield Running("relay", process.pid, int(found[2]), None, "receive")
+            yield Running("relay", process.pid, int(found[2]), None, "receive", process.wait)
 
 
 class OpenSshHome:
@@ -145,16 +159,19 @@ class OpenSshHome:
         configuration.write_text(self._configuration(port))
         log = self.home / "log.txt"
         command = [*_KEEPER, "/usr/sbin/sshd", "-D", "-f", str(configuration), "-E", str(log)]
-        process = subprocess.Popen(command, cwd=_SCRIPTS)
+        process = subprocess.Popen(command, cwd=_SCRIPTS, start_new_session=True)
         with _ended_after(process):
             if not _answers(port, process):
                 raise RigError(f"sshd did not start: {log.read_text() if log.exists() else 'no reason given'}")
-            yield Running("OpenSSH", process.pid, port, self._user, "send")
+            yield Running("OpenSSH", process.pid, port, self._user, "send", process.wait)
 
 
-def run(command: Sequence[str]) -> str:
+def run(command: Sequence[str], *, columns: int = 80) -> str:
     """Run a program to its end; return its standard output, or raise `RigError` with all it said."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    environment = os.environ | {"COLUMNS": str(columns)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=environment
+    )
     if done.returncode != 0:
         raise RigError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}".rstrip())
     return done.stdout
@@ -167,6 +184,10 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
+
+
+def _escape(path: Path) -> str:
+    return str(path).replace("%", "%%")
 
 
 def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
