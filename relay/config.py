@@ -21,15 +21,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self, cast
+from typing import Annotated, Literal, Self, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from relay.errors import TABLE, ConfigError, Severity
-
-if TYPE_CHECKING:
-    from relay.naming import NamingRules
+from relay.naming import NamingRules, OperatorGrammar
 
 FILE_NAME = "relay.toml"
 _PREFIX = "RELAY_"
@@ -259,8 +257,6 @@ class Config(_Section):
     @cached_property
     def naming_rules(self) -> NamingRules:
         """What `relay.naming` needs to know."""
-        from relay.naming import NamingRules, OperatorGrammar
-
         return NamingRules(
             extensions=frozenset(self.names.extensions),
             grammars=tuple(
