@@ -109,7 +109,9 @@ def explain_foreign_character(name: str) -> Why:
     if COMBINING_LOW_LINE in name:
         return Why("下線が _ でなく U+0332 です（PDFから写した名前）", "U+0332 in place of _, as copied from a PDF")
     code = name_character(foreign)
-    if unicodedata.east_asian_width(foreign) == "F":
+    if foreign == "\u3000":
+        return Why("全角の空白があります", "there is a full-width blank")
+    if foreign.isprintable() and unicodedata.east_asian_width(foreign) == "F":
         return Why(
             f"全角の「{foreign}」があります。半角にしてください", f"full-width {foreign} ({code}), use half-width"
         )
