@@ -15,6 +15,14 @@ python="$checkout/.venv/bin/python"
 
 say() { printf '%s\n' "$*" >&2; }
 
+# Runs a command while no other run does. The lock is on the folder itself, so that it leaves no file behind.
+locked() {
+    exec 9<"$checkout"
+    flock 9
+    "$@"
+    exec 9<&-
+}
+
 # A Python of 3.11 or newer that can make environments. The one it was developed with comes first.
 find_python() {
     local candidate
@@ -32,8 +40,11 @@ install_debian_packages() {
     local policy=/usr/sbin/policy-rc.d result=0
     # The packages are wanted for their programs; no service of theirs shall start on this machine.
     if [ -e "$policy" ]; then policy=""; else printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy"; fi
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } \
-        >/dev/null 2>&1 9>&- || result=1
+    {
+        apt-get update -qq &&
+            DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+                -o DPkg::Lock::Timeout=300 "$@"
+    } >/dev/null 2>&1 9<&- || result=1
     [ -z "$policy" ] || rm -f "$policy"
     return "$result"
 }
@@ -47,7 +58,7 @@ need_programs() {
     [ "${#packages[@]}" -gt 0 ] || return 0
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         say "Installing ${packages[*]} …"
-        install_debian_packages "${packages[@]}" || say "apt-get could not install ${packages[*]}."
+        locked install_debian_packages "${packages[@]}" || say "apt-get could not install ${packages[*]}."
     fi
     for pair in "$@"; do
         PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%=*}" >/dev/null || missing+=("${pair%%=*} (package ${pair##*=})")
@@ -80,9 +91,4 @@ run_pip() {
         --constraint "$checkout/scripts/constraints.txt" "$@"
 }
 
-# The lock is on the folder itself, so that it leaves no file behind.
-exec 9<"$checkout"
-flock 9
-install_environment
-flock --unlock 9
-exec 9<&-
+locked install_environment
