@@ -1,0 +1,93 @@
+"""The command line: how an operator sets the relay up, keeps its register and looks at what happened.
+
+One file a noun.  It works on the store itself, beside a server that is running: what it changes holds at once and
+ends open sessions within seconds.
+
+Exit codes: 0 done; 1 the installation is broken or the work could not be done; 2 refused, or the command was not
+understood.  A failure is one message on stderr that says what to do next, never a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from relay.cli import cert, config, office, transfer
+from relay.cli.explain import explain
+from relay.cli.init import init
+from relay.cli.serve import serve
+from relay.cli.terminal import HELP_SETTINGS, CommandFailed, CommandRefused, complain
+from relay.errors import Deferred, Refused, RelayError
+from relay.offered import CertificateRejected
+
+BROKEN = 1
+REFUSED = 2
+
+app = typer.Typer(
+    name="relay",
+    help="Relay care plans between offices, by the names of the files.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings=HELP_SETTINGS,
+    rich_markup_mode="rich",
+)
+app.command()(init)
+app.command()(serve)
+app.add_typer(config.app, name="config")
+app.add_typer(office.app, name="office")
+app.add_typer(cert.app, name="cert")
+app.add_typer(transfer.app, name="transfer")
+app.command()(explain)
+
+
+def _show_version(value: bool) -> None:  # noqa: FBT001 - typer's callback
+    if value:
+        typer.echo(version("careplan-relay"))
+        raise typer.Exit
+
+
+@app.callback()
+def _choose_home(
+    *,
+    home: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the relay lives; also RELAY_HOME.", show_default="current folder"),
+    ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    if home is not None:
+        # The commands read it from there, so that --home may stand before or behind them.
+        os.environ["RELAY_HOME"] = str(home)
+
+
+def main() -> None:
+    """Run the command of this process's arguments and exit with its code."""
+    try:
+        app()
+    except (CommandRefused, CertificateRejected) as refused:
+        complain(str(refused))
+        sys.exit(REFUSED)
+    except Refused as refused:
+        complain(f"{refused.finding.message_en} ({refused.code})", refused.finding.row.remedy_en)
+        sys.exit(REFUSED)
+    except Deferred as deferred:
+        complain(f"{deferred.finding.message_en} ({deferred.code})", deferred.detail)
+        sys.exit(BROKEN)
+    except (CommandFailed, RelayError) as error:
+        complain(str(error))
+        sys.exit(BROKEN)
+    except BrokenPipeError:
+        # `relay office list | head`: nobody is reading any more, and nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        sys.exit(BROKEN)

@@ -1,0 +1,32 @@
+"""How an office reaches this relay, as the commands print it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from relay.config import Config
+    from relay.keyring import Keyring
+
+_EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - recognised, not listened on
+_SSH_PORT = 22
+
+
+class Address(NamedTuple):
+    """A host and a port to type."""
+
+    host: str
+    port: int
+
+
+def describe_address(config: Config) -> Address:
+    """Return where to connect; a relay that listens everywhere does not know its own name."""
+    host = config.server.host
+    return Address("RELAY.EXAMPLE" if host in _EVERYWHERE else host, config.server.port)
+
+
+def known_hosts_line(config: Config, keyring: Keyring) -> str:
+    """Return the line that makes OpenSSH trust this relay's host certificates, and only here."""
+    host, port = describe_address(config)
+    place = host if port == _SSH_PORT else f"[{host}]:{port}"
+    return f"@cert-authority {place} {keyring.host_ca}"

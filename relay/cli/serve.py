@@ -1,0 +1,38 @@
+"""``relay serve``: the server itself, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from relay.cli.installation import HomeOption
+
+
+def serve(
+    host: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Listen here.", show_default="as in relay.toml")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, metavar="PORT", help="0 takes any free one.", show_default="as in relay.toml"),
+    ] = None,
+    home: HomeOption = Path(),
+) -> None:
+    """Run the relay until SIGTERM or Ctrl-C.
+
+    When it accepts connections it prints one line, `listening on HOST:PORT`; the journal goes to stderr.
+    """
+    import uvloop
+
+    from relay.config import load_config
+    from relay.server import run_server
+
+    # As if said in the environment, so that it is checked by the same rules.
+    given = {"RELAY_SERVER__HOST": host, "RELAY_SERVER__PORT": None if port is None else str(port)}
+    config = load_config(home, {**os.environ, **{name: value for name, value in given.items() if value is not None}})
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run_server(config))
