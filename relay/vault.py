@@ -30,6 +30,8 @@ KEY_BYTES = 32
 NONCE_BYTES = 12
 TAG_BYTES = 16
 UID_BYTES = 16
+# Bytes of content in a chunk, all but the last.  One WRITE of OpenSSH's clients is one chunk, copied by nobody twice.
+CHUNK_BYTES = 261_120
 # Collisions among 10^9 names stay below one in 10^20.
 INDEX_BYTES = 16
 
