@@ -313,3 +313,12 @@ def load_host_keys(pairs: Iterable[tuple[bytes, bytes]]) -> list[asyncssh.SSHKey
     for keypair in keypairs:
         keypair.host_key_algorithms = [name for name in keypair.host_key_algorithms if name in _HOST_KEY_ALGORITHMS]
     return keypairs
+
+
+def has_peer_closed(channel: asyncssh.SSHServerChannel[bytes]) -> bool:
+    """True where the client has ended a channel, though what it sent before is not yet read.
+
+    A session that has paused reading is not told of the end; it has to look.
+    """
+    unwrapped: Any = channel
+    return unwrapped._recv_state in {"eof_pending", "close_pending", "closed"}

@@ -237,6 +237,9 @@ class Ledger(Register, Protocol):
         `remove_abandoned` after a crash.
         """
 
+    async def read_staged(self, staged: PayloadId, number: int) -> bytes:
+        """Return a sealed chunk of an upload in progress.  LookupError where it is not there."""
+
     async def discard_staged(self, staged: PayloadId) -> None:
         """Remove the chunks of an upload that ended without a transfer; never raises."""
 

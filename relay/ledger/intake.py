@@ -56,6 +56,12 @@ class IntakeVerbs:
 
         return await self._store.change(work, is_durable=False)
 
+    async def read_staged(self, staged: PayloadId, number: int) -> bytes:
+        row = await self._store.row_in_thread(SQL["read_chunk"], (staged * CHUNKS_MOST + number,))
+        if row is None:
+            raise LookupError(number)
+        return bytes(row[0])
+
     async def discard_staged(self, staged: PayloadId) -> None:
         try:
             await self._store.change(lambda connection: _drop_staged(connection, staged), is_durable=False)
@@ -242,6 +248,8 @@ def _complete_payload(
     _put_chunks(connection, stored, payload.chunks)
     first = stored * CHUNKS_MOST
     if payload.staged is not None:
+        # An upload that was shortened may have left chunks behind its end.
+        connection.execute(SQL["delete_chunks"], (first + payload.chunk_count, first + CHUNKS_MOST - 1))
         count = connection.execute(SQL["count_chunks"], (first, first + CHUNKS_MOST - 1)).fetchone()[0]
         if count != payload.chunk_count:
             raise sqlite3.DatabaseError(f"payload {stored} has {count} chunks, not {payload.chunk_count}")

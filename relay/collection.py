@@ -1,0 +1,167 @@
+"""Collection: what a recipient reads, and when that counts as collected.
+
+A transfer is collected once every one of its bytes was served to its recipient on handles that the recipient then
+closed itself, in whatever order, over however many sessions.  What was served on a handle counts when its CLOSE
+arrives and not before: bytes that were on their way when a connection ended count for nothing, because the recipient
+may not have them.
+
+Chunks are opened one at a time and at most two are kept, the one being read and the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+from relay import journal
+from relay.errors import Deferred, Refused
+from relay.journal import Journal
+from relay.ledger import Ledger, Shelf, StoredPayload
+from relay.lifecycle import State
+from relay.model import Identity, Transfer
+from relay.vault import CHUNK_BYTES, Sealer, Vault, VaultError
+
+
+class Collection:
+    """The desk at which transfers are read; one a process."""
+
+    def __init__(self, ledger: Ledger, vault: Vault, clock: Callable[[], datetime], *, may_discard: bool) -> None:
+        self.ledger = ledger
+        self._vault = vault
+        self.clock = clock
+        self._may_discard = may_discard
+
+    async def open(self, transfer: Transfer, identity: Identity, journal_: Journal) -> Reading:
+        """Begin to read *transfer*, as its recipient or its sender; Refused ``tree.not_found`` for anybody else."""
+        if identity.office not in (transfer.recipient, transfer.sender):
+            raise Refused("tree.not_found", detail="not this office's")
+        try:
+            payload = await self.ledger.open_payload(transfer.id)
+        except LookupError:
+            raise Refused("tree.not_found", detail="the payload no longer exists") from None
+        try:
+            sealer = self._vault.open_sealer(
+                payload.wrapped_key, payload.uid, size_bytes=payload.size_bytes, chunk_count=payload.chunk_count
+            )
+        except VaultError as error:
+            raise Deferred("server.busy", detail=f"payload {payload.id}: {error}") from error
+        return Reading(self, transfer, payload, sealer, identity, journal_)
+
+    async def move(self, transfer: Transfer, to: Shelf, identity: Identity, journal_: Journal) -> Transfer:
+        """Put a file away into ``done/`` or take it back from there; Refused where it was never collected."""
+        moved = await self.ledger.move_shelf(
+            transfer.id, to, identity=identity, now=self.clock(), may_discard=self._may_discard
+        )
+        if moved.is_removed != transfer.is_removed:
+            tell = journal.transfer_removed if moved.is_removed else journal.transfer_restored
+            tell(journal_, transfer=moved.id, kind=moved.kind)
+        return moved
+
+
+class Reading:
+    """One open handle on one transfer."""
+
+    def __init__(
+        self,
+        desk: Collection,
+        transfer: Transfer,
+        payload: StoredPayload,
+        sealer: Sealer,
+        identity: Identity,
+        journal_: Journal,
+    ) -> None:
+        self.transfer = transfer
+        self._desk = desk
+        self._payload = payload
+        self._sealer = sealer
+        self._identity = identity
+        self._journal = journal_
+        self._chunks: dict[int, bytes] = {}
+        self._ahead: asyncio.Task[bytes] | None = None
+        self._ahead_number = -1
+        self._served: list[tuple[int, int]] = []
+
+    def read_now(self, offset: int, length: int) -> bytes | memoryview | None:
+        """Return bytes if they are at hand, b'' at the end of the file, None where `read` must be awaited."""
+        end = min(offset + length, self.transfer.size_bytes)
+        if offset >= end:
+            return b""
+        number, within = divmod(offset, CHUNK_BYTES)
+        chunk = self._chunks.get(number)
+        if chunk is None or within + end - offset > len(chunk):
+            return None
+        if within == 0 and end - offset == len(chunk):
+            return chunk
+        return memoryview(chunk)[within : within + end - offset]
+
+    async def read(self, offset: int, length: int) -> bytes | memoryview:
+        """Return the bytes asked for, fewer at the end of the file; Deferred where the store cannot give them."""
+        end = min(offset + length, self.transfer.size_bytes)
+        if offset >= end:
+            return b""
+        first, last = offset // CHUNK_BYTES, (end - 1) // CHUNK_BYTES
+        parts = [await self._chunk(number) for number in range(first, last + 1)]
+        self._chunks = {last: parts[-1]}
+        self._read_ahead(last + 1)
+        start = first * CHUNK_BYTES
+        joined = parts[0] if len(parts) == 1 else b"".join(parts)
+        return memoryview(joined)[offset - start : end - start]
+
+    def _read_ahead(self, number: int) -> None:
+        if number < self._payload.chunk_count and number != self._ahead_number:
+            if self._ahead is not None:
+                self._ahead.cancel()
+            self._ahead_number = number
+            self._ahead = asyncio.create_task(self._load(number))
+            # Nobody may ever await it; a failure then shows when the chunk is asked for again.
+            self._ahead.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def _chunk(self, number: int) -> bytes:
+        found = self._chunks.get(number)
+        if found is not None:
+            return found
+        if number == self._ahead_number and self._ahead is not None:
+            ahead, self._ahead, self._ahead_number = self._ahead, None, -1
+            return await ahead
+        return await self._load(number)
+
+    async def _load(self, number: int) -> bytes:
+        try:
+            return self._sealer.open_chunk(number, await self._desk.ledger.read_chunk(self._payload, number))
+        except (LookupError, VaultError) as error:
+            raise Deferred("server.busy", detail=f"payload {self._payload.id}: {error}") from error
+
+    def note_served(self, offset: int, length: int) -> None:
+        """Remember that these bytes were given to the channel."""
+        if self._served and self._served[-1][1] == offset:
+            self._served[-1] = (self._served[-1][0], offset + length)
+        else:
+            self._served.append((offset, offset + length))
+
+    def forget(self) -> None:
+        """Let go of the chunks in memory; the next read fetches them again."""
+        self._chunks = {}
+        if self._ahead is not None:
+            self._ahead.cancel()
+            self._ahead, self._ahead_number = None, -1
+
+    async def close(self) -> None:
+        """Count what was served: the recipient closed the handle itself.
+
+        On return a transfer that was read completely is collected, on stable storage.
+        """
+        self.forget()
+        transfer = self.transfer
+        if not self._served or transfer.state is not State.ACCEPTED or self._identity.office != transfer.recipient:
+            return
+        now = self._desk.clock()
+        after = await self._desk.ledger.record_served(transfer.id, self._served, identity=self._identity, now=now)
+        if after.state is State.COLLECTED:
+            journal.transfer_collected(
+                self._journal, transfer=after.id, kind=after.kind, sender=after.sender, recipient=after.recipient
+            )
+
+    def abandon(self) -> None:
+        """Let go without counting anything: the connection ended."""
+        self.forget()

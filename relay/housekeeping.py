@@ -1,0 +1,30 @@
+"""Housekeeping: what time does to the store, in small steps that never hold up an upload.
+
+At present: chunks of uploads that never became a transfer are removed a day after they were last added to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from relay import journal
+from relay.errors import Deferred
+from relay.journal import Journal
+from relay.ledger import Ledger
+
+_ABANDONED_AFTER = timedelta(days=1)
+_ROUND_SECONDS = 600.0
+
+
+async def keep_house(ledger: Ledger, clock: Callable[[], datetime], journal_: Journal) -> None:
+    """Go round for ever; a store in trouble is left alone until the next round."""
+    while True:
+        try:
+            removed = await ledger.remove_abandoned(before=clock() - _ABANDONED_AFTER)
+        except Deferred:
+            removed = 0
+        if removed:
+            journal.leftovers_removed(journal_, uploads=removed)
+        await asyncio.sleep(_ROUND_SECONDS)

@@ -1,0 +1,135 @@
+"""The server: builds every part, listens, drains.
+
+The one composition root.  Nothing listens before the store was opened and checked, and nothing is torn down before
+the requests that were received have been answered: on SIGTERM no new connection is taken, uploads in progress get
+their grace time, then everybody is told and disconnected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import asyncssh
+import uvloop
+
+from relay import housekeeping, journal
+from relay.auth import ConnectionFacts, Reception
+from relay.collection import Collection
+from relay.config import Config
+from relay.errors import ConfigError
+from relay.intake import Intake
+from relay.keyring import load_keyring
+from relay.ledger import storefile
+from relay.ledger.sqlite import open_ledger
+from relay.model import Identity
+from relay.sftp.operations import Desks
+from relay.sftp.session import SftpSession
+from relay.status import StatusDesk
+from relay.vault import Vault
+
+_DRAIN_POLL_SECONDS = 0.05
+
+
+def serve(config: Config) -> None:
+    """Run the server until SIGTERM or SIGINT; ConfigError where it cannot start as things stand."""
+    uvloop.run(run_server(config))
+
+
+async def run_server(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT, then drain.
+
+    Prints one line, ``listening on HOST:PORT``, to standard output once connections are taken.
+    """
+    journal.configure_journal(config.journal.format, config.journal.level)
+    line = journal.new_journal()
+    keyring = load_keyring(config.keys_path)
+    vault = Vault(keyring.master, keyring.index_key)
+    warning = storefile.check_disk(config.store.path)
+    if warning:
+        journal.store_warned(line, warning=warning)
+    ledger = await open_ledger(
+        config.store.path,
+        vault,
+        lock_wait_seconds=config.store.lock_wait_seconds,
+        checkpoint_bytes=config.store.checkpoint_bytes,
+        sent_listed=timedelta(seconds=config.tree.sent_listed_seconds),
+        on_trouble=lambda cause: journal.store_failed(line, cause=cause) if cause else journal.store_recovered(line),
+    )
+    async with ledger:
+        desks = Desks(
+            ledger=ledger,
+            intake=Intake(ledger, vault, config, _now),
+            collection=Collection(ledger, vault, _now, may_discard=config.tree.remove_uncollected),
+            status=StatusDesk(ledger, config),
+            config=config,
+            clock=_now,
+        )
+        sessions: dict[SftpSession, None] = {}
+
+        def open_session(identity: Identity, facts: ConnectionFacts) -> SftpSession:
+            session = SftpSession(identity, facts, desks, lambda ended: sessions.pop(ended, None))
+            sessions[session] = None
+            return session
+
+        reception = Reception(ledger, keyring, config, open_session)
+        await _serve(config, reception, sessions, desks, line)
+
+
+async def _serve(
+    config: Config, reception: Reception, sessions: dict[SftpSession, None], desks: Desks, line: journal.Journal
+) -> None:
+    try:
+        acceptor = await asyncssh.listen(config.server.host, config.server.port, **reception.listen_options())
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot listen on {config.server.host}:{config.server.port}: {error.strerror}. "
+            "Is another relay running? Set server.port in relay.toml to a free port."
+        ) from error
+    async with asyncio.TaskGroup() as group:
+        chores = [
+            group.create_task(reception.watch_register()),
+            group.create_task(housekeeping.keep_house(desks.ledger, _now, line)),
+        ]
+        port = acceptor.get_port()
+        journal.server_listening(line, host=config.server.host, port=port)
+        print(f"listening on {config.server.host}:{port}", flush=True)  # noqa: T201 - what scripts wait for
+        with _stop_signals() as stop:
+            await stop.wait()
+        acceptor.close()
+        await _drain(config.server.drain_seconds, sessions, line)
+        reception.dismiss("The relay is being restarted; please connect again in a minute")
+        await acceptor.wait_closed()
+        while sessions:
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
+        for chore in chores:
+            chore.cancel()
+    journal.server_stopped(line)
+
+
+async def _drain(seconds: float, sessions: dict[SftpSession, None], line: journal.Journal) -> None:
+    """Let uploads and replies in progress finish, for at most *seconds*."""
+    journal.server_draining(line, sessions=len(sessions), seconds=seconds)
+    deadline = asyncio.get_running_loop().time() + seconds
+    while any(session.is_busy for session in sessions) and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(_DRAIN_POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[asyncio.Event]:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

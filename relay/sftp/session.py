@@ -1,0 +1,323 @@
+"""The SFTP connection: framing, order, flow control both ways, one reply for every request.
+
+* **Order.**  Requests that touch the same thing (a *lane*: a file, a handle on it, both paths of a RENAME; a listing
+  touches its whole directory) are answered in the order in which they came.  WinSCP sends SETSTAT or REMOVE right
+  behind CLOSE.  Unrelated ones run beside each other, so that one slow commit holds up nothing else.
+* **Backpressure out.**  While the channel or the connection below it is full, nothing more is answered and nothing
+  more is read: what a client that does not read can make us hold is one reply for each request in flight.
+* **Backpressure in.**  Requests in flight are bounded in number and in bytes; beyond that the channel stops reading,
+  and the client's window runs out.
+* **Errors.**  `Refused` and `Deferred` become a STATUS with their sentence; whatever else is raised is a defect,
+  journalled under a reference that the client is told, and ends nothing.  Only lost framing ends the session.
+
+A CLOSE that has arrived is a CLOSE: requests that were received are still carried out when the connection ends
+behind them (cftp does not wait for its last reply).  Handles that are still open then are given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import asyncssh
+
+from relay import edge, journal
+from relay.errors import FX_BAD_MESSAGE, Deferred, Refused, finding
+from relay.model import Identity
+from relay.sftp import wire
+from relay.sftp.operations import Desks, Operations
+from relay.sftp.wire import Init, Request, WireError
+
+if TYPE_CHECKING:
+    from relay.auth import ConnectionFacts
+
+# Bytes of requests that may be under way; the data of WRITEs is nearly all of it.
+_IN_FLIGHT_BYTES = 4 * wire.PACKET_BYTES_MOST
+# While nothing is read from the channel asyncssh does not tell of its end either.
+_LOOK_SECONDS = 1.0
+# How often a CLOSE looks whether the replies before it have left.
+_DRAIN_SECONDS = 0.01
+# These programs drop the text of a STATUS and print what comes on stderr (CLIENTS.md section 2b).
+_READS_STDERR = ("SSH-2.0-OpenSSH_", "SSH-2.0-PuTTY_")
+# Twisted's client hangs for ever on a status text that is not ASCII (CLIENTS.md, appendix B).
+_ASCII_ONLY = "SSH-2.0-Twisted"
+# Requests that fail in passing: asking whether something exists is no news to the user.
+_QUIET = frozenset({wire.STAT, wire.LSTAT, wire.FSTAT, wire.OPENDIR, wire.READDIR, wire.REALPATH, wire.READ})
+_TOLD_MOST = 64
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """A request that could not be answered at once."""
+
+    lanes: tuple[str, ...]
+    size: int
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class SftpSession(asyncssh.SSHServerSession[bytes]):
+    """One SFTP subsystem on one channel."""
+
+    def __init__(
+        self, identity: Identity, facts: ConnectionFacts, desks: Desks, on_end: Callable[[SftpSession], None]
+    ) -> None:
+        self._facts = facts
+        self._journal = facts.journal
+        self._on_end = on_end
+        self._limits = desks.config.limits
+        self._reads_stderr = facts.client_version.startswith(_READS_STDERR)
+        self._is_ascii_only = facts.client_version.startswith(_ASCII_ONLY)
+        ends_short = facts.client_version.startswith("SSH-2.0-OpenSSH_")
+        self._operations = Operations(desks, identity, self._journal, self._drained, ends_short=ends_short)
+        self._framer = wire.Framer()
+        self._running: dict[_Running, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._bytes_in_flight = 0
+        self._chan: asyncssh.SSHServerChannel[bytes] | None = None
+        self._unwatch: Callable[[], None] | None = None
+        self._is_greeted = False
+        self._is_channel_full = False
+        self._is_reading = True
+        self._is_at_eof = False
+        self._is_over = False
+        self._look: asyncio.TimerHandle | None = None
+        self._told: set[tuple[bytes, str]] = set()
+
+    @property
+    def is_busy(self) -> bool:
+        """True while a request is under way or an upload is open."""
+        return bool(self._running) or self._operations.has_uploads
+
+    # --- asyncssh's calls ----------------------------------------------------------------------------------------
+
+    def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
+        """Take the channel."""
+        self._chan = chan
+        self._unwatch = self._facts.gate.watch(self._pump)
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        """Say yes: `auth` lets nothing but ``sftp`` come this far."""
+        return subsystem == "sftp"
+
+    def session_started(self) -> None:
+        """Note the beginning."""
+        journal.session_opened(self._journal)
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        """Take bytes of the stream; an exception from here would end the whole connection."""
+        if datatype is None and not self._is_over:
+            self._framer.feed(data)
+            self._pump()
+
+    def eof_received(self) -> bool:
+        """Stay half-open: replies are still to come."""
+        self._is_at_eof = True
+        self._pump()
+        return True
+
+    def pause_writing(self) -> None:
+        """Stop answering: the client's window is full."""
+        self._is_channel_full = True
+
+    def resume_writing(self) -> None:
+        """Go on answering."""
+        self._is_channel_full = False
+        self._pump()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Carry out what was received whole, then give up what is open; *exc* None does not mean clean."""
+        reason = str(exc) if exc else "the client has gone"
+        self._chan = None
+        if self._unwatch is not None:
+            self._unwatch()
+        if self._look is not None:
+            self._look.cancel()
+        self._pump()
+        self._start(self._end(reason))
+
+    # --- the way of a request --------------------------------------------------------------------------------------
+
+    def _may_answer(self) -> bool:
+        """True while a reply can be sent, or nobody waits for one any more."""
+        return self._chan is None or (not self._is_channel_full and self._facts.gate.is_open)
+
+    def _pump(self) -> None:
+        """Take requests off the stream as long as there is room for them and for their replies."""
+        try:
+            while self._may_answer() and self._has_room():
+                packet = self._framer.next_packet()
+                if packet is None:
+                    break
+                self._take(packet)
+        except WireError as error:
+            self._hang_up(error.crime)
+        self._set_reading(self._has_room() and self._may_answer())
+        if self._is_at_eof and not self._running and self._may_answer():
+            self._finish()
+
+    def _has_room(self) -> bool:
+        return len(self._running) < self._limits.requests_in_flight and self._bytes_in_flight < _IN_FLIGHT_BYTES
+
+    def _set_reading(self, is_reading: bool) -> None:  # noqa: FBT001
+        if self._chan is None or is_reading == self._is_reading:
+            return
+        self._is_reading = is_reading
+        if is_reading:
+            self._chan.resume_reading()
+        else:
+            self._chan.pause_reading()
+            self._look_later()
+
+    def _look_later(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+        self._look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look_now)
+
+    def _look_now(self) -> None:
+        """Notice that the client has closed a channel that we do not read from."""
+        if self._chan is None or self._is_reading:
+            return
+        if edge.has_peer_closed(self._chan):
+            self._chan.abort()
+        else:
+            self._look_later()
+
+    def _take(self, packet: bytes) -> None:
+        """Answer one request now, or start answering it."""
+        try:
+            message = wire.parse_packet(packet)
+        except WireError as error:
+            if error.request_id is None:
+                raise
+            self._accuse(error)
+            return
+        if isinstance(message, Init):
+            self._greet(message)
+        elif not self._is_greeted:
+            raise WireError("a request before INIT")
+        else:
+            self._dispatch(message, len(packet))
+
+    def _greet(self, init: Init) -> None:
+        if self._is_greeted:
+            raise WireError("INIT twice")
+        self._is_greeted = True
+        self._send(self._operations.greet(init))
+
+    def _dispatch(self, request: Request, size: int) -> None:
+        before: list[_Running] = []
+        lanes: tuple[str, ...] = ()
+        try:
+            if self._running:
+                lanes = self._operations.lanes(request)
+                before = [earlier for earlier in self._running if _touches(lanes, earlier.lanes)]
+            if not before:
+                reply = self._operations.answer_now(request)
+                if reply is not None:
+                    self._send(reply)
+                    return
+            lanes = lanes or self._operations.lanes(request)
+        except Exception as error:  # noqa: BLE001 - the one wrapper at this edge
+            self._send(self._explain(request, error))
+            return
+        running = _Running(lanes, size)
+        self._running[running] = None
+        self._bytes_in_flight += size
+        self._start(self._run(request, running, before))
+
+    async def _run(self, request: Request, running: _Running, before: list[_Running]) -> None:
+        try:
+            for earlier in before:
+                await earlier.done.wait()
+            reply = await self._operations.answer(request)
+        except Exception as error:  # noqa: BLE001 - the one wrapper at this edge
+            reply = self._explain(request, error)
+        self._send(reply)
+        del self._running[running]
+        self._bytes_in_flight -= running.size
+        running.done.set()
+        self._pump()
+
+    def _explain(self, request: Request, error: Exception) -> bytes:
+        """Return the STATUS for what was raised, and tell those who will not see its text."""
+        if isinstance(error, WireError):
+            journal.protocol_error(self._journal, crime=error.crime)
+            return wire.pack_status(request.id, FX_BAD_MESSAGE, error.crime)
+        if isinstance(error, (Refused, Deferred)):
+            told = error.finding
+        else:
+            reference = secrets.token_hex(4)
+            journal.unexpected_error(self._journal, reference=reference, exception=error)
+            told = finding("server.fault", reference=reference)
+        if request.type not in _QUIET:
+            self._tell_user(request.subject, told.code, told.client_text)
+        text = f"{told.code}: {told.message_en}" if self._is_ascii_only else told.client_text
+        return wire.pack_status(request.id, told.row.status, text)
+
+    def _tell_user(self, subject: bytes, code: str, text: str) -> None:
+        """Print the sentence where the client's program prints stderr; once for each thing and code."""
+        if not self._reads_stderr or self._chan is None or (subject, code) in self._told:
+            return
+        if len(self._told) >= _TOLD_MOST:
+            self._told.clear()
+        self._told.add((subject, code))
+        try:
+            self._chan.write_stderr(f"{text}\r\n".encode())
+        except BrokenPipeError:
+            return
+
+    def _accuse(self, error: WireError) -> None:
+        journal.protocol_error(self._journal, crime=error.crime)
+        assert error.request_id is not None
+        self._send(wire.pack_status(error.request_id, FX_BAD_MESSAGE, error.crime))
+
+    def _send(self, reply: bytes) -> None:
+        if self._chan is None:
+            return
+        try:
+            self._chan.write(reply)
+        except BrokenPipeError:
+            return  # the client closed its side; connection_lost follows
+
+    async def _drained(self) -> None:
+        """Wait until every reply so far has left for the network."""
+        while self._chan is not None and (self._chan.get_write_buffer_size() or not self._facts.gate.is_open):
+            await asyncio.sleep(_DRAIN_SECONDS)
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """Answer the client's EOF: every reply was sent, so scp may exit 0."""
+        if self._chan is not None and not self._chan.is_closing():
+            self._chan.exit(0)
+
+    def _hang_up(self, crime: str) -> None:
+        """End the session: the stream can no longer be cut into requests."""
+        journal.protocol_error(self._journal, crime=crime)
+        self._is_over = True
+        self._framer = wire.Framer()
+        if self._chan is not None:
+            self._chan.exit(1)
+
+    async def _end(self, reason: str) -> None:
+        while self._running:
+            await next(iter(self._running)).done.wait()
+        self._is_over = True
+        await self._operations.abandon(reason)
+        journal.session_closed(self._journal, reason=reason)
+        self._on_end(self)
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _touches(lanes: tuple[str, ...], earlier: tuple[str, ...]) -> bool:
+    """True where the two have a lane in common, or one is a listing of the other's directory."""
+    return any(
+        mine == theirs or (mine.endswith("/") and theirs.startswith(mine)) for mine in lanes for theirs in earlier
+    )

@@ -1,0 +1,200 @@
+"""The tree an office sees: from a client's path to a place, from a fact to a directory entry.
+
+The tree is virtual: a path is compared with the few places that there are and never reaches a file system, so there
+is nothing to traverse and nothing to escape from.  Whose tree it is does not appear in any path; the identity of the
+connection decides that, and no path can change it.
+
+Pure: no store, no clock.  `resolve_path` returns a place for every path that can be one, registered or not, or
+raises Refused ``name.illegal``.
+"""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+
+from relay.model import Office, OfficeNumber, fold_name
+from relay.standard.offices import parse_office_number
+from relay.standard.reasons import Why, illegal
+
+README = "README.txt"
+_NOTICE = "宛先 "
+PATH_BYTES_MOST = 4096
+
+# What `ls -l` shows; nobody but the office itself ever sees any of it.
+DIRECTORY_MODE = 0o040750
+INBOX_MODE = 0o040770
+FILE_MODE = 0o100440
+_JAPAN_SECONDS = 9 * 3600
+# Older entries show their year instead of the hour, as ls does.
+_HALF_YEAR_SECONDS = 182 * 86400
+
+
+class Folder(StrEnum):
+    """The directories that are simply there."""
+
+    ROOT = ""
+    SEND = "send"
+    RECEIVE = "receive"
+    NEW = "new"
+    DONE = "done"
+    STATUS = "status"
+
+
+_FOLDERS = {folder.value: folder for folder in Folder}
+SHELVES = frozenset({Folder.RECEIVE, Folder.NEW, Folder.DONE})
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A path that was understood; *path* is absolute and normalised.
+
+    *lane* names the thing behind the path: two requests with one lane are answered in the order they came, whatever
+    paths they used (a file in ``new/`` is the same thing as in ``receive/``).
+    """
+
+    path: str
+    lane: str
+
+
+@dataclass(frozen=True, slots=True)
+class Directory(Place):
+    """One of the fixed directories, or ``send/<address>/``."""
+
+    folder: Folder
+    address: OfficeNumber | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SentFile(Place):
+    """A file at the top of ``send/`` or in an address folder; it may or may not exist."""
+
+    name: str
+    address: OfficeNumber | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShelfFile(Place):
+    """A file in ``receive/``, ``new/`` or ``done/``; it may or may not exist."""
+
+    shelf: Folder
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedFile(Place):
+    """A file that the relay writes itself when it is read.
+
+    *name* is ``README.txt``, a name in ``status/``, or the notice in the address folder *address*, which tells whose
+    folder it is.
+    """
+
+    folder: Folder
+    name: str
+    address: OfficeNumber | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Nowhere(Place):
+    """A path that can hold nothing."""
+
+
+def normalise_path(raw: bytes) -> str:
+    """Return *raw* as an absolute path: NFC, ``.``, ``..`` and repeated slashes gone.
+
+    Pure text: nothing need exist (psftp and FileZilla ask for names that are yet to come).  Refused
+    ``name.illegal`` where it is no UTF-8, holds a NUL or is longer than `PATH_BYTES_MOST`.
+    """
+    if len(raw) > PATH_BYTES_MOST:
+        raise illegal(Why("パスが長すぎます", "the path is too long"))
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        raise illegal(Why("文字コードが UTF-8 ではありません", "it is not UTF-8")) from None
+    if "\0" in text:
+        raise illegal(Why("NUL 文字があります", "it holds a NUL"))
+    parts: list[str] = []
+    for part in unicodedata.normalize("NFC", text).split("/"):
+        if part == "..":
+            if parts:
+                parts.pop()
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/" + "/".join(parts)
+
+
+@lru_cache(maxsize=4096)
+def resolve_path(raw: bytes) -> Place:
+    """Return the place that *raw* means; Refused as `normalise_path`."""
+    path = normalise_path(raw)
+    first, *rest = path[1:].split("/")
+    if not rest:
+        return _top(path, first)
+    if first == Folder.SEND:
+        return _in_send(path, rest)
+    if len(rest) == 1 and first in SHELVES:
+        return ShelfFile(path, f"shelves/{fold_name(rest[0])}", Folder(first), rest[0])
+    if len(rest) == 1 and first == Folder.STATUS:
+        return GeneratedFile(path, path[1:], Folder.STATUS, rest[0])
+    return Nowhere(path, path[1:])
+
+
+def _top(path: str, name: str) -> Place:
+    if name == README:
+        return GeneratedFile(path, name, Folder.ROOT, name)
+    folder = _FOLDERS.get(name)
+    if folder is not None:
+        return Directory(path, "shelves" if folder in SHELVES else name, folder)
+    return Nowhere(path, name)
+
+
+def _in_send(path: str, rest: list[str]) -> Place:
+    address = parse_office_number(rest[0])
+    if len(rest) == 1:
+        if address is None:
+            return SentFile(path, f"send/{fold_name(rest[0])}", rest[0])
+        return Directory(f"/send/{address}", f"send/{address}", Folder.SEND, address)
+    if address is None or len(rest) > 2:  # noqa: PLR2004 - send/<address>/<name>
+        return Nowhere(path, path[1:])
+    if rest[1].startswith(_NOTICE) and rest[1].endswith(".txt"):
+        return GeneratedFile(f"/send/{address}/{rest[1]}", f"send/{address}/notice", Folder.SEND, rest[1], address)
+    return SentFile(f"/send/{address}/{rest[1]}", f"send/{address}/{fold_name(rest[1])}", rest[1], address)
+
+
+def notice_name(office: Office) -> str:
+    """Return the name of the file in an address folder that tells whose folder it is."""
+    shown = "".join(
+        "＿" if character in '<>:"/\\|?*' or not character.isprintable() else character for character in office.name
+    )
+    return f"{_NOTICE}{shown}.txt"
+
+
+def long_name(name: str, *, mode: int, size: int, mtime: int, owner: str, group: str, now: float) -> str:
+    """Return the line of ``ls -l``: what OpenSSH, WinSCP and PuTTY show; times are Japan's."""
+    kind = "d" if mode & 0o040000 else "-"
+    return (
+        f"{kind}{_permissions(mode & 0o777)}    1 {owner:<10} {group:<10} {size:>10} {_when(mtime // 60, now)} {name}"
+    )
+
+
+@lru_cache(maxsize=64)
+def _permissions(mode: int) -> str:
+    return "".join(letter if mode >> 8 - bit & 1 else "-" for bit, letter in enumerate("rwxrwxrwx"))
+
+
+def _when(minute: int, now: float) -> str:
+    is_recent = 0 <= now - minute * 60 + 60 < _HALF_YEAR_SECONDS
+    return _recent(minute) if is_recent else _old(minute)
+
+
+@lru_cache(maxsize=1024)
+def _recent(minute: int) -> str:
+    return time.strftime("%b %e %H:%M", time.gmtime(minute * 60 + _JAPAN_SECONDS))
+
+
+@lru_cache(maxsize=1024)
+def _old(minute: int) -> str:
+    return time.strftime("%b %e  %Y", time.gmtime(minute * 60 + _JAPAN_SECONDS))
