@@ -151,7 +151,7 @@ def print_certificates(certificates: Sequence[Certificate], now: datetime, *, no
                 _say_offices(certificate),
                 say_time(certificate.valid_before, with_zone=False),
                 _say_state(certificate, now),
-                certificate.label or certificate.key_id,
+                certificate.label,
             )
             for certificate in certificates
         ],

@@ -7,6 +7,7 @@ is revoked again.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -166,9 +167,17 @@ def _write(plan: _Plan, line: str, *, force: bool) -> None:
 
     if plan.private_file is not None:
         plan.private_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for path, data, mode in (*plan.files, (plan.certificate_file, f"{line}\n".encode(), 0o644)):
-        if not publish_file(path, data, mode, overwrite=force):
-            raise FileExistsError(17, "it has appeared meanwhile", str(path))
+    written: list[Path] = []
+    try:
+        for path, data, mode in (*plan.files, (plan.certificate_file, f"{line}\n".encode(), 0o644)):
+            if not publish_file(path, data, mode, overwrite=force):
+                raise FileExistsError(errno.EEXIST, "it has appeared meanwhile", str(path))
+            written.append(path)
+    except OSError:
+        # A key without its certificate would stand in the way of the next attempt.
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _report(relay: Installation, plan: _Plan, record: Certificate, *, as_json: bool) -> None:

@@ -108,8 +108,8 @@ def _describe(verdict: _Verdict) -> dict[str, object]:
         "grammar": address.grammar.value if address else None,
         "message_ja": _message_ja(verdict),
         "message_en": _message_en(verdict),
-        "remedy_ja": first.row.remedy_ja if first else None,
-        "remedy_en": first.row.remedy_en if first else None,
+        "remedy_ja": verdict.refusal.row.remedy_ja if verdict.refusal else None,
+        "remedy_en": verdict.refusal.row.remedy_en if verdict.refusal else None,
         "findings": [
             {"code": found.code, "message_ja": found.message_ja, "message_en": found.message_en}
             for found in verdict.findings
@@ -135,7 +135,8 @@ def _print(verdict: _Verdict) -> None:
     facts: list[tuple[str, str | Text]] = [("Verdict", colour(verdict.word, _TONES[verdict.word]))]
     for found in verdict.findings:
         facts += [("Code", found.code), ("", found.message_ja), ("", found.message_en)]
-        facts += [("", Text(f"→ {remedy}")) for remedy in (found.row.remedy_ja, found.row.remedy_en)]
+        if verdict.refusal is not None:
+            facts += [("", Text(f"→ {remedy}")) for remedy in (found.row.remedy_ja, found.row.remedy_en)]
     if (address := verdict.address) is not None:
         name = f"  {verdict.recipient.name}" if verdict.recipient else ""
         facts += [

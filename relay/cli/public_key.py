@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 
 from relay.cli.terminal import CommandRefused
 
@@ -47,8 +46,10 @@ def _from_putty(text: str) -> str:
     try:
         blob = base64.b64decode(body, validate=True)
         kind = blob[4 : 4 + int.from_bytes(blob[:4], "big")].decode("ascii")
-    except (binascii.Error, UnicodeDecodeError):
-        raise CommandRefused("this PuTTY public key is damaged") from None
+    except ValueError:
+        kind = ""
+    if not kind:
+        raise CommandRefused("this PuTTY public key is damaged")
     return f"{kind} {body} {comment}".strip()
 
 

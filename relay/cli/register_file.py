@@ -103,8 +103,11 @@ def _take(
         return
     number_text, name, prefecture, services, status = (cells[places[column]].strip() for column in COLUMNS)
     number = parse_office_number(number_text)
-    found = list(_find_faults(number_text, name, prefecture, services, status))
-    if number is not None and number in offices:
+    found = list(_find_faults(name, prefecture, services, status))
+    if number is None:
+        why = explain_office_number(number_text)
+        found.insert(0, f"{number_text[:20]!r}: {why.en if why else ''}")
+    elif number in offices:
         found.append(f"office {number} stands in line {offices[number][0]} already")
     if found or number is None:
         faults.append(LineFault(line, "; ".join(found)))
@@ -113,9 +116,7 @@ def _take(
     offices[number] = line, Office(number, name, prefecture, types, _STATUSES[status.lower()])
 
 
-def _find_faults(number: str, name: str, prefecture: str, services: str, status: str) -> Iterator[str]:
-    if (why := explain_office_number(number)) is not None:
-        yield f"{number[:20]!r}: {why.en}"
+def _find_faults(name: str, prefecture: str, services: str, status: str) -> Iterator[str]:
     if fault := find_name_fault(name):
         yield f"name_ja {fault}"
     if not prefecture.isprintable() or len(prefecture) > NAME_CHARACTERS:

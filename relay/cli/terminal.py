@@ -88,7 +88,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]],
         table.add_column(column.title, justify=column.justify, no_wrap=True, overflow="ellipsis", width=width)
     for row in cells:
         table.add_row(*row)
-    out.print(table)
+    _print_grid(out, table)
     if note:
         out.print(Text(note, style=Tone.FADED))
 
@@ -113,13 +113,27 @@ def print_facts(facts: Iterable[tuple[str, str | Text]]) -> None:
     table.add_column(overflow="fold")
     for name, value in facts:
         table.add_row(name, value if isinstance(value, Text) else Text(value))
-    console().print(table)
+    _print_grid(console(), table)
+
+
+def _print_grid(out: Console, table: Table) -> None:
+    if out.is_terminal:
+        out.print(table)
+        return
+    # Programs and files want no blanks at the ends of lines.
+    with out.capture() as capture:
+        out.print(table)
+    for line in capture.get().splitlines():
+        typer.echo(line.rstrip())
 
 
 def print_json(value: object) -> None:
-    """Print *value* for a program: UTF-8, Japanese as it is."""
-    json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
-    sys.stdout.write("\n")
+    """Print *value* for a program: UTF-8, Japanese as it is; a list with one entry a line."""
+    if isinstance(value, list) and value:
+        lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in value)
+        sys.stdout.write(f"[\n{lines}\n]\n")
+    else:
+        sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
 def say(text: str) -> None:
@@ -145,7 +159,7 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise CommandRefused(f"{question}\nNobody can be asked here: say --yes.")
+        raise CommandRefused(f"nobody can be asked here, so this needs --yes: {question}")
     if not typer.confirm(question):
         raise CommandRefused("nothing was changed")
 
