@@ -50,6 +50,7 @@ from relay.model import Identity, OfficeNumber
 from relay.standard.offices import parse_office_number
 
 WATCH_SECONDS = 1.0
+_SERIALS = 2**63
 _TOO_MANY_SESSIONS = "too many sessions are open; close one, or try again later"
 _CODES: dict[Told, str] = {"expired": "office.expired", "revoked": "office.revoked", "suspended": "office.suspended"}
 
@@ -303,7 +304,7 @@ class OfficeServer(asyncssh.SSHServer):
     async def _decide(self, offer: _Offer, ask: edge.AskAsyncssh) -> None:
         """Bind the identity that *offer* proves, or raise; a probe proves nothing and binds nothing."""
         offered = parse_certificate(offer.key_data)
-        office = parse_office_number(offer.username.upper())
+        office = parse_office_number(offer.username)
         if office is None:
             raise CertificateRejected(Reason.UNKNOWN_OFFICE, f"user name {offer.username!r} is no office number")
         algorithm = signature_algorithm(offer.signature) if offer.is_signed else None
@@ -321,8 +322,8 @@ class OfficeServer(asyncssh.SSHServer):
     ) -> Identity:
         register, trusted = self._reception.register, self._reception.trusted
         known, holder = None, None
-        # A stranger's CA is none of the store's business.
-        if offered.ca_fingerprint in trusted:
+        # A stranger's CA is none of the store's business, and a serial that we never draw does not fit into it.
+        if offered.ca_fingerprint in trusted and offered.serial < _SERIALS:
             known = await register.find_certificate(offered.ca_fingerprint, offered.serial)
             holder = await register.find_office(office)
         return judge_certificate(
@@ -346,7 +347,7 @@ class OfficeServer(asyncssh.SSHServer):
             return True
         journal.login_rejected(self.journal, reason=rejected.reason, detail=rejected.detail)
         if may_hear and self._conn is not None:
-            self._conn.send_auth_banner(_sentence(rejected, offer.username.upper()) + "\r\n")
+            self._conn.send_auth_banner(_sentence(rejected, offer.username) + "\r\n")
         if offer.is_signed:
             self._count_failure()
         return False
@@ -368,7 +369,7 @@ class OfficeServer(asyncssh.SSHServer):
         identity, conn = self._identity, self._conn
         if conn is None:
             return
-        if identity is None or conn.get_extra_info("username").upper() != identity.office:
+        if identity is None or parse_office_number(conn.get_extra_info("username")) != identity.office:
             # Cannot be while asyncssh completes a login in the very step in which the hook answered.
             self._identity = None
             self._punish("a login was completed that nobody proved")
@@ -434,7 +435,8 @@ class OfficeServer(asyncssh.SSHServer):
                     serial=identity.certificate_serial,
                     reason=f"{rejected.reason}: {rejected.detail}",
                 )
-                self.disconnect(_sentence(rejected, identity.office))
+                # By any other code asyncssh's clients, for one, would take it for a clean end.
+                self.disconnect(_sentence(rejected, identity.office), asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE)
         else:
             self._judged_version = version
 
