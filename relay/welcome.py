@@ -1,0 +1,172 @@
+"""Welcome: the texts that meet whoever looks into the tree for the first time.
+
+Written for a clerk in an office, who has a file to send and a mouse: Japanese first, then English, in words that ask
+for no knowledge of SFTP.  Notepad reads them: UTF-8 with a byte order mark, CRLF.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from relay.config import Config, OperatorSettings, describe_size
+from relay.model import Office
+
+
+def render_readme(config: Config, office: Office) -> bytes:
+    """Return README.txt as *office* sees it."""
+    size = describe_size(config.limits.upload_bytes)
+    extensions = " ".join(config.names.extensions)
+    facts = {"number": office.number, "name": office.name, "size": size, "extensions": extensions}
+    help_ja = _tell_operator(config.operator, ("窓口", "電話", "受付時間"), "運営者にお問い合わせください。")
+    help_en = _tell_operator(config.operator, ("Help desk", "Telephone", "Hours"), "Please ask the operator.")
+    return _as_text(_README_JA.format(**facts, help=help_ja) + "\n\n" + _README_EN.format(**facts, help=help_en))
+
+
+def render_folder_notice(office: Office) -> bytes:
+    """Return the notice in ``send/<office>/`` that says whose folder it is."""
+    place = f"（{office.prefecture}）" if office.prefecture else ""
+    return _as_text(
+        f"このフォルダーに入れたファイルは、次の事業所に届きます。\n\n  {office.number}  {office.name}{place}\n\n"
+        "違う事業所のときは、ここに入れないでください。\n\n"
+        f"Files put into this folder go to office {office.number} ({office.name}).\n"
+        "If that is not the office you mean, do not put anything here.\n"
+    )
+
+
+def _tell_operator(operator: OperatorSettings, labels: Sequence[str], otherwise: str) -> str:
+    facts = (operator.name, operator.telephone, operator.hours)
+    lines = [f"  {label}: {fact}" for label, fact in zip(labels, facts, strict=True) if fact]
+    return "\n".join(lines) or f"  {otherwise}"
+
+
+def _as_text(text: str) -> bytes:
+    return ("\ufeff" + text.replace("\n", "\r\n")).encode()
+
+
+_README_JA = """\
+ファイル連携サーバーのご案内
+============================
+
+  ログイン中の事業所: {number}  {name}
+
+■ フォルダー
+
+  send/     送るファイルをここに入れます。宛先はファイル名で決まります。
+            入れたファイルは、相手が取得するまで一覧に残ります。
+  receive/  届いたファイルの一覧です。
+  new/      届いたファイルのうち、まだ取得していないものです。
+  done/     receive/ や new/ から削除したファイルです。まだ読めます。
+  status/   送受信の状況です。.csv は表計算ソフトで開けます（直近93日分）。
+              sent      送ったもの          received  届いたもの
+              refused   受け付けられなかったもの
+              offices   送ることができる事業所
+              certificate  この事業所の証明書
+
+■ 送り方
+
+  1. ケアソフトが出力したファイルは、名前を変えずに send/ に入れてください。
+       例  UPPLAN_202607_0178515854_43_0178529384_11_20260622084203.CSV
+           種類_年月_送信元_サービス種類_宛先_サービス種類_日時
+  2. そのほかのファイルは、次の形の名前にして send/ に入れてください。
+       例  REPORT_0178515854_0178529384_20260622095709.pdf
+           見出し_送信元の事業所番号_宛先の事業所番号_年月日時分秒.拡張子
+  3. 名前を変えたくないときは send/<宛先の事業所番号>/ に入れてください。
+       例  send/0178529384/提供票.pdf
+     フォルダーを作る必要はありません。番号をそのまま入力すると開きます。
+     相手には、送信元の番号と受付日時が名前の前に付いて届きます。
+
+  送信元は、必ずログイン中の事業所 {number} です。
+  事業所番号は10桁です。先頭の 0 も省かないでください。
+  大きさは1つ {size} まで、拡張子は次のものです。
+    {extensions}
+
+■ 受け取り方
+
+  new/ か receive/ のファイルを、最後までダウンロードしてください。
+  読み終えたファイルは、削除すると done/ に移ります。
+  まだ読んでいないファイルは削除できないことがあります。
+
+■ 受け付けられなかったとき
+
+  画面に理由が出ます。同じ文が status/refused.csv に残ります。
+  そのファイルは相手に届いていません。理由を直して、もう一度送ってください。
+
+  name.     ファイル名が規約に合わないか、送信元の番号が違います。
+            名前を手で直さず、ケアソフトから出力し直してください。
+  route.    宛先が登録されていないか、停止しています。番号を確かめてください。
+  upload.   送信が途中で切れたようです。もう一度送ってください。
+  content.  中身が空か、途中で切れているか、拡張子と合いません。
+            もう一度送り、続くときは出力し直してください。
+  transfer. 同じ名前のファイルを先に受け付けています。
+            出力し直して、新しい日時の名前で送ってください。
+  limit.    大きすぎるか、預けている量が上限に達しています。
+  office.   事業所か証明書が利用できません。窓口にお電話ください。
+  server.   サーバー側の都合です。しばらくしてから、もう一度送ってください。
+
+■ お問い合わせ
+
+{help}
+"""
+
+_README_EN = """\
+How to use this file relay
+==========================
+
+  You are logged in as office {number}  {name}
+
+Folders
+
+  send/     Put files to be sent here. The file's name says who receives it.
+            A file stays listed until the recipient has collected it.
+  receive/  What was sent to you.
+  new/      The part of it that you have not collected yet.
+  done/     What you removed from receive/ or new/. It can still be read.
+  status/   What became of your files in the last 93 days: sent, received,
+            refused, offices you can send to, your certificates. The .csv
+            files open in a spreadsheet; programs read the .json files.
+
+Sending
+
+  1. Put files that your care software exported into send/ and keep their
+     names:
+       UPPLAN_202607_0178515854_43_0178529384_11_20260622084203.CSV
+       kind_month_sender_service type_recipient_service type_date and time
+  2. Give any other file a name of this form and put it into send/:
+       REPORT_0178515854_0178529384_20260622095709.pdf
+       label_sender_recipient_year month day hour minute second.extension
+  3. To keep a name as it is, put the file into
+     send/<office number of the recipient>/. There is no need to make that
+     folder. The recipient sees your number and the time before the name.
+
+  The sender is always the office that is logged in: {number}.
+  An office number has ten characters; do not leave out a leading zero.
+  A file may have up to {size}, and one of these extensions:
+    {extensions}
+
+Receiving
+
+  Download files from new/ or receive/ to their end. Removing a file that
+  you have read moves it to done/. One that you have not read may not be
+  removable.
+
+When a file is refused
+
+  Your program shows the reason; status/refused.csv keeps it. The file did
+  not reach anybody. Mend the reason and send it again.
+
+  name.     The name breaks the rules or names another sender. Export the
+            file again rather than renaming it by hand.
+  route.    The recipient is unknown or suspended. Check the number.
+  upload.   The upload looks cut off. Send it again.
+  content.  The file is empty, cut off or not what its extension says.
+            Send it again; if that does not help, export it again.
+  transfer. A file of this name was accepted before. Export it again under
+            a new date and time.
+  limit.    The file is too large, or too much is stored already.
+  office.   The office or its certificate cannot be used. Please call.
+  server.   The fault is ours. Try again in a little while.
+
+Help
+
+{help}
+"""
