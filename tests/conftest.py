@@ -1,0 +1,52 @@
+"""What every floor of the tests shares: a relay that is prepared once and copied for each test."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from house import House, prepare_home
+
+MakeHouse = Callable[..., House]
+
+
+@pytest.fixture(scope="session")
+def prepared_home(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """Return a home that nobody serves, made once for all workers of this run."""
+    base = tmp_path_factory.getbasetemp()
+    # pytest-xdist gives each worker a folder below the run's.
+    shared = base.parent if hasattr(request.config, "workerinput") else base
+    home = shared / "prepared-home"
+    with (shared / "prepared-home.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not home.exists():
+            draft = shared / "prepared-home.draft"
+            prepare_home(draft)
+            draft.rename(home)
+    return home
+
+
+@pytest.fixture
+def make_house(prepared_home: Path, tmp_path: Path) -> Iterator[MakeHouse]:
+    """Return how to make a house with settings of one's own: ``make_house(limits={"upload_bytes": 5})``, not started."""
+    with contextlib.ExitStack() as stack:
+
+        def make(**settings: dict[str, object]) -> House:
+            house = House.copy(prepared_home, tmp_path / f"house-{len(made)}", settings)
+            made.append(house)
+            stack.callback(house.close)
+            return house
+
+        made: list[House] = []
+        yield make
+
+
+@pytest.fixture
+def house(make_house: MakeHouse) -> House:
+    """Return a relay that serves."""
+    started = make_house()
+    started.start()
+    return started
