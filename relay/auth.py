@@ -142,6 +142,8 @@ class Reception:
         self._version = version
         for server in [server for server in self._all_live() if server.needs_judging(version, now)]:
             await server.judge_again(version, now)
+            # The register is read without waiting: thousands of identities must not hold up everybody's transfers.
+            await asyncio.sleep(0)
 
     def _all_live(self) -> list[OfficeServer]:
         return [server for servers in self._live.values() for server in servers]

@@ -534,6 +534,22 @@ async def test_channels_are_counted_until_they_are_closed() -> None:
         await until(lambda: edge.count_channels(seen.conn) == 2)
 
 
+async def test_end_that_a_paused_session_is_not_told_of_can_be_seen() -> None:
+    """A client's EOF or CLOSE behind data that nobody reads yet shows at once."""
+    async with connected() as (seen, client):
+        for end in ("write_eof", "close"):
+            channel = await open_raw_channel(client)
+            assert await channel._make_request(b"subsystem", String("sftp"))
+            session = seen.sessions[-1]
+            session.channel.pause_reading()
+            channel.write(b"unread")
+            await until(lambda session=session: bool(session.channel._recv_buf))
+            assert not edge.has_peer_closed(session.channel)
+            getattr(channel, end)()
+            await until(lambda session=session: edge.has_peer_closed(session.channel))
+            assert session.received == b""
+
+
 async def test_forwarding_of_any_kind_is_refused_by_default() -> None:
     """Not a single channel but sessions, and no listener."""
     async with connected() as (seen, client):
