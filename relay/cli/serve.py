@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import Annotated
@@ -26,13 +25,11 @@ def serve(
 
     When it accepts connections it prints one line, `listening on HOST:PORT`; the journal goes to stderr.
     """
-    import uvloop
-
     from relay.config import load_config
-    from relay.server import run_server
+    from relay.server import serve as serve_until_told
 
     # As if said in the environment, so that it is checked by the same rules.
     given = {"RELAY_SERVER__HOST": host, "RELAY_SERVER__PORT": None if port is None else str(port)}
-    config = load_config(home, {**os.environ, **{name: value for name, value in given.items() if value is not None}})
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run_server(config))
+    serve_until_told(
+        load_config(home, {**os.environ, **{name: text for name, text in given.items() if text is not None}})
+    )

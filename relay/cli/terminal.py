@@ -170,7 +170,7 @@ def note_rows(shown: int, limit: int | None, what: str, total: int | None = None
         of = "the first" if total is None else f"of {total:,}"
         counted = f"{shown:,} {of} {what}" if total is not None else f"{of} {shown:,} {what}"
         return f"{counted}; --limit 0 shows all"
-    return f"{shown:,} {what}"
+    return f"{shown:,} {what.removesuffix('s') if shown == 1 else what}"
 
 
 def effective_limit(limit: int | None, *, as_json: bool) -> int | None:

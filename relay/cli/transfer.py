@@ -84,9 +84,13 @@ def list_(
     *,
     sender: Annotated[str | None, typer.Option("--from", metavar="OFFICE", help="Only sent by this office.")] = None,
     recipient: Annotated[str | None, typer.Option("--to", metavar="OFFICE", help="Only sent to this office.")] = None,
-    state: Annotated[State | None, typer.Option(help="Only these.")] = None,
+    state: Annotated[
+        State | None, typer.Option(metavar="STATE", help=f"Only these: {', '.join(State)}.", show_default=False)
+    ] = None,
     since: Annotated[str | None, typer.Option(metavar="WHEN", help="Only since 2026-12-01, or 7d ago.")] = None,
-    sort: Annotated[TransferOrder, typer.Option(help="Sort by this.")] = TransferOrder.ACCEPTED,
+    sort: Annotated[
+        TransferOrder, typer.Option(metavar="BY", help=f"Sort by {', '.join(TransferOrder)}.")
+    ] = TransferOrder.ACCEPTED,
     reverse: ReverseOption = False,
     limit: LimitOption = None,
     reveal: RevealOption = False,
@@ -157,28 +161,20 @@ async def _record_revealing(relay: Installation, transfers: Sequence[Transfer]) 
 
 
 def _print_transfers(transfers: Sequence[Transfer], *, reveal: bool, note: str) -> None:
-    has_names = reveal or console().width >= NAME_COLUMNS
-    columns = [
-        Column("Number", justify="right"),
-        Column(zoned("Accepted")),
-        Column("From"),
-        Column("To"),
-        Column("State"),
-        Column("Size", justify="right"),
-        Column("Name" if has_names else "Kind", is_flexible=True),
-    ]
-    rows = [
-        (
-            str(transfer.id),
-            say_time(transfer.accepted_at, with_zone=False),
-            transfer.sender,
-            transfer.recipient,
-            _say_state(transfer),
-            say_size(transfer.size_bytes),
-            _name(transfer, reveal=reveal) if has_names else transfer.kind,
-        )
-        for transfer in transfers
-    ]
+    is_wide = console().width >= NAME_COLUMNS
+    columns = [Column("Number", justify="right"), Column(zoned("Accepted")), Column("From"), Column("To")]
+    # Whoever reveals names wants to read them: on a narrow terminal they take the place of the rest.
+    has_rest = is_wide or not reveal
+    if has_rest:
+        columns += [Column("State"), Column("Size", justify="right")]
+    columns.append(Column("Name" if is_wide or reveal else "Kind", is_flexible=True))
+    rows: list[list[str | Text]] = []
+    for transfer in transfers:
+        at = say_time(transfer.accepted_at, with_zone=False)
+        row: list[str | Text] = [str(transfer.id), at, transfer.sender, transfer.recipient]
+        if has_rest:
+            row += [_say_state(transfer), say_size(transfer.size_bytes)]
+        rows.append([*row, _name(transfer, reveal=reveal) if is_wide or reveal else transfer.kind])
     print_table(columns, rows, note=note)
 
 
