@@ -26,7 +26,7 @@ from relay.keyring import load_keyring
 from relay.ledger import storefile
 from relay.ledger.sqlite import open_ledger
 from relay.model import Identity
-from relay.sftp.operations import Desks
+from relay.sftp.desks import Desks
 from relay.sftp.session import SftpSession
 from relay.status import StatusDesk
 from relay.vault import Vault

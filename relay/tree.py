@@ -75,6 +75,11 @@ class SentFile(Place):
     name: str
     address: OfficeNumber | None = None
 
+    @property
+    def key(self) -> str:
+        """The name in its folder, with case folded: two with one key are the same file."""
+        return f"{self.address or ''}/{fold_name(self.name)}"
+
 
 @dataclass(frozen=True, slots=True)
 class ShelfFile(Place):

@@ -28,7 +28,9 @@ from relay import edge, journal
 from relay.errors import FX_BAD_MESSAGE, Deferred, Refused, finding
 from relay.model import Identity
 from relay.sftp import wire
-from relay.sftp.operations import Desks, Operations
+from relay.sftp.desks import Desks
+from relay.sftp.operations import Operations
+from relay.sftp.order import touches
 from relay.sftp.wire import Init, Request, WireError
 
 if TYPE_CHECKING:
@@ -71,7 +73,9 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         self._reads_stderr = facts.client_version.startswith(_READS_STDERR)
         self._is_ascii_only = facts.client_version.startswith(_ASCII_ONLY)
         ends_short = facts.client_version.startswith("SSH-2.0-OpenSSH_")
-        self._operations = Operations(desks, identity, self._journal, self._drained, ends_short=ends_short)
+        self._operations = Operations(
+            desks, identity, self._journal, self._has_drained, self._drained, ends_short=ends_short
+        )
         self._framer = wire.Framer()
         self._running: dict[_Running, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -213,7 +217,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         try:
             if self._running:
                 lanes = self._operations.lanes(request)
-                before = [earlier for earlier in self._running if _touches(lanes, earlier.lanes)]
+                before = [earlier for earlier in self._running if touches(lanes, earlier.lanes)]
             if not before:
                 reply = self._operations.answer_now(request)
                 if reply is not None:
@@ -282,10 +286,21 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         except BrokenPipeError:
             return  # the client closed its side; connection_lost follows
 
-    async def _drained(self) -> None:
-        """Wait until every reply so far has left for the network."""
-        while self._chan is not None and (self._chan.get_write_buffer_size() or not self._facts.gate.is_open):
+    async def _drained(self) -> bool:
+        """Wait until every reply so far has left for the network; False where the connection ended before that."""
+        while not self._has_drained():
+            # asyncssh drops what was not sent when the client closes the channel, and then calls its buffer empty.
+            if self._chan is None or self._chan.is_closing():
+                return False
+            # Neither asyncssh nor the transport tells when its buffer is empty, only when it is low.
             await asyncio.sleep(_DRAIN_SECONDS)
+        return True
+
+    def _has_drained(self) -> bool:
+        chan = self._chan
+        return (
+            chan is not None and not chan.is_closing() and not chan.get_write_buffer_size() and self._facts.gate.is_open
+        )
 
     # --- the end -------------------------------------------------------------------------------------------------
 
@@ -314,10 +329,3 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _touches(lanes: tuple[str, ...], earlier: tuple[str, ...]) -> bool:
-    """True where the two have a lane in common, or one is a listing of the other's directory."""
-    return any(
-        mine == theirs or (mine.endswith("/") and theirs.startswith(mine)) for mine in lanes for theirs in earlier
-    )

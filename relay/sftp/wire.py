@@ -35,6 +35,9 @@ REMOVE, MKDIR, RMDIR, REALPATH, STAT, RENAME, READLINK, SYMLINK = 13, 14, 15, 16
 STATUS, HANDLE, DATA, NAME, ATTRS = 101, 102, 103, 104, 105
 EXTENDED, EXTENDED_REPLY = 200, 201
 
+# Extensions, OpenSSH's PROTOCOL section 4.
+POSIX_RENAME, FSYNC, LIMITS = b"posix-rename@openssh.com", b"fsync@openssh.com", b"limits@openssh.com"
+
 # pflags of OPEN, section 6.3.
 FXF_READ, FXF_WRITE, FXF_APPEND, FXF_CREAT, FXF_TRUNC, FXF_EXCL = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 
@@ -260,13 +263,23 @@ _PARSERS: dict[int, Callable[[int, int, _Reader], Request]] = {
 }
 
 
-def parse_strings(data: bytes, count: int) -> list[bytes]:
-    """Return the *count* strings at the front of an extension's data; WireError where they are not there."""
-    reader = _Reader(data, 0)
+def extension_handle(request: Request) -> bytes:
+    """Return the handle that an ``fsync`` is about; WireError where there is none."""
+    return _extension_strings(request, 1)[0]
+
+
+def extension_paths(request: Request) -> tuple[bytes, bytes]:
+    """Return the two paths of a ``posix-rename``; WireError where they are not there."""
+    source, target = _extension_strings(request, 2)
+    return source, target
+
+
+def _extension_strings(request: Request, count: int) -> list[bytes]:
+    reader = _Reader(request.target, 0)
     try:
         return [reader.string() for _ in range(count)]
     except struct.error:
-        raise WireError("extension cut short") from None
+        raise WireError("extension cut short", request.id) from None
 
 
 def pack_string(text: bytes) -> bytes:

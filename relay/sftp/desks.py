@@ -1,0 +1,25 @@
+"""The stations that an SFTP session talks to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from relay.collection import Collection
+from relay.config import Config
+from relay.intake import Intake
+from relay.ledger import Ledger
+from relay.status import StatusDesk
+
+
+@dataclass(frozen=True, slots=True)
+class Desks:
+    """One set a process, shared by all sessions."""
+
+    ledger: Ledger
+    intake: Intake
+    collection: Collection
+    status: StatusDesk
+    config: Config
+    clock: Callable[[], datetime]

@@ -1,0 +1,129 @@
+"""What a session has open: handles and what stands behind each.
+
+A handle is a number of four bytes that never comes again in its session.  The table gives no meaning to what it
+holds; it bounds how many there are and lets go of all of them when the session ends.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from relay.collection import Reading
+from relay.errors import Deferred, Refused
+from relay.intake import Upload
+from relay.ledger import ListingCursor
+from relay.tree import Directory, GeneratedFile, Place, SentFile
+
+# Readings that keep their chunks in memory; a client with more handles open gets them from the store again.
+_WARM_READINGS = 4
+
+
+@dataclass(slots=True)
+class Listing:
+    """An open directory: entries that are packed and wait, and where the next ones come from (None: no more)."""
+
+    place: Directory
+    ready: list[bytes]
+    cursor: ListingCursor | None
+
+
+@dataclass(slots=True)
+class Generated:
+    """An open generated file, as it was when it was opened."""
+
+    place: GeneratedFile
+    data: bytes
+
+
+@dataclass(slots=True)
+class Uploading:
+    """A file that the client writes."""
+
+    place: SentFile
+    upload: Upload
+
+
+@dataclass(slots=True)
+class Downloading:
+    """A file that the client reads; *has_arrived* once it was closed behind the last byte that was served."""
+
+    place: Place
+    reading: Reading
+    has_arrived: bool = False
+
+
+Handle = Listing | Generated | Uploading | Downloading
+
+
+class Handles:
+    """The open handles of one session, at most *most*."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: dict[bytes, Handle] = {}
+        self._opening = 0
+        self._last = 0
+        self._warm: list[Reading] = []
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Hold a place for a handle that is being opened; Deferred ``limit.handles`` where there is none."""
+        if len(self._open) + self._opening >= self._most:
+            raise Deferred("limit.handles", limit=self._most)
+        self._opening += 1
+        try:
+            yield
+        finally:
+            self._opening -= 1
+
+    def add(self, handle: Handle) -> bytes:
+        """Return the name under which the client will find *handle*."""
+        self._last += 1
+        name = struct.pack(">I", self._last)
+        self._open[name] = handle
+        return name
+
+    def find(self, name: bytes) -> Handle | None:
+        """Return what stands behind *name*, or None."""
+        return self._open.get(name)
+
+    def require(self, name: bytes) -> Handle:
+        """Return what stands behind *name*; Refused where nothing does."""
+        try:
+            return self._open[name]
+        except KeyError:
+            raise Refused("tree.not_found", detail="no such handle") from None
+
+    def remove(self, name: bytes) -> None:
+        """Forget *name*; what stood behind it is the caller's."""
+        del self._open[name]
+
+    def uploads(self, place: SentFile) -> list[Uploading]:
+        """Return the uploads that are open under the name of *place*."""
+        key = place.key
+        return [each for each in self._open.values() if isinstance(each, Uploading) and each.place.key == key]
+
+    @property
+    def has_uploads(self) -> bool:
+        """True while the client has a file open for writing."""
+        return any(isinstance(handle, Uploading) for handle in self._open.values())
+
+    def keep_warm(self, reading: Reading) -> None:
+        """Let *reading* keep its chunks, at the cost of the one that has kept them longest."""
+        if reading in self._warm:
+            return
+        self._warm.append(reading)
+        if len(self._warm) > _WARM_READINGS:
+            self._warm.pop(0).forget()
+
+    async def abandon(self, reason: str) -> None:
+        """Let go of every handle because the session ended: nothing open is committed or collected."""
+        handles, self._open = self._open, {}
+        for handle in handles.values():
+            if isinstance(handle, Uploading):
+                await handle.upload.abort(reason)
+            elif isinstance(handle, Downloading):
+                handle.reading.abandon()

@@ -1,0 +1,116 @@
+"""Listings: snapshots, a page of the index at a time, packed for the wire.
+
+What is listed is what was there at OPENDIR.  A listing holds one page in memory, whatever the length of the
+directory; nothing is looked up for a single entry.
+"""
+
+from __future__ import annotations
+
+from relay import tree
+from relay.ledger import Entry, ListingCursor, ListingPage, Shelf
+from relay.model import OfficeNumber
+from relay.sftp import wire
+from relay.sftp.desks import Desks
+from relay.sftp.handles import Listing
+from relay.sftp.lookup import Lookup
+from relay.sftp.wire import Attributes, NameEntry
+from relay.tree import Directory, Folder, GeneratedFile
+
+
+class Directories:
+    """The directories of one office."""
+
+    def __init__(self, desks: Desks, office: OfficeNumber, lookup: Lookup) -> None:
+        self._desks = desks
+        self._office = office
+        self._lookup = lookup
+
+    async def open(self, place: Directory) -> Listing:
+        """Begin a listing with everything that is no transfer and the first page of those that are.
+
+        Refused ``tree.not_found`` for the address folder of an office that takes no part.
+        """
+        attributes = await self._lookup.directory_attributes(place)
+        packer = _Packer(self._office, self._desks.clock().timestamp())
+        ready = [packer.directory(name, attributes) for name in (".", "..", *await self._subfolders(place))]
+        ready += [
+            packer.generated(file.name, len(await self._lookup.generated(file))) for file in await self._files(place)
+        ]
+        listing = Listing(place, ready, None)
+        if place.folder not in (Folder.ROOT, Folder.STATUS):
+            await self._read_page(listing)
+        return listing
+
+    async def next_entries(self, listing: Listing) -> list[bytes]:
+        """Return as many entries as one reply may hold; empty at the end."""
+        if not listing.ready and listing.cursor is not None:
+            await self._read_page(listing)
+        size = count = 0
+        for packed in listing.ready:
+            size += len(packed)
+            if count and size > wire.NAMES_BYTES_MOST:
+                break
+            count += 1
+        entries, listing.ready = listing.ready[:count], listing.ready[count:]
+        return entries
+
+    async def _read_page(self, listing: Listing) -> None:
+        page = await self._page(listing.place, listing.cursor)
+        packer = _Packer(self._office, self._desks.clock().timestamp())
+        listing.ready += [packer.entry(entry) for entry in page.entries]
+        listing.cursor = page.cursor
+
+    async def _page(self, place: Directory, cursor: ListingCursor | None) -> ListingPage:
+        if place.folder is Folder.SEND:
+            now = self._desks.clock()
+            return await self._desks.ledger.list_sent(self._office, place.address, now=now, cursor=cursor)
+        return await self._desks.ledger.list_shelf(self._office, Shelf(place.folder.value), cursor)
+
+    async def _subfolders(self, place: Directory) -> list[str]:
+        if place.folder is Folder.ROOT:
+            return [folder.value for folder in Folder if folder is not Folder.ROOT]
+        if place.folder is Folder.SEND and place.address is None:
+            return [*await self._desks.ledger.list_folders(self._office)]
+        return []
+
+    async def _files(self, place: Directory) -> list[GeneratedFile]:
+        names: tuple[str, ...] = ()
+        if place.address is not None:
+            office = await self._desks.ledger.find_office(place.address)
+            names = () if office is None else (tree.notice_name(office),)
+        elif place.folder is Folder.ROOT:
+            names = (tree.README,)
+        elif place.folder is Folder.STATUS:
+            names = self._desks.status.FILES
+        paths = [tree.resolve_path(f"{place.path}/{name}".encode()) for name in names]
+        return [path for path in paths if isinstance(path, GeneratedFile)]
+
+
+class _Packer:
+    """Packs directory entries for one page."""
+
+    def __init__(self, office: OfficeNumber, now: float) -> None:
+        self._office = office
+        self._now = now
+
+    def directory(self, name: str, attributes: Attributes) -> bytes:
+        known = attributes._replace(size=0, atime=attributes.mtime)
+        return self._pack(name, known, owner=self._office, group=self._office)
+
+    def generated(self, name: str, size: int) -> bytes:
+        seconds = int(self._now)
+        return self._pack(
+            name, Attributes(size, tree.FILE_MODE, seconds, seconds), owner=self._office, group=self._office
+        )
+
+    def entry(self, entry: Entry) -> bytes:
+        """The sender shows as owner, the recipient as group."""
+        attributes = Attributes(entry.size_bytes, tree.FILE_MODE, entry.changed_at, entry.changed_at)
+        return self._pack(entry.name, attributes, owner=entry.sender, group=entry.recipient)
+
+    def _pack(self, name: str, attributes: Attributes, *, owner: str, group: str) -> bytes:
+        size, mode, _, changed = attributes
+        line = tree.long_name(
+            name, mode=mode or 0, size=size or 0, mtime=changed or 0, owner=owner, group=group, now=self._now
+        )
+        return wire.pack_entry(NameEntry(name.encode(), line.encode(), attributes))

@@ -1,0 +1,153 @@
+"""From a place in the tree to what this office finds there.
+
+Every question to the ledger carries the office of the connection, so nobody else's files can be named.  What was told
+once is told again: a generated file keeps its content for a minute, a refused name its refusal until it is opened
+again.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from relay import naming, tree
+from relay.errors import Deferred, Refused
+from relay.intake import Upload
+from relay.lifecycle import LIVE
+from relay.model import Identity, OfficeNumber, Transfer
+from relay.sftp.desks import Desks
+from relay.sftp.handles import Downloading, Generated, Handle, Handles, Uploading
+from relay.sftp.wire import Attributes
+from relay.status import render_folder_notice, render_readme
+from relay.tree import Directory, Folder, GeneratedFile, Place, SentFile, ShelfFile
+
+# A generated file tells the same size for this long: rclone, curl and sshfs read exactly what STAT said.
+_PINNED_SECONDS = 60.0
+# Names that were refused in this session, for clients that learn of it only by STAT.
+_REFUSALS_MOST = 256
+_UPLOAD_MODE = 0o100640
+
+
+class Lookup:
+    """The eyes of one session."""
+
+    def __init__(self, desks: Desks, identity: Identity, handles: Handles) -> None:
+        self._desks = desks
+        self._identity = identity
+        self._office = identity.office
+        self._handles = handles
+        self._pinned: dict[str, tuple[bytes, float]] = {}
+        self._refused: dict[str, Refused | Deferred] = {}
+
+    # --- transfers -----------------------------------------------------------------------------------------------
+
+    async def find(self, place: Place) -> Transfer:
+        """Return the transfer that this office sees at *place*; Refused ``tree.not_found``."""
+        if isinstance(place, ShelfFile):
+            transfer = await self._desks.ledger.find_delivered(self._office, place.name)
+            # A file that has left new/ because it was collected still answers there.
+            if transfer is not None and transfer.is_removed == (place.shelf is Folder.DONE):
+                return transfer
+        elif isinstance(place, SentFile):
+            transfer = await self._find_sent(place)
+            if transfer is not None and transfer.state in LIVE:
+                return transfer
+        raise Refused("tree.not_found")
+
+    async def _find_sent(self, place: SentFile) -> Transfer | None:
+        try:
+            address = naming.parse_name(place.name, self._desks.config.naming_rules, folder=place.address)
+        except Refused:
+            return None
+        return await self._desks.ledger.find_sent(self._office, address.recipient, address.name)
+
+    def remember(self, place: SentFile, error: Refused | Deferred) -> None:
+        """Answer STAT of *place* with *error* until it is opened again."""
+        if len(self._refused) >= _REFUSALS_MOST:
+            self._refused.pop(next(iter(self._refused)))
+        self._refused[place.key] = error
+
+    def forget(self, place: SentFile) -> bool:
+        """Drop what `remember` kept; False where there was nothing."""
+        return self._refused.pop(place.key, None) is not None
+
+    # --- attributes ----------------------------------------------------------------------------------------------
+
+    async def attributes(self, place: Place) -> Attributes:
+        """Return what STAT tells of *place*; Refused ``tree.not_found``, or the refusal that was remembered."""
+        if isinstance(place, Directory):
+            return await self.directory_attributes(place)
+        if isinstance(place, GeneratedFile):
+            return self._generated_attributes(await self.generated(place))
+        if isinstance(place, SentFile):
+            for handle in self._handles.uploads(place):
+                return self._upload_attributes(handle.upload)
+            if (earlier := self._refused.get(place.key)) is not None:
+                raise earlier
+        return _file_attributes(await self.find(place), as_sent=isinstance(place, SentFile))
+
+    async def handle_attributes(self, handle: Handle) -> Attributes:
+        """Return what FSTAT tells of *handle*."""
+        if isinstance(handle, Uploading):
+            return self._upload_attributes(handle.upload)
+        if isinstance(handle, Generated):
+            return self._generated_attributes(handle.data)
+        if isinstance(handle, Downloading):
+            return _file_attributes(handle.reading.transfer, as_sent=isinstance(handle.place, SentFile))
+        return await self.attributes(handle.place)
+
+    async def directory_attributes(self, place: Directory) -> Attributes:
+        """Return what STAT tells of a directory; an address folder is there if its office is active."""
+        if place.address is not None:
+            await self._require_address(place.address)
+        now = int(self._desks.clock().timestamp())
+        is_writable = place.folder in (Folder.SEND, Folder.ROOT)
+        return Attributes(0, tree.INBOX_MODE if is_writable else tree.DIRECTORY_MODE, now, now)
+
+    async def _require_address(self, address: OfficeNumber) -> None:
+        office = await self._desks.ledger.find_office(address)
+        if office is None or not office.is_active:
+            raise Refused("tree.not_found", detail=f"{address} is not an active office")
+
+    def _upload_attributes(self, upload: Upload) -> Attributes:
+        seconds = int((upload.client_mtime or self._desks.clock()).timestamp())
+        return Attributes(upload.size_bytes, _UPLOAD_MODE, seconds, seconds)
+
+    def _generated_attributes(self, data: bytes) -> Attributes:
+        now = int(self._desks.clock().timestamp())
+        return Attributes(len(data), tree.FILE_MODE, now, now)
+
+    # --- generated files -----------------------------------------------------------------------------------------
+
+    async def generated(self, place: GeneratedFile) -> bytes:
+        """Return a generated file as this session was told of it within the last minute."""
+        now = time.monotonic()
+        data, made_at = self._pinned.get(place.path, (b"", -_PINNED_SECONDS))
+        if now - made_at < _PINNED_SECONDS:
+            return data
+        data = await self._generate(place)
+        self._pinned[place.path] = (data, now)
+        return data
+
+    async def _generate(self, place: GeneratedFile) -> bytes:
+        if place.folder is Folder.STATUS:
+            if place.name not in self._desks.status.FILES:
+                raise Refused("tree.not_found")
+            return await self._desks.status.render(
+                self._office, place.name, identity=self._identity, now=self._desks.clock()
+            )
+        office = await self._desks.ledger.find_office(place.address or self._office)
+        if office is None or (place.address is not None and place.name != tree.notice_name(office)):
+            raise Refused("tree.not_found")
+        return render_readme(self._desks.config, office) if place.address is None else render_folder_notice(office)
+
+
+def moment(seconds: int | None) -> datetime | None:
+    """Return a time of ATTRS."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _file_attributes(transfer: Transfer, *, as_sent: bool) -> Attributes:
+    changed = transfer.client_mtime if as_sent and transfer.client_mtime is not None else transfer.accepted_at
+    seconds = int(changed.timestamp())
+    return Attributes(transfer.size_bytes, tree.FILE_MODE, seconds, seconds)
