@@ -19,6 +19,7 @@ from relay.cli.terminal import (
     print_json,
     print_table,
     say,
+    warn,
 )
 from relay.errors import ConfigError
 
@@ -60,7 +61,8 @@ def _find_faults(home: Path) -> dict[str, str]:
     except ConfigError as error:
         faults["keys"] = str(error)
     try:
-        check_disk(config.store.path)
+        if warning := check_disk(config.store.path):
+            warn(warning)
         check_version(config.store.path)
     except ConfigError as error:
         faults["store"] = str(error)
