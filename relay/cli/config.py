@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.text import Text
 
-from relay.cli.installation import HomeOption
+from relay.cli.installation import HomeOption, open_installation, run
 from relay.cli.terminal import (
     HELP_SETTINGS,
     Column,
@@ -48,25 +48,32 @@ def _find_faults(home: Path) -> dict[str, str]:
     """Return what is wrong with each part of the installation, nothing where all is well."""
     from relay.config import FILE_NAME, load_config
     from relay.keyring import load_keyring
-    from relay.ledger.storefile import check_disk, check_version
 
     try:
         config = load_config(home)
     except ConfigError as error:
         # Where keys and store lie is known no better than the rest.
         return {FILE_NAME: str(error)}
-    faults = {FILE_NAME: "", "keys": "", "store": ""}
+    faults = {FILE_NAME: "", "keys": ""}
     try:
         load_keyring(config.keys_path)
     except ConfigError as error:
         faults["keys"] = str(error)
+    if not faults["keys"]:
+        faults["store"] = run(_find_store_fault(home, config))
+    return faults
+
+
+async def _find_store_fault(home: Path, config: Config) -> str:
+    from relay.ledger.storefile import check_disk
+
     try:
         if warning := check_disk(config.store.path):
             warn(warning)
-        check_version(config.store.path)
+        async with open_installation(home):
+            return ""
     except ConfigError as error:
-        faults["store"] = str(error)
-    return faults
+        return str(error)
 
 
 def _say_part(fault: str) -> Text:
