@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Self
 
 # SFTP version 3 status codes (draft-ietf-secsh-filexfer-02, section 7).
 FX_OK = 0
@@ -509,6 +510,13 @@ class _Answered(RelayError):
         self.finding = finding(code, **facts)
         self.detail = detail
         super().__init__(f"{self.finding.client_text} [{detail}]" if detail else self.finding.client_text)
+
+    def again(self) -> Self:
+        """Return the same answer, to keep or to raise once more.
+
+        An exception that was raised holds every frame it went through, and with them the bytes of a request.
+        """
+        return type(self)(self.code, detail=self.detail, **dict(self.finding.facts))
 
     @property
     def code(self) -> str:

@@ -1,6 +1,7 @@
 """Housekeeping: what time does to the store, in small steps that never hold up an upload.
 
-At present: chunks of uploads that never became a transfer are removed a day after they were last added to.
+At present: chunks of uploads that never became a transfer are removed a day after they were last added to, and what
+is not listed in ``send/`` any more leaves the index of that listing.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ async def keep_house(ledger: Ledger, clock: Callable[[], datetime], journal_: Jo
     while True:
         try:
             removed = await ledger.remove_abandoned(before=clock() - _ABANDONED_AFTER)
+            await ledger.leave_outbox(now=clock())
         except Deferred:
             removed = 0
         if removed:

@@ -19,7 +19,6 @@ Intake speaks neither SFTP nor SQL, and it never waits for a recipient.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Callable
@@ -27,15 +26,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from relay import content, journal, naming, routing
+from relay.ahead import Ahead
 from relay.config import Config, describe_size
 from relay.errors import Deferred, Refused
 from relay.journal import Journal
 from relay.ledger import Accepted, Ledger, SealedChunk, SealedPayload, TransferDraft
-from relay.model import Identity, OfficeNumber, PayloadId, Route
+from relay.model import Identity, OfficeNumber, Route
+from relay.staging import Staging
 from relay.vault import CHUNK_BYTES, Sealer, Vault, new_key, new_uid
 
-# Sealed and not yet in the store: beyond this the client waits.
-_STAGING_BYTES = 8 * CHUNK_BYTES
 # WRITEs may overtake each other by this much; what is further ahead leaves a hole.
 _AHEAD_BYTES = 4 * CHUNK_BYTES
 # The lengths in which OpenSSH's sftp writes a file: all but the last one (CLIENTS.md, section 3).
@@ -124,17 +123,14 @@ class Upload:
         # Bytes [0, len(_tail) + _sealed_bytes) are here without a gap; the tail is the chunk that is still open.
         self._tail = bytearray()
         self._sealed_bytes = 0
-        self._ahead: dict[int, bytes] = {}
-        self._ahead_bytes = 0
-        self._pending: list[SealedChunk] = []
-        self._pending_bytes = 0
-        self._staged: PayloadId | None = None
-        self._staging: asyncio.Task[None] | None = None
+        self._ahead = Ahead(_AHEAD_BYTES)
+        self._staging = Staging(desk.ledger, self._uid, identity.office, desk.clock)
         self._is_rewritten = False
         self._declared_size: int | None = None
         self._write_lengths: set[int] = set()
         self._last_write = (0, 0)
         self._failure: Refused | Deferred | None = None
+        self._is_over = False
         self._began = time.monotonic()
 
     @property
@@ -142,13 +138,20 @@ class Upload:
         """How long the upload is so far, without what arrived ahead of its turn."""
         return self._sealed_bytes + len(self._tail)
 
+    @property
+    def is_over(self) -> bool:
+        """True once it was closed or given up."""
+        return self._is_over
+
     def write_now(self, offset: int, data: bytes | memoryview) -> bool:
         """Take *data* if that needs no waiting; False where `write` must be awaited instead.
 
         Raises as `write`.
         """
         self._raise_failure()
-        if offset < self._sealed_bytes or self._pending_bytes > _STAGING_BYTES:
+        if not data:
+            return True
+        if offset < self._sealed_bytes or self._staging.is_full:
             return False
         try:
             self._place(offset, data)
@@ -159,10 +162,9 @@ class Upload:
 
     async def write(self, offset: int, data: bytes | memoryview) -> None:
         """Take *data* at *offset*; Refused for what the content or the size tells so far, Deferred from the store."""
-        while self._staging is not None and self._pending_bytes > _STAGING_BYTES:
-            await asyncio.wait([self._staging])
+        await self._staging.make_room()
         self._raise_failure()
-        if offset < self._sealed_bytes:
+        if data and offset < self._sealed_bytes:
             within = min(len(data), self._sealed_bytes - offset)
             await self._patch(offset, data[:within])
             offset, data = offset + within, data[within:]
@@ -170,27 +172,24 @@ class Upload:
             raise Deferred("server.busy", detail="the store takes chunks more slowly than they arrive")
 
     def _place(self, offset: int, data: bytes | memoryview) -> None:
+        end = offset + len(data)
         self._note_write(offset, len(data))
-        if offset + len(data) > self._desk.config.limits.upload_bytes:
+        if end > self._desk.config.limits.upload_bytes:
             raise Refused("limit.size", limit=describe_size(self._desk.config.limits.upload_bytes))
+        if self._ahead:
+            self._ahead.cut(offset, end)
         if offset > self.size_bytes:
-            self._keep_ahead(offset, bytes(data))
+            if not self._ahead.keep(offset, bytes(data)):
+                raise Refused("upload.hole", detail=f"more than can be kept ahead of {self.size_bytes}")
             return
         self._append(offset, data)
-        while self._ahead and (due := self._ahead.pop(self.size_bytes, None)) is not None:
-            self._ahead_bytes -= len(due)
+        while self._ahead and (due := self._ahead.take(self.size_bytes)) is not None:
             self._append(self.size_bytes, due)
 
     def _note_write(self, offset: int, length: int) -> None:
         self._write_lengths.add(length)
         if offset + length >= sum(self._last_write):
             self._last_write = (offset, length)
-
-    def _keep_ahead(self, offset: int, data: bytes) -> None:
-        self._ahead_bytes += len(data) - len(self._ahead.get(offset, b""))
-        if self._ahead_bytes > _AHEAD_BYTES:
-            raise Refused("upload.hole", detail=f"{self._ahead_bytes} bytes ahead of {self.size_bytes}")
-        self._ahead[offset] = data
 
     def _append(self, offset: int, data: bytes | memoryview) -> None:
         """Put *data* into the open chunk, at or before its end, sealing every chunk that becomes full."""
@@ -209,54 +208,31 @@ class Upload:
             self._digest.update(plain)
             self._check.feed(bytes(plain))
         number = self._sealed_bytes // CHUNK_BYTES
-        self._keep(SealedChunk(number, self._sealer.seal_chunk(number, plain)))
+        self._staging.keep(SealedChunk(number, self._sealer.seal_chunk(number, plain)))
         self._sealed_bytes += len(plain)
-
-    def _keep(self, chunk: SealedChunk) -> None:
-        self._pending.append(chunk)
-        self._pending_bytes += len(chunk.sealed)
-        # The first chunk waits: a file that fits it travels with the commit.
-        if self._staging is None and (len(self._pending) > 1 or self._staged is not None):
-            self._staging = asyncio.create_task(self._stage())
-
-    async def _stage(self) -> None:
-        """Bring sealed chunks into the store until none is left; a failure is kept for the next call."""
-        try:
-            while self._pending:
-                chunks, self._pending = self._pending, []
-                self._staged = await self._desk.ledger.stage_chunks(
-                    self._staged, self._uid, self._identity.office, chunks, now=self._desk.clock()
-                )
-                self._pending_bytes -= sum(len(chunk.sealed) for chunk in chunks)
-        except Deferred as deferred:
-            self._fail(deferred)
-        except LookupError:
-            self._fail(Refused("upload.unfinished", detail="the staged chunks are gone"))
-        finally:
-            self._staging = None
 
     async def _patch(self, offset: int, data: bytes | memoryview) -> None:
         """Write over bytes that are sealed already, chunk by chunk."""
-        await self._settle()
+        await self._staging.settle()
         self._is_rewritten = True
         while data:
             number, within = divmod(offset, CHUNK_BYTES)
             plain = bytearray(await self._read_back(number))
             part = data[: len(plain) - within]
             plain[within : within + len(part)] = part
-            self._pending = [chunk for chunk in self._pending if chunk.number != number]
-            self._keep(SealedChunk(number, self._sealer.seal_chunk(number, plain)))
+            self._staging.keep(SealedChunk(number, self._sealer.seal_chunk(number, plain)))
             offset, data = offset + len(part), data[len(part) :]
 
     async def truncate(self, size: int) -> None:
         """Take the client's word for the size: shorten to it, or remember that more was to come."""
         self._raise_failure()
         self._declared_size = size
+        self._ahead.cut(size, None)
         if size < self._sealed_bytes:
-            await self._settle()
+            await self._staging.settle()
             number, within = divmod(size, CHUNK_BYTES)
             self._tail = bytearray(await self._read_back(number))[:within]
-            self._pending = [chunk for chunk in self._pending if chunk.number < number]
+            self._staging.drop(lambda waiting: waiting >= number)
             self._sealed_bytes = number * CHUNK_BYTES
             self._is_rewritten = True
         elif size < self.size_bytes:
@@ -264,7 +240,7 @@ class Upload:
 
     async def sync(self) -> None:
         """Wait until what arrived so far is in the store (fsync@openssh.com); promises nothing about delivery."""
-        await self._settle()
+        await self._staging.settle()
         self._raise_failure()
 
     async def close(self) -> Accepted:
@@ -273,8 +249,11 @@ class Upload:
         On return the transfer survives a power cut.  On a refusal no byte is kept and the refusal is in the ledger.
         On Deferred nothing was promised and the sender may try again.
         """
+        if self._is_over:
+            self._raise_failure()
+        self._is_over = True
         try:
-            await self._settle()
+            await self._staging.settle()
             self._raise_failure()
             draft = await self._complete()
             accepted = await self._desk.ledger.commit_transfer(draft, now=self._desk.clock())
@@ -289,7 +268,6 @@ class Upload:
             await self._discard()
             journal.upload_deferred(self._journal, code=deferred.code, detail=deferred.detail)
             raise
-        self._staged = None
         self._tell(accepted)
         return accepted
 
@@ -307,7 +285,10 @@ class Upload:
         )
 
     async def abort(self, reason: str) -> None:
-        """Give up what the client did not finish; never raises."""
+        """Give up what the client did not finish; never raises, and does nothing the second time."""
+        if self._is_over:
+            return
+        self._is_over = True
         journal.upload_aborted(self._journal, reason=reason, size_bytes=self.size_bytes)
         if isinstance(self._failure, Refused):
             # The client left at the first error, without the CLOSE that would have told it once more.
@@ -329,7 +310,7 @@ class Upload:
         sha256 = self._digest.digest()
         if self._looks_cut(size) and not await self._was_cut_there_before(sha256):
             raise Refused("upload.looks_cut")
-        chunks = list(self._pending)
+        chunks = list(self._staging.waiting)
         if self._tail:
             number = self._sealed_bytes // CHUNK_BYTES
             chunks.append(SealedChunk(number, self._sealer.seal_chunk(number, self._tail)))
@@ -346,7 +327,7 @@ class Upload:
                 sha256=sha256,
                 chunks=tuple(chunks),
                 name_sealed=None if address.is_standard else self._sealer.seal_name(address.name),
-                staged=self._staged,
+                staged=self._staging.staged,
             ),
             in_folder=self._in_folder,
             client_mtime=self.client_mtime,
@@ -378,27 +359,17 @@ class Upload:
         self._check.feed(bytes(self._tail))
 
     async def _read_back(self, number: int) -> bytes:
-        for chunk in self._pending:
-            if chunk.number == number:
-                return self._sealer.open_chunk(number, chunk.sealed)
-        if self._staged is None:
-            raise Deferred("server.busy", detail=f"chunk {number} of an upload is neither here nor in the store")
-        return self._sealer.open_chunk(number, await self._desk.ledger.read_staged(self._staged, number))
-
-    async def _settle(self) -> None:
-        while self._staging is not None:
-            await asyncio.wait([self._staging])
+        return self._sealer.open_chunk(number, await self._staging.read_back(number))
 
     async def _discard(self) -> None:
-        await self._settle()
-        self._pending, self._tail, self._ahead = [], bytearray(), {}
-        staged, self._staged = self._staged, None
-        if staged is not None:
-            await self._desk.ledger.discard_staged(staged)
+        self._tail = bytearray()
+        self._ahead.clear()
+        await self._staging.discard()
 
     def _fail(self, failure: Refused | Deferred) -> None:
-        self._failure = self._failure or failure
+        self._failure = self._failure or failure.again()
 
     def _raise_failure(self) -> None:
+        self._failure = self._failure or self._staging.failure
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.again()

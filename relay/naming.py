@@ -43,6 +43,8 @@ from relay.standard.serials import SERIAL, explain_serial, is_real_month, is_rea
 MESSAGE_KIND = "MESSAGE"
 
 NAME_BYTES = 255
+# What the recipient sees in front of a free name: sender and time of acceptance, each with its ``_`` (DESIGN section 3).
+_FREE_PREFIX_BYTES = 26
 # No name of 255 bytes is longer than this before NFC; more is not even normalised, which takes quadratic time.
 _RAW_LENGTH = 1024
 # One OPEN is followed by a few STATs of the same name; names are personal, so no more than that is remembered.
@@ -142,11 +144,14 @@ def _parse_name(name: str, rules: NamingRules, folder: OfficeNumber | None) -> A
     name = _normalise_legal(name)
     address = _parse_addressed_name(name, rules)
     if address is not None:
+        if address.is_free:
+            _require_room_for_prefix(name)
         if folder is not None and address.recipient != folder:
             raise Refused("route.folder_mismatch", folder=folder, office=address.recipient)
         return address
     if folder is None:
         raise malformed(_explain_unaddressed(name))
+    _require_room_for_prefix(name)
     return Address(name=name, grammar=Grammar.FOLDER, kind=_extension(name).upper(), recipient=folder)
 
 
@@ -173,8 +178,14 @@ def _normalise_legal(name: str) -> str:
     return name
 
 
-def _too_long(length: int) -> Why:
-    return Why(f"{NAME_BYTES}バイトを超えています（{length}バイト）", f"{length} bytes, more than {NAME_BYTES}")
+def _require_room_for_prefix(name: str) -> None:
+    length, most = len(name.encode()), NAME_BYTES - _FREE_PREFIX_BYTES
+    if length > most:
+        raise illegal(_too_long(length, most))
+
+
+def _too_long(length: int, most: int = NAME_BYTES) -> Why:
+    return Why(f"{most}バイトを超えています（{length}バイト）", f"{length} bytes, more than {most}")
 
 
 def _explain_illegal(character: str) -> Why:

@@ -254,7 +254,8 @@ class Ledger(Register, Protocol):
 
         The same bytes under a live identity are the same transfer again (`Accepted.is_repeat`) and the draft's
         payload is dropped.  Refused: ``transfer.conflict``, ``route.recipient_unknown``,
-        ``route.recipient_suspended``, ``office.suspended``, ``office.revoked``, as things stand in that transaction.
+        ``route.recipient_suspended``, ``office.suspended``, ``office.revoked``, as things stand in that transaction;
+        ``upload.unfinished`` where the staged chunks are gone.  ValueError where chunks are missing.
         """
 
     async def record_refusal(
@@ -308,6 +309,9 @@ class Ledger(Register, Protocol):
         self, office: OfficeNumber, folder: OfficeNumber | None, *, now: datetime, cursor: ListingCursor | None = None
     ) -> ListingPage:
         """Return a page of what *office* put at the top of ``send/`` (*folder* None) or into ``send/<folder>/``."""
+
+    async def leave_outbox(self, *, now: datetime) -> int:
+        """Take out of ``send/`` for good what is not listed there any more; returns how many."""
 
     async def list_folders(self, office: OfficeNumber) -> list[OfficeNumber]:
         """Return the address folders that *office* has used."""

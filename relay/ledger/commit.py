@@ -40,8 +40,10 @@ _BATCH_MOST = 256
 # The lock is held for milliseconds; a program that ignores it may keep the store for longer.
 _LOCK_POLL_SECONDS = 0.002
 _BUSY_POLL_SECONDS = 0.02
-# SQLite's primary result codes (https://sqlite.org/rescode.html).
-_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_FULL = 5, 6, 13
+# A reader that stays keeps the log from being emptied; trying at every commit would only cost.
+_CHECKPOINT_AGAIN_SECONDS = 1.0
+# SQLite's primary result code (https://sqlite.org/rescode.html).
+_SQLITE_FULL = 13
 # What a unit of work may raise about itself; it must do so before it has changed anything.
 _VERDICTS = (Refused, LookupError, ValueError)
 
@@ -75,6 +77,7 @@ class Writer:
         self._wake = asyncio.Event()
         self._is_closing = False
         self._in_trouble = False
+        self._checkpoint_after = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._task = asyncio.create_task(self._run(), name="ledger-writer")
 
@@ -97,7 +100,8 @@ class Writer:
         """Write what is waiting, fold the log into the database file, close."""
         self._is_closing = True
         self._wake.set()
-        await self._task
+        # Not `await self._task`: a caller that is cancelled here would cancel the writer, in the middle of a COMMIT.
+        await asyncio.wait([self._task])
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close_connection)
         self._thread.shutdown()
 
@@ -108,8 +112,7 @@ class Writer:
             while self._waiting:
                 count = min(len(self._waiting), _BATCH_MOST)
                 await self._write([self._waiting.popleft() for _ in range(count)])
-                if storefile.wal_bytes(self._path) > self._checkpoint_bytes:
-                    await self._checkpoint()
+                await self._checkpoint_if_due()
             if self._is_closing:
                 return
 
@@ -118,10 +121,8 @@ class Writer:
         try:
             await self._transact(batch)
         except Exception as error:  # noqa: BLE001 - whatever was raised must reach those who wait
-            self._drop_connection()
-            failure = _as_deferred(error)
-            if len(batch) == 1 or failure is not None:
-                self._answer_failure(batch, failure or error)
+            if len(batch) == 1 or _as_deferred(error) is not None:
+                self._answer_failure(batch, error)
             else:
                 for item in batch:
                     item.verdict = None
@@ -145,6 +146,9 @@ class Writer:
                 except _VERDICTS as verdict:
                     item.verdict = verdict
             await self._in_thread(connection.execute, "COMMIT")
+        except BaseException:
+            self._drop_connection()
+            raise
         finally:
             self._lock.release()
 
@@ -158,9 +162,12 @@ class Writer:
                 # Staged chunks need no sync of their own: the final commit's sync covers every earlier frame of the log.
                 connection.execute("PRAGMA synchronous = FULL" if is_durable else "PRAGMA synchronous = NORMAL")
                 connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OSError) as error:
+                is_busy = storefile.is_busy(error)
+                if not is_busy:
+                    self._drop_connection()
                 self._lock.release()
-                if not _is_busy(error) or asyncio.get_running_loop().time() > deadline:
+                if not is_busy or asyncio.get_running_loop().time() > deadline:
                     raise
                 await asyncio.sleep(_BUSY_POLL_SECONDS)
             else:
@@ -175,8 +182,15 @@ class Writer:
     async def _in_thread(self, call: Callable[..., object], *arguments: object) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
 
+    async def _checkpoint_if_due(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._checkpoint_after and storefile.wal_bytes(self._path) > self._checkpoint_bytes:
+            await self._checkpoint()
+            if storefile.wal_bytes(self._path) > self._checkpoint_bytes:
+                self._checkpoint_after = now + _CHECKPOINT_AGAIN_SECONDS
+
     async def _checkpoint(self) -> None:
-        """Fold the log into the database file; what fails here is tried again at the next commit."""
+        """Fold the log into the database file and empty it; what fails here is tried again after a later commit."""
         try:
             await self._acquire(asyncio.get_running_loop().time() + self._lock.wait_seconds)
         except Deferred:
@@ -189,11 +203,12 @@ class Writer:
         finally:
             self._lock.release()
 
-    def _answer_failure(self, batch: list[_Item[object]], failure: Exception) -> None:
-        self._report(f"{type(failure).__name__}: {failure}")
+    def _answer_failure(self, batch: list[_Item[object]], error: Exception) -> None:
+        self._report(f"{type(error).__name__}: {error}")
         for item in batch:
             if not item.answer.done():
-                item.answer.set_exception(failure)
+                # An exception of its own for each: what is raised twice collects the tracebacks of both.
+                item.answer.set_exception(_as_deferred(error) or error)
 
     def _report(self, cause: str | None) -> None:
         """Tell of the first failure and of the first success after one, not of each."""
@@ -202,27 +217,31 @@ class Writer:
             self._on_trouble(cause)
 
     def _drop_connection(self) -> None:
-        """Roll back by closing: after a failed COMMIT nothing else is known to be clean."""
+        """Roll back by closing: after a failed COMMIT nothing else is known to be clean.  The lock is held.
+
+        It is never the last connection to the store, which would write the log back: a reader stays open.
+        """
         connection, self._connection = self._connection, None
         if connection is not None:
-            # The lock may be somebody else's by now.  Closing the last connection would checkpoint, so a reader of
-            # this process, which stays open, keeps that from happening (see SqliteLedger).
             connection.close()
 
     def _close_connection(self) -> None:
-        if self._connection is not None:
+        """Fold the log into the file and close; what cannot be folded now stays in the log, where it is as safe."""
+        if self._connection is None:
+            return
+        try:
             with self._lock.held():
-                try:
-                    storefile.checkpoint(self._connection, "TRUNCATE")
-                finally:
-                    self._connection.close()
-                    self._connection = None
+                storefile.checkpoint(self._connection, "TRUNCATE")
+        except (Deferred, sqlite3.Error) as error:
+            self._report(f"last checkpoint: {error}")
+        self._connection.close()
+        self._connection = None
 
 
 def _as_deferred(error: Exception) -> Deferred | None:
     """Return what to tell those who wait where the store failed, None where our own code did."""
     if isinstance(error, Deferred):
-        return error
+        return Deferred(error.code, detail=error.detail)
     if not isinstance(error, (sqlite3.Error, OSError)) or isinstance(
         error, (sqlite3.IntegrityError, sqlite3.ProgrammingError)
     ):
@@ -230,9 +249,6 @@ def _as_deferred(error: Exception) -> Deferred | None:
     if getattr(error, "sqlite_errorcode", 0) & 0xFF == _SQLITE_FULL or getattr(error, "errno", None) == errno.ENOSPC:
         return Deferred("server.storage_full", detail=str(error))
     return Deferred(
-        "server.busy", detail=f"{'locked by another program' if _is_busy(error) else 'the store failed'}: {error}"
+        "server.busy",
+        detail=f"{'locked by another program' if storefile.is_busy(error) else 'the store failed'}: {error}",
     )
-
-
-def _is_busy(error: Exception) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (_SQLITE_BUSY, _SQLITE_LOCKED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 
 from relay.errors import Deferred, Finding, Refused
@@ -29,6 +30,18 @@ from relay.model import (
 CHUNKS_MOST = 1 << 20
 # The standard's serials are Japan time (standard, section 3); so is the time in front of a free name.
 _JAPAN = timezone(timedelta(hours=9))
+# Removing so many holds up the event loop for some ten milliseconds.
+_SLICE_CHUNKS = 32
+_ANY_TIME = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivered:
+    """What stands in front of the delivered name, its key, and the transfer that has to make room for it."""
+
+    prefix: str
+    key: bytes
+    displaced: TransferId | None = None
 
 
 class IntakeVerbs:
@@ -64,32 +77,64 @@ class IntakeVerbs:
 
     async def discard_staged(self, staged: PayloadId) -> None:
         try:
-            await self._store.change(lambda connection: _drop_staged(connection, staged), is_durable=False)
+            await self._remove_staged(staged, _ANY_TIME)
         except Deferred:
             return  # what stays behind is removed as abandoned
 
     async def remove_abandoned(self, *, before: datetime) -> int:
         removed = 0
-        # One upload a transaction: deleting a large one takes a while, and nobody may wait behind many.
-        for (staged,) in self._store.rows(SQL["list_abandoned"], (to_cell(before),)):
-            await self._store.change(lambda connection, it=staged: _drop_staged(connection, it), is_durable=False)  # type: ignore[misc]
-            removed += 1
+        while rows := self._store.rows(SQL["list_abandoned"], (to_cell(before),)):
+            for (staged,) in rows:
+                removed += await self._remove_staged(PayloadId(staged), to_cell(before))
         return removed
+
+    async def _remove_staged(self, staged: PayloadId, before: int) -> bool:
+        """Remove an upload that nothing was added to since *before*; False where there is none such.
+
+        A slice at a time, because removing 2 GiB takes seconds.  With the first one the upload is given up and takes
+        no more chunks; after a crash in between `remove_abandoned` finds what is left.
+        """
+        while True:
+            is_removed = await self._store.change(
+                lambda connection: _remove_slice(connection, staged, before), is_durable=False
+            )
+            if is_removed is not None:
+                return is_removed
+
+    async def _trim_staged(self, payload: SealedPayload) -> None:
+        """Remove what an upload that was shortened left behind its end."""
+        if payload.staged is None:
+            return
+        first, last = _chunk_ids(payload.staged)
+        cells = (first + payload.chunk_count, last, _SLICE_CHUNKS)
+        while self._store.row(SQL["list_chunks"] + " LIMIT 1", cells[:2]) is not None:
+            await self._store.change(
+                lambda connection: connection.execute(SQL["delete_chunks"], cells).rowcount, is_durable=False
+            )
 
     async def commit_transfer(self, draft: TransferDraft, *, now: datetime) -> Accepted:
         route = draft.route
         identity_key = self._identity_key(route.sender, route.recipient, route.address.name)
 
         def work(connection: sqlite3.Connection) -> Accepted:
+            # Everything that may refuse comes before everything that changes (see `Writer.submit`).
             _check_standing(connection, draft)
-            standing = self._decide_repeat(connection, draft, identity_key)
-            if standing is not None:
-                if draft.payload.staged is not None:
-                    _drop_staged(connection, draft.payload.staged)
-                return Accepted(standing, is_repeat=True)
-            return Accepted(self._insert(connection, draft, identity_key, now), is_repeat=False)
+            earlier = self._find_earlier(connection, draft, identity_key)
+            if earlier is not None and earlier.state in LIVE and _is_same_content(earlier, draft):
+                return Accepted(earlier, is_repeat=True)
+            delivered = self._choose_delivered(connection, draft, identity_key, now)
+            _check_whole(connection, draft.payload)
+            if earlier is not None and earlier.state in LIVE:
+                connection.execute(SQL["release_identity"], (earlier.id,))
+            if delivered.displaced is not None:
+                connection.execute(SQL["withdraw_transfer"], (delivered.displaced,))
+            return Accepted(self._insert(connection, draft, identity_key, delivered, now), is_repeat=False)
 
-        return await self._store.change(work)
+        await self._trim_staged(draft.payload)
+        accepted = await self._store.change(work)
+        if accepted.is_repeat and draft.payload.staged is not None:
+            await self.discard_staged(draft.payload.staged)
+        return accepted
 
     async def set_sent_mtime(self, transfer: TransferId, mtime: datetime) -> None:
         await self._store.change(
@@ -125,37 +170,38 @@ class IntakeVerbs:
     def _delivered_key(self, recipient: OfficeNumber, name: str) -> bytes:
         return self._store.vault.index("delivered", recipient, fold_name(name))
 
-    def _decide_repeat(
+    def _find_earlier(
         self, connection: sqlite3.Connection, draft: TransferDraft, identity_key: bytes
     ) -> Transfer | None:
-        """Return the live transfer that *draft* repeats, None where it is a new one; Refused where it conflicts."""
+        """Return the newest transfer of that identity; Refused where *draft* may be neither its repeat nor its successor."""
         row = connection.execute(transfer_sql("find_by_identity"), (identity_key,)).fetchone()
         if row is None:
             return None
-        earlier = self._store.names.transfer(row)
-        if earlier.state in LIVE:
-            if (earlier.sha256, earlier.size_bytes) == (draft.payload.sha256, draft.payload.size_bytes):
-                return earlier
-            if not (draft.route.address.is_free and earlier.state is State.COLLECTED):
+        earlier, is_free = self._store.names.transfer(row), draft.route.address.is_free
+        if earlier.state in LIVE and not _is_same_content(earlier, draft):
+            if not (is_free and earlier.state is State.COLLECTED):
                 raise Refused("transfer.conflict", at=local_text(earlier.accepted_at))
-            connection.execute(SQL["release_identity"], (earlier.id,))
-        elif earlier.state is State.DESTROYED and not draft.route.address.is_free:
+        elif earlier.state is State.DESTROYED and not is_free:
             raise Refused("transfer.already_collected", at=local_text(earlier.collected_at or earlier.accepted_at))
-        return None
+        return earlier
 
     def _insert(
-        self, connection: sqlite3.Connection, draft: TransferDraft, identity_key: bytes, now: datetime
+        self,
+        connection: sqlite3.Connection,
+        draft: TransferDraft,
+        identity_key: bytes,
+        delivered: _Delivered,
+        now: datetime,
     ) -> Transfer:
         route, address, payload, at = draft.route, draft.route.address, draft.payload, to_cell(now)
-        prefix, delivered_key = self._choose_delivered(connection, draft, now)
         stored = _complete_payload(connection, payload, route.sender, self._store.vault.master_id, at)
         cursor = connection.execute(
             SQL["insert_transfer"],
             (route.sender, route.recipient, address.grammar.value, address.kind, address.serial or "", address.month or "",
-             draft.in_folder, None if payload.name_sealed else address.name, payload.name_sealed, prefix, payload.size_bytes,
+             draft.in_folder, None if payload.name_sealed else address.name, payload.name_sealed, delivered.prefix, payload.size_bytes,
              payload.sha256, stored, None if draft.client_mtime is None else to_cell(draft.client_mtime),
              draft.identity.ca_fingerprint, draft.identity.certificate_serial, findings_cell(draft.findings), at,
-             identity_key, delivered_key),
+             identity_key, delivered.key),
         )  # fmt: skip
         assert cursor.lastrowid is not None
         number = TransferId(cursor.lastrowid)
@@ -167,7 +213,7 @@ class IntakeVerbs:
             sender=route.sender,
             recipient=route.recipient,
             name=address.name,
-            delivered_name=prefix + address.name,
+            delivered_name=delivered.prefix + address.name,
             grammar=address.grammar,
             kind=address.kind,
             serial=address.serial,
@@ -183,19 +229,26 @@ class IntakeVerbs:
         )
 
     def _choose_delivered(
-        self, connection: sqlite3.Connection, draft: TransferDraft, now: datetime
-    ) -> tuple[str, bytes]:
-        """Return what stands in front of the delivered name, and its key; a free name gets sender and time."""
+        self, connection: sqlite3.Connection, draft: TransferDraft, identity_key: bytes, now: datetime
+    ) -> _Delivered:
+        """Decide what the recipient sees: the name as it is, or behind sender and time where it is free."""
         route, name = draft.route, draft.route.address.name
-        if not route.address.is_free:
-            return "", self._delivered_key(route.recipient, name)
-        moment = now
+        prefix, moment = "", now
         while True:
-            prefix = f"{route.sender}_{moment.astimezone(_JAPAN):%Y%m%d%H%M%S}_"
+            if route.address.is_free:
+                prefix = f"{route.sender}_{moment.astimezone(_JAPAN):%Y%m%d%H%M%S}_"
             key = self._delivered_key(route.recipient, prefix + name)
-            if connection.execute(SQL["delivered_is_taken"], (key,)).fetchone() is None:
-                return prefix, key
+            holder = connection.execute(SQL["find_delivered_holder"], (key,)).fetchone()
+            if holder is None:
+                return _Delivered(prefix, key)
+            if not route.address.is_free:
+                break
             moment += timedelta(seconds=1)
+        number, holders_identity, released = holder
+        if released and holders_identity == identity_key:
+            # The same name, sent again after its recipient had thrown it away unread.
+            return _Delivered(prefix, key, TransferId(number))
+        raise Refused("transfer.conflict", at=local_text(now), detail=f"transfer {number} is delivered under that name")
 
 
 def local_text(moment: datetime) -> str:
@@ -231,28 +284,33 @@ def _insert_payload(connection: sqlite3.Connection, cells: tuple[object, ...]) -
     return PayloadId(number)
 
 
+def _is_same_content(earlier: Transfer, draft: TransferDraft) -> bool:
+    return (earlier.sha256, earlier.size_bytes) == (draft.payload.sha256, draft.payload.size_bytes)
+
+
+def _check_whole(connection: sqlite3.Connection, payload: SealedPayload) -> None:
+    """ValueError where a chunk is missing or one too many; Refused where the staged upload is gone."""
+    numbers = {chunk.number for chunk in payload.chunks}
+    if payload.staged is not None:
+        if connection.execute(SQL["is_staged"], (payload.staged, payload.uid)).fetchone() is None:
+            raise Refused("upload.unfinished", detail=f"staged payload {payload.staged} is gone")
+        first, last = _chunk_ids(payload.staged)
+        numbers.update(number - first for (number,) in connection.execute(SQL["list_chunks"], (first, last)))
+    if numbers != set(range(payload.chunk_count)):
+        raise ValueError(f"a payload of {payload.chunk_count} chunks has {len(numbers)}, or others")
+
+
 def _complete_payload(
     connection: sqlite3.Connection, payload: SealedPayload, office: OfficeNumber, master_id: str, at: int
 ) -> PayloadId:
     """Make the payload whole: its last chunks, its length and the key that binds them."""
+    sealed = (payload.wrapped_key, master_id, payload.size_bytes, payload.chunk_count, at)
     if payload.staged is None:
-        stored = _insert_payload(
-            connection,
-            (payload.uid, office, payload.wrapped_key, master_id, payload.size_bytes, payload.chunk_count, at),
-        )
+        stored = _insert_payload(connection, (payload.uid, office, *sealed))
     else:
         stored = payload.staged
-        cells = (payload.wrapped_key, master_id, payload.size_bytes, payload.chunk_count, at, stored, payload.uid)
-        if connection.execute(SQL["complete_payload"], cells).rowcount != 1:
-            raise sqlite3.DatabaseError(f"staged payload {stored} is gone")
+        connection.execute(SQL["complete_payload"], (*sealed, stored))
     _put_chunks(connection, stored, payload.chunks)
-    first = stored * CHUNKS_MOST
-    if payload.staged is not None:
-        # An upload that was shortened may have left chunks behind its end.
-        connection.execute(SQL["delete_chunks"], (first + payload.chunk_count, first + CHUNKS_MOST - 1))
-        count = connection.execute(SQL["count_chunks"], (first, first + CHUNKS_MOST - 1)).fetchone()[0]
-        if count != payload.chunk_count:
-            raise sqlite3.DatabaseError(f"payload {stored} has {count} chunks, not {payload.chunk_count}")
     return stored
 
 
@@ -261,7 +319,17 @@ def _put_chunks(connection: sqlite3.Connection, payload: PayloadId, chunks: Sequ
         connection.execute(SQL["put_chunk"], (payload * CHUNKS_MOST + chunk.number, chunk.sealed))
 
 
-def _drop_staged(connection: sqlite3.Connection, staged: PayloadId) -> None:
-    if connection.execute(SQL["delete_staged_payload"], (staged,)).rowcount == 1:
-        first = staged * CHUNKS_MOST
-        connection.execute(SQL["delete_chunks"], (first, first + CHUNKS_MOST - 1))
+def _chunk_ids(payload: PayloadId) -> tuple[int, int]:
+    """Return the first and the last id that a chunk of *payload* may have."""
+    return payload * CHUNKS_MOST, (payload + 1) * CHUNKS_MOST - 1
+
+
+def _remove_slice(connection: sqlite3.Connection, staged: PayloadId, before: int) -> bool | None:
+    """Remove a part of a staged upload: True when it was the last, False where there is nothing to remove."""
+    if connection.execute(SQL["give_up_payload"], (staged, before)).rowcount != 1:
+        return False
+    removed = connection.execute(SQL["delete_chunks"], (*_chunk_ids(staged), _SLICE_CHUNKS)).rowcount
+    if removed == _SLICE_CHUNKS:
+        return None
+    connection.execute(SQL["delete_staged_payload"], (staged,))
+    return True

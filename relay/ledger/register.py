@@ -15,6 +15,10 @@ from relay.model import Certificate, Event, EventKind, Office, OfficeNumber, Off
 # An import tells how far it is this often.
 _PROGRESS_ROWS = 2_000
 _NO_LIMIT = -1
+# A certificate offers 64 bits; the relay issues 63, as many as a column holds.
+_SERIAL_MOST = 2**63 - 1
+_HELD_BY_OFFICE = """(c.ca_fingerprint, c.serial) IN
+    (SELECT o.ca_fingerprint, o.serial FROM certificate_office AS o WHERE o.office = :office)"""
 
 
 class RegisterVerbs:
@@ -111,15 +115,23 @@ class RegisterVerbs:
         await self._store.change(work)
 
     async def find_certificate(self, ca_fingerprint: str, serial: int) -> Certificate | None:
+        if serial > _SERIAL_MOST:
+            return None
         row = self._store.row(SQL["find_certificate"], (ca_fingerprint, serial))
         return None if row is None else certificate_of(row)
 
     async def list_certificates(
         self, *, office: OfficeNumber | None = None, serial: int | None = None, limit: int | None = None
     ) -> list[Certificate]:
+        if serial is not None and serial > _SERIAL_MOST:
+            return []
+        # Only what was asked for stands in the statement, or SQLite would use no index.
+        conditions = [] if serial is None else ["c.serial = :serial"]
+        if office is not None:
+            conditions.append(_HELD_BY_OFFICE)
+        sql = SQL["list_certificates"].format(where=" AND ".join(conditions) or "1")
         rows = self._store.rows(
-            SQL["list_certificates"],
-            {"office": office, "serial": serial, "limit": _NO_LIMIT if limit is None else limit},
+            sql, {"office": office, "serial": serial, "limit": _NO_LIMIT if limit is None else limit}
         )
         return [certificate_of(row) for row in rows]
 
@@ -147,9 +159,8 @@ class RegisterVerbs:
         return int(row[0])
 
     async def list_events(self, *, transfer: TransferId | None = None, limit: int | None = None) -> list[Event]:
-        rows = self._store.rows(
-            SQL["list_events"], {"transfer": transfer, "limit": _NO_LIMIT if limit is None else limit}
-        )
+        sql = SQL["list_events"].format(where="1" if transfer is None else "transfer = :transfer")
+        rows = self._store.rows(sql, {"transfer": transfer, "limit": _NO_LIMIT if limit is None else limit})
         return [event_of(row) for row in rows]
 
     async def record_event(self, kind: EventKind, *, actor: str, detail: str, now: datetime) -> None:

@@ -64,7 +64,9 @@ async def open_ledger(
     *on_trouble* hears the cause of the first failure of the store, and None when it works again.
     """
     storefile.check_disk(path)
-    storefile.check_version(path)
+    # Lock, log and store lie side by side, whatever link led here.
+    path = path.resolve()  # noqa: ASYNC240 - once, before anything is served
+    reader = storefile.open_checked(path, lock_wait_seconds)
     lock = storefile.StoreLock(path, lock_wait_seconds)
     writer = Writer(path, lock, checkpoint_bytes=checkpoint_bytes, on_trouble=on_trouble)
-    return SqliteLedger(Store(path, vault, writer, lock), sent_listed)
+    return SqliteLedger(Store(path, vault, writer, lock, reader), sent_listed)

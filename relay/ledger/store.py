@@ -7,6 +7,7 @@ to a thread and back takes a hundred.  Large chunks are read in threads, because
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -31,13 +32,15 @@ _READ_THREADS = 2
 class Store:
     """What the verbs stand on; see the module."""
 
-    def __init__(self, path: Path, vault: Vault, writer: Writer, lock: storefile.StoreLock) -> None:
+    def __init__(
+        self, path: Path, vault: Vault, writer: Writer, lock: storefile.StoreLock, reader: sqlite3.Connection
+    ) -> None:
         self.path = path
         self.vault = vault
         self.names = NameReader(vault)
         self._writer = writer
         self._lock = lock
-        self._reader = storefile.open_reader(path)
+        self._reader = reader
         self._threads = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="read")
         self._of_thread = threading.local()
         self._thread_readers: list[sqlite3.Connection] = []
@@ -77,11 +80,16 @@ class Store:
         """Write what is waiting and let go of everything."""
         await self._writer.close()
         self._threads.shutdown()
-        # The last connection to close folds the log into the file, which is writing: under the lock.
-        with self._lock.held():
-            for reader in (*self._thread_readers, self._reader):
-                reader.close()
+        # The last connection to close writes the log back and removes it: under the lock.  Where somebody else keeps
+        # the lock, that one has the store open, and this is not the last.
+        with contextlib.suppress(Deferred), self._lock.held():
+            self._close_readers()
+        self._close_readers()
         self._lock.close()
+
+    def _close_readers(self) -> None:
+        for reader in (*self._thread_readers, self._reader):
+            reader.close()
 
 
 def transfer_sql(name: str, **parts: str) -> str:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SCHEMA_VERSION = 1
+
+# SQLite's primary result codes (https://sqlite.org/rescode.html).
+_SQLITE_BUSY, _SQLITE_LOCKED = 5, 6
 
 _NETWORK = frozenset(
     {
@@ -43,17 +47,36 @@ _NETWORK = frozenset(
         "beegfs",
         "ocfs2",
         "gfs2",
+        "orangefs",
+        "coda",
+        # Folders of the machine outside, seen from a virtual one.
+        "vboxsf",
+        "prl_fs",
+        "vmhgfs",
     }
 )
-_NETWORK_FUSE = ("fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.glusterfs", "fuse.davfs")
+_NETWORK_FUSE = (
+    "fuse.sshfs",
+    "fuse.rclone",
+    "fuse.s3fs",
+    "fuse.glusterfs",
+    "fuse.davfs",
+    "fuse.gcsfuse",
+    "fuse.juicefs",
+    "fuse.vmhgfs",
+    "fuse.grpcfuse",
+)
 _SHAKY = ("tmpfs", "ramfs", "fuse")
+# Up to the mount point, in which blanks and other marks are written as octal numbers.
+_MOUNT_FIELDS = 5
+_OCTAL = re.compile(r"\\([0-7]{3})")
 # A waiting process looks this often; the lock is held for milliseconds.
 _LOCK_POLL_SECONDS = 0.002
 
 
 def check_disk(path: Path) -> str | None:
     """Return a warning about the file system under *path*, or None; ConfigError where it is a network's."""
-    kind = _file_system(path)
+    kind = parse_file_system(_mount_table(), path.resolve())
     if kind in _NETWORK or kind.startswith(_NETWORK_FUSE):
         raise ConfigError(
             f"The store {path} lies on a network file system ({kind}), where a file that was answered OK could be lost. "
@@ -64,20 +87,29 @@ def check_disk(path: Path) -> str | None:
     return None
 
 
-def _file_system(path: Path) -> str:
-    """Return the type of the file system that holds *path* (proc(5), mountinfo), or '' where nothing tells."""
-    target = path.resolve()
+def parse_file_system(mounts: str, target: Path) -> str:
+    """Return the type of the file system that holds *target*, '' where *mounts* does not tell.
+
+    *mounts* is the text of proc(5)'s mountinfo, *target* absolute and without symbolic links.
+    """
     best, kind = "", ""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return ""
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
-        point = before.split(" ")[4].replace("\\040", " ")
-        if (target == Path(point) or Path(point) in target.parents) and len(point) >= len(best):
+        fields = before.split(" ")
+        if len(fields) < _MOUNT_FIELDS:
+            continue
+        point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[4])
+        # Of several mounts on one point the last is on top.
+        if target.is_relative_to(point) and len(point) >= len(best):
             best, kind = point, after.split(" ")[0]
     return kind
+
+
+def _mount_table() -> str:
+    try:
+        return Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
 
 
 class StoreLock:
@@ -122,8 +154,10 @@ def create_file(path: Path, page_bytes: int) -> None:
     """Make the store at *path*, whole or not at all; FileExistsError where there is one."""
     check_disk(path.parent)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.exists():
-        raise FileExistsError(path)
+    # A log without its store may hold what is not backed up, and would be played into the new one.
+    for existing in (path, path.with_name(path.name + "-wal")):
+        if existing.exists():
+            raise FileExistsError(existing)
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
     os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -145,21 +179,48 @@ def create_file(path: Path, page_bytes: int) -> None:
         os.close(folder)
 
 
-def check_version(path: Path) -> None:
-    """ConfigError where there is no store, it cannot be read, or it is not of this relay's schema."""
+def open_checked(path: Path, wait_seconds: float) -> sqlite3.Connection:
+    """Open the store for reading; ConfigError where there is none, it cannot be read, or has another schema.
+
+    The connection has read, and from then on no other one of this process is the last to close: only the last one
+    writes the log back, which must not happen without the `StoreLock`.
+    """
     if not path.exists():
         raise ConfigError(f"There is no store at {path}. Make one with `relay init`.")
+    connection = open_reader(path)
     try:
-        connection = open_reader(path)
-        try:
-            row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
-        finally:
-            connection.close()
+        # Another process may be reading the log after a crash, or be the last one to leave.
+        connection.execute(f"PRAGMA busy_timeout = {round(wait_seconds * 1000)}")
+        row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+        connection.execute("PRAGMA busy_timeout = 0")
     except sqlite3.Error as error:
-        raise ConfigError(f"The store {path} cannot be read ({error}). Restore it from a backup.") from error
+        connection.close()
+        raise ConfigError(f"The store {path} cannot be read ({error}). {_unreadable_advice(error)}") from error
     if row is None or row[0] != SCHEMA_VERSION:
+        connection.close()
         found = "none" if row is None else row[0]
         raise ConfigError(f"The store {path} has schema {found}, this relay needs {SCHEMA_VERSION}.")
+    return connection
+
+
+def check_version(path: Path) -> None:
+    """ConfigError as `open_checked`; leaves nothing open."""
+    connection = open_checked(path, 0.0)
+    # Whoever keeps the lock has the store open: this one then is not the last to close.
+    with suppress(Deferred), StoreLock(path.resolve(), 0.0).held():
+        connection.close()
+    connection.close()
+
+
+def _unreadable_advice(error: sqlite3.Error) -> str:
+    if is_busy(error):
+        return "Another program keeps it; end that one, then try again."
+    return "Look at the disk and at who may read the file; if it is damaged, restore it from a backup."
+
+
+def is_busy(error: Exception) -> bool:
+    """True where another program had the store at that moment, and nothing is wrong with it."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (_SQLITE_BUSY, _SQLITE_LOCKED)
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
@@ -196,8 +257,8 @@ def checkpoint(connection: sqlite3.Connection, mode: str = "PASSIVE") -> None:
 
 
 def wal_bytes(path: Path) -> int:
-    """Return the size of the write-ahead log."""
+    """Return the size of the write-ahead log, 0 where it cannot be told."""
     try:
         return path.with_name(path.name + "-wal").stat().st_size
-    except FileNotFoundError:
+    except OSError:
         return 0

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 _PAGE_ENTRIES = 512
 # Above this a chunk is read in a thread; below it, crossing to one costs more than reading.
 _INLINE_BYTES = 65_536
+# Rows a transaction, so that nobody waits behind many.
+_LEAVING_ROWS = 256
+# A program reads a file in one piece or in a few; one that leaves thousands of gaps shall not fill the store with them.
+_RANGES_MOST = 1_024
 
 
 class ViewVerbs:
@@ -63,7 +67,7 @@ class ViewVerbs:
             if found.state is not State.ACCEPTED:
                 return found
             row = connection.execute(SQL["find_served"], (transfer,)).fetchone()
-            covered = merge_ranges([*ranges, *(json.loads(row[0]) if row else [])])
+            covered = keep_longest(merge_ranges([*ranges, *(json.loads(row[0]) if row else [])]))
             if covered != [(0, found.size_bytes)]:
                 connection.execute(SQL["put_served"], (transfer, json.dumps(covered)))
                 return found
@@ -84,16 +88,17 @@ class ViewVerbs:
         def work(connection: sqlite3.Connection) -> Transfer:
             found = self._of_recipient(connection, transfer, identity)
             is_removal = to is Shelf.DONE
+            cells: tuple[Cell, ...]
             if is_removal == found.is_removed:
                 return found
             if is_removal and found.state is State.ACCEPTED:
                 if not may_discard:
                     raise Refused("transfer.not_collected")
-                connection.execute(
-                    SQL["discard_transfer"], (advance(found.state, Step.DISCARD), to_cell(now), transfer)
-                )
+                sql, cells = SQL["discard_transfer"], (advance(found.state, Step.DISCARD), to_cell(now), transfer)
             else:
-                connection.execute(SQL["set_shelf"], ("done" if is_removal else "receive", transfer))
+                sql, cells = SQL["set_shelf"], ("done" if is_removal else "receive", transfer)
+            if connection.execute(sql, cells).rowcount != 1:
+                raise LookupError(transfer)
             kind = EventKind.REMOVED if is_removal else EventKind.RESTORED
             append_event(connection, kind, now, actor=identity.office, office=found.sender, transfer=transfer)
             return self._of_recipient(connection, transfer, identity)
@@ -164,6 +169,14 @@ class ViewVerbs:
         last = entries[-1]
         return ListingPage(entries, ListingCursor(cursor.newest, (last.sender, last.serial, last.id)))
 
+    async def leave_outbox(self, *, now: datetime) -> int:
+        before, left = to_cell(now - self._sent_listed), 0
+        while True:
+            count = await self._store.change(lambda connection: _leave_outbox(connection, before), is_durable=False)
+            left += count
+            if count < _LEAVING_ROWS:
+                return left
+
     async def list_folders(self, office: OfficeNumber) -> list[OfficeNumber]:
         return [OfficeNumber(folder) for (folder,) in self._store.rows(SQL["list_folders"], (office,))]
 
@@ -186,6 +199,17 @@ class ViewVerbs:
             sql, {**given, "since": None if since is None else to_cell(since), "limit": -1 if limit is None else limit}
         )
         return [self._store.names.transfer(row) for row in rows]
+
+
+def _leave_outbox(connection: sqlite3.Connection, before: int) -> int:
+    return connection.execute(SQL["leave_outbox"], (before, _LEAVING_ROWS)).rowcount
+
+
+def keep_longest(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return *ranges* without the shortest of them where they are too many to keep: those have to be read again."""
+    if len(ranges) <= _RANGES_MOST:
+        return ranges
+    return sorted(sorted(ranges, key=lambda each: each[0] - each[1])[:_RANGES_MOST])
 
 
 def merge_ranges(ranges: Sequence[Sequence[int]]) -> list[tuple[int, int]]:

@@ -102,14 +102,19 @@ class Handles:
         del self._open[name]
 
     def uploads(self, place: SentFile) -> list[Uploading]:
-        """Return the uploads that are open under the name of *place*."""
+        """Return the uploads that go on under the name of *place*; those that were given up stand for nothing."""
         key = place.key
-        return [each for each in self._open.values() if isinstance(each, Uploading) and each.place.key == key]
+        return [each for each in self._uploads() if each.place.key == key]
 
     @property
     def has_uploads(self) -> bool:
-        """True while the client has a file open for writing."""
-        return any(isinstance(handle, Uploading) for handle in self._open.values())
+        """True while the client writes a file."""
+        return any(True for _ in self._uploads())
+
+    def _uploads(self) -> Iterator[Uploading]:
+        for handle in self._open.values():
+            if isinstance(handle, Uploading) and not handle.upload.is_over:
+                yield handle
 
     def keep_warm(self, reading: Reading) -> None:
         """Let *reading* keep its chunks, at the cost of the one that has kept them longest."""

@@ -65,7 +65,7 @@ class Lookup:
         """Answer STAT of *place* with *error* until it is opened again."""
         if len(self._refused) >= _REFUSALS_MOST:
             self._refused.pop(next(iter(self._refused)))
-        self._refused[place.key] = error
+        self._refused[place.key] = error.again()
 
     def forget(self, place: SentFile) -> bool:
         """Drop what `remember` kept; False where there was nothing."""
@@ -83,7 +83,7 @@ class Lookup:
             for handle in self._handles.uploads(place):
                 return self._upload_attributes(handle.upload)
             if (earlier := self._refused.get(place.key)) is not None:
-                raise earlier
+                raise earlier.again()
         return _file_attributes(await self.find(place), as_sent=isinstance(place, SentFile))
 
     async def handle_attributes(self, handle: Handle) -> Attributes:

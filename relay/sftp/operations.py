@@ -154,14 +154,21 @@ class Operations:
         # Only now: until it is answered for, a lost session must find the handle and give it up.
         self._handles.remove(request.subject)
         if isinstance(handle, Uploading):
-            try:
-                await handle.upload.close()
-            except (Refused, Deferred) as error:
-                self._lookup.remember(handle.place, error)
-                raise
+            await self._close_upload(handle)
         elif isinstance(handle, Downloading):
             await handle.reading.close()
         return wire.pack_status(request.id, FX_OK)
+
+    async def _close_upload(self, handle: Uploading) -> None:
+        # A handle that was overtaken, by opening its name again, says nothing about that name any more.
+        is_stale = handle.upload.is_over
+        try:
+            await handle.upload.close()
+        except (Refused, Deferred) as error:
+            if not is_stale:
+                self._lookup.remember(handle.place, error)
+            raise
+        self._lookup.forget(handle.place)
 
     async def _read(self, request: Request) -> bytes:
         handle = self._handles.require(request.subject)

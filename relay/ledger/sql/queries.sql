@@ -41,11 +41,7 @@ FROM certificate AS c WHERE ca_fingerprint = ? AND serial = ?;
 SELECT ca_fingerprint, serial, key_id, key_fingerprint, label, valid_after, valid_before, issued_at, revoked_at, revoke_reason,
        (SELECT group_concat(office, '|') FROM certificate_office AS o
         WHERE o.ca_fingerprint = c.ca_fingerprint AND o.serial = c.serial)
-FROM certificate AS c
-WHERE (:serial IS NULL OR serial = :serial)
-  AND (:office IS NULL OR (ca_fingerprint, serial) IN
-        (SELECT ca_fingerprint, serial FROM certificate_office WHERE office = :office))
-ORDER BY issued_at DESC, serial LIMIT :limit;
+FROM certificate AS c WHERE {where} ORDER BY issued_at DESC, serial LIMIT :limit;
 
 -- name: revoke_certificate
 UPDATE certificate SET revoked_at = ?, revoke_reason = ? WHERE ca_fingerprint = ? AND serial = ?;
@@ -61,17 +57,23 @@ INSERT INTO event (at, kind, actor, office, transfer, detail) VALUES (?, ?, ?, ?
 
 -- name: list_events
 SELECT id, at, kind, actor, office, transfer, detail FROM event
-WHERE (:transfer IS NULL OR transfer = :transfer) ORDER BY id LIMIT :limit;
+WHERE {where} ORDER BY id LIMIT :limit;
 
 -- name: insert_payload
 INSERT INTO payload (uid, office, wrapped_key, master_id, size_bytes, chunk_count, touched_at) VALUES (?, ?, ?, ?, ?, ?, ?);
 
 -- name: complete_payload
 UPDATE payload SET wrapped_key = ?, master_id = ?, size_bytes = ?, chunk_count = ?, touched_at = ?
-WHERE id = ? AND uid = ? AND wrapped_key IS NULL;
+WHERE id = ?;
 
 -- name: touch_payload
-UPDATE payload SET touched_at = ? WHERE id = ? AND uid = ? AND wrapped_key IS NULL;
+UPDATE payload SET touched_at = ? WHERE id = ? AND uid = ? AND wrapped_key IS NULL AND touched_at > 0;
+
+-- name: is_staged
+SELECT 1 FROM payload WHERE id = ? AND uid = ? AND wrapped_key IS NULL AND touched_at > 0;
+
+-- name: give_up_payload
+UPDATE payload SET touched_at = 0 WHERE id = ? AND wrapped_key IS NULL AND touched_at < ?;
 
 -- name: find_payload
 SELECT p.id, p.uid, p.wrapped_key, p.size_bytes, p.chunk_count
@@ -90,10 +92,10 @@ INSERT INTO chunk (id, sealed) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET seal
 SELECT sealed FROM chunk WHERE id = ?;
 
 -- name: delete_chunks
-DELETE FROM chunk WHERE id BETWEEN ? AND ?;
+DELETE FROM chunk WHERE id IN (SELECT id FROM chunk WHERE id BETWEEN ? AND ? LIMIT ?);
 
--- name: count_chunks
-SELECT count(*) FROM chunk WHERE id BETWEEN ? AND ?;
+-- name: list_chunks
+SELECT id FROM chunk WHERE id BETWEEN ? AND ?;
 
 -- name: standing
 SELECT (SELECT status FROM office WHERE number = :sender),
@@ -107,10 +109,15 @@ INSERT INTO transfer (sender, recipient, state, shelf, grammar, kind, serial, mo
 VALUES (?, ?, 'accepted', 'receive', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, 0, ?, 0);
 
 -- name: release_identity
-UPDATE transfer SET released = id WHERE id = ?;
+UPDATE transfer SET released = id, in_outbox = 0 WHERE id = ?;
+
+-- name: withdraw_transfer
+UPDATE transfer SET shelf = 'none', withdrawn = id WHERE id = ?;
 
 -- name: find_by_identity
-SELECT {transfer} WHERE t.identity_key = ? ORDER BY t.released <> 0, t.id DESC LIMIT 1;
+SELECT {transfer} WHERE t.id = coalesce(
+    (SELECT id FROM transfer WHERE identity_key = ?1 AND released = 0),
+    (SELECT id FROM transfer WHERE identity_key = ?1 ORDER BY released DESC LIMIT 1));
 
 -- name: find_by_delivered
 SELECT {transfer} WHERE t.delivered_key = ? AND t.withdrawn = 0;
@@ -118,17 +125,18 @@ SELECT {transfer} WHERE t.delivered_key = ? AND t.withdrawn = 0;
 -- name: find_transfer
 SELECT {transfer} WHERE t.id = ?;
 
--- name: delivered_is_taken
-SELECT 1 FROM transfer WHERE delivered_key = ? AND withdrawn = 0;
+-- name: find_delivered_holder
+SELECT id, identity_key, released FROM transfer WHERE delivered_key = ? AND withdrawn = 0;
 
 -- name: mark_collected
 UPDATE transfer SET state = ?, collected_at = coalesce(collected_at, ?) WHERE id = ?;
 
 -- name: set_shelf
-UPDATE transfer SET shelf = ? WHERE id = ?;
+UPDATE transfer SET shelf = ? WHERE id = ? AND withdrawn = 0;
 
 -- name: discard_transfer
-UPDATE transfer SET state = ?, shelf = 'done', ended_at = ?, released = id WHERE id = ?;
+UPDATE transfer SET state = ?, shelf = 'done', ended_at = ?, released = id, in_outbox = 0
+WHERE id = ? AND withdrawn = 0;
 
 -- name: find_served
 SELECT ranges FROM served WHERE transfer = ?;
@@ -163,7 +171,7 @@ ORDER BY t.id LIMIT :limit;
 
 -- name: leave_outbox
 UPDATE transfer SET in_outbox = 0 WHERE id IN
-    (SELECT id FROM transfer WHERE in_outbox = 1 AND collected_at < ? LIMIT 256);
+    (SELECT id FROM transfer WHERE in_outbox = 1 AND collected_at < ? LIMIT ?);
 
 -- name: put_folder
 INSERT OR IGNORE INTO folder (office, folder) VALUES (?, ?);

@@ -47,16 +47,18 @@ CREATE TABLE certificate_office (
 ) STRICT, WITHOUT ROWID;
 
 -- Sealed bytes.  Without a transfer that names it, a payload is an upload in progress and invisible.
--- wrapped_key is NULL while staged, and again once the payload was destroyed.
+-- wrapped_key is NULL while staged; of a payload that was destroyed nothing stays, and its transfer names none.
 CREATE TABLE payload (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
-    uid         BLOB NOT NULL,
+    uid         BLOB NOT NULL CHECK (length(uid) = 16),
     office      TEXT NOT NULL,              -- whose upload it is
     wrapped_key BLOB,
     master_id   TEXT,                       -- which master key wrapped it
     size_bytes  INTEGER NOT NULL,
     chunk_count INTEGER NOT NULL,
-    touched_at  INTEGER NOT NULL
+    touched_at  INTEGER NOT NULL,           -- 0 once an upload was given up: its chunks are being removed
+    CHECK ((wrapped_key IS NULL) = (master_id IS NULL)),
+    CHECK (wrapped_key IS NULL OR (size_bytes > 0 AND chunk_count > 0 AND touched_at > 0))
 ) STRICT;
 
 CREATE INDEX payload_staged ON payload (touched_at) WHERE wrapped_key IS NULL;
@@ -102,7 +104,11 @@ CREATE TABLE transfer (
     CHECK ((name IS NULL) <> (name_sealed IS NULL)),
     CHECK ((shelf = 'none') = (withdrawn <> 0)),
     CHECK (released = 0 OR state <> 'accepted'),
-    CHECK (released <> 0 OR state IN ('accepted', 'collected'))
+    CHECK (released <> 0 OR state IN ('accepted', 'collected')),
+    CHECK (released IN (0, id) AND withdrawn IN (0, id)),
+    CHECK (state NOT IN ('accepted', 'collected') OR (payload IS NOT NULL AND ended_at IS NULL)),
+    CHECK (state <> 'accepted' OR collected_at IS NULL),
+    CHECK (state NOT IN ('collected', 'destroyed') OR collected_at IS NOT NULL)
 ) STRICT;
 
 -- Exactly once, to exactly one office: one live transfer an identity, one visible file a delivered name.
@@ -112,6 +118,10 @@ CREATE UNIQUE INDEX transfer_delivered ON transfer (delivered_key, withdrawn);
 CREATE INDEX transfer_shelf ON transfer (recipient, shelf, sender, serial, id);
 CREATE INDEX transfer_new ON transfer (recipient, sender, serial, id) WHERE state = 'accepted' AND shelf = 'receive';
 CREATE INDEX transfer_outbox ON transfer (sender, in_outbox, id);
+-- What leaves send/ next.
+CREATE INDEX transfer_leaving ON transfer (collected_at) WHERE in_outbox = 1 AND collected_at IS NOT NULL;
+-- No two transfers share bytes; and removing a payload asks whether a transfer names it.
+CREATE UNIQUE INDEX transfer_payload ON transfer (payload);
 
 -- What the recipient has read so far of a file that it read in parts: JSON [[start, end], …], disjoint, ascending.
 CREATE TABLE served (
@@ -160,6 +170,8 @@ BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
 
 -- Whoever changes the register, by whatever statement: caches and open sessions learn of it.
 CREATE TRIGGER register_office_changed AFTER UPDATE OF status, service_types, name ON office
+BEGIN UPDATE meta SET value = value + 1 WHERE key = 'register_version'; END;
+CREATE TRIGGER register_certificate_issued AFTER INSERT ON certificate
 BEGIN UPDATE meta SET value = value + 1 WHERE key = 'register_version'; END;
 CREATE TRIGGER register_certificate_changed AFTER UPDATE ON certificate
 BEGIN UPDATE meta SET value = value + 1 WHERE key = 'register_version'; END;

@@ -1,0 +1,108 @@
+"""Sealed chunks of an upload on their way into the store.
+
+The first chunk waits here, because a file that fits it travels with the commit; from the second on they are brought
+into the store while more arrive, by one task, in order.  What was sealed again replaces what it was before, here or
+in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+from relay.errors import Deferred, Refused
+from relay.ledger import Ledger, SealedChunk
+from relay.model import OfficeNumber, PayloadId, PayloadUid
+from relay.vault import CHUNK_BYTES
+
+# Sealed and not yet in the store: beyond this the client waits.
+_WAITING_BYTES = 8 * CHUNK_BYTES
+
+
+class Staging:
+    """The sealed chunks of one upload.
+
+    *failure* is what the store said when it took no more; what waited then is not in it.
+    """
+
+    def __init__(self, ledger: Ledger, uid: PayloadUid, office: OfficeNumber, clock: Callable[[], datetime]) -> None:
+        self._ledger = ledger
+        self._uid = uid
+        self._office = office
+        self._clock = clock
+        self._waiting: list[SealedChunk] = []
+        self._bytes = 0
+        self._task: asyncio.Task[None] | None = None
+        self.staged: PayloadId | None = None
+        self.failure: Refused | Deferred | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """True while more is on its way than should be."""
+        return self._bytes > _WAITING_BYTES
+
+    @property
+    def waiting(self) -> tuple[SealedChunk, ...]:
+        """The chunks that are not in the store; after `settle`, those that must travel with the commit."""
+        return tuple(self._waiting)
+
+    def keep(self, chunk: SealedChunk) -> None:
+        """Take *chunk*, in the place of an earlier one of its number."""
+        self.drop(lambda number: number == chunk.number)
+        self._waiting.append(chunk)
+        self._bytes += len(chunk.sealed)
+        if self._task is None and self.failure is None and (len(self._waiting) > 1 or self.staged is not None):
+            self._task = asyncio.create_task(self._stage())
+
+    def drop(self, is_dropped: Callable[[int], bool]) -> None:
+        """Forget chunks that wait, by their number; the store's own are replaced, or cut off at the commit."""
+        self._bytes -= sum(len(chunk.sealed) for chunk in self._waiting if is_dropped(chunk.number))
+        self._waiting = [chunk for chunk in self._waiting if not is_dropped(chunk.number)]
+
+    async def _stage(self) -> None:
+        """Bring chunks into the store until none is left; a failure is kept for whoever asks next."""
+        try:
+            while self._waiting:
+                chunks, self._waiting = self._waiting, []
+                self.staged = await self._ledger.stage_chunks(
+                    self.staged, self._uid, self._office, chunks, now=self._clock()
+                )
+                self._bytes -= sum(len(chunk.sealed) for chunk in chunks)
+        except Deferred as deferred:
+            self.failure = deferred.again()
+        except LookupError:
+            self.failure = Refused("upload.unfinished", detail="the staged chunks are gone")
+        finally:
+            self._task = None
+
+    async def make_room(self) -> None:
+        """Wait until no more is on its way than should be, or the store has failed."""
+        while self._task is not None and self.is_full:
+            await asyncio.wait([self._task])
+
+    async def settle(self) -> None:
+        """Wait until nothing is on its way."""
+        while self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def read_back(self, number: int) -> bytes:
+        """Return a sealed chunk, after `settle`; Refused or Deferred where it is gone."""
+        for chunk in self._waiting:
+            if chunk.number == number:
+                return chunk.sealed
+        if self.failure is not None:
+            raise self.failure.again()
+        try:
+            assert self.staged is not None
+            return await self._ledger.read_staged(self.staged, number)
+        except LookupError:
+            raise Refused("upload.unfinished", detail=f"the staged chunk {number} is gone") from None
+
+    async def discard(self) -> None:
+        """Remove everything, here and in the store."""
+        await self.settle()
+        self.drop(lambda _: True)
+        staged, self.staged = self.staged, None
+        if staged is not None:
+            await self._ledger.discard_staged(staged)
