@@ -43,9 +43,24 @@ def test_names_are_brought_to_nfc() -> None:
 
 
 def test_a_decomposed_name_is_measured_after_nfc() -> None:
-    """83 characters of three bytes fit, however many bytes the Mac needed for them."""
-    name = "ガ" * 83 + ".pdf"
+    """75 characters of three bytes fit, however many bytes the Mac needed for them."""
+    name = "ガ" * 75 + ".pdf"
     assert parse_name(decode_name(unicodedata.normalize("NFD", name).encode()), RULES, folder=B).name == name
+
+
+@pytest.mark.parametrize("name", ["a" * 226 + ".pdf", "ガ" * 76 + ".pdf"])
+def test_a_free_name_leaves_room_for_what_is_put_in_front_of_it(name: str) -> None:
+    """A free name above 229 bytes would be delivered under one above 255, which no Windows machine can hold."""
+    with pytest.raises(Refused, match="more than 229") as caught:
+        parse_name(name, RULES, folder=B)
+    assert caught.value.code == "name.illegal"
+
+
+def test_a_name_with_sender_and_serial_may_have_255_bytes() -> None:
+    """It is delivered as it is, so nothing is put in front of it."""
+    rest = f"_{A}_{B}_20260701090000.pdf"
+    name = "R" * (255 - len(rest)) + rest
+    assert parse_name(name, RULES).name == name
 
 
 def test_a_monstrous_name_is_refused_before_it_is_normalised() -> None:
@@ -104,11 +119,11 @@ def test_what_windows_cannot_hold_or_would_mislead_is_illegal(
 
 
 @pytest.mark.parametrize(
-    "name", ["a" * 251 + ".pdf", "サ" * 83 + "ab.pdf", "CONTRACT.pdf", "console.txt", "COM10.csv", "提供票 7月分（案）.pdf",
+    "name", ["a" * 225 + ".pdf", "サ" * 75 + ".pdf", "CONTRACT.pdf", "console.txt", "COM10.csv", "提供票 7月分（案）.pdf",
              "葛\U000e0100飾.pdf", "髙﨑①㈱.pdf", "~$a.txt", "a'b&c.pdf", " x.pdf"],
 )  # fmt: skip
 def test_ordinary_names_are_legal(name: str) -> None:
-    """255 bytes, words that begin like a device, brackets, variants of kanji and company marks may be used."""
+    """229 bytes, words that begin like a device, brackets, variants of kanji and company marks may be used."""
     assert parse_name(name, RULES, folder=B).name == name
 
 
