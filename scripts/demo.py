@@ -44,7 +44,9 @@ class BrokenPromiseError(Exception):
 def main() -> int:
     """Play the morning, and stay until Ctrl-C unless told otherwise."""
     wanted = _parse_arguments()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Also where it was started with SIGINT ignored, as a shell does for what runs in its background.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         with _own_folder(wanted.home) as folder, _set_up(folder).serve(wanted.port) as server:
             morning = Morning(RelayHome(folder), server, folder)
@@ -172,7 +174,8 @@ class Morning:
         print(f"\n   Two files wait for {CARE_MANAGER}:  get new/*")
         print(f"   WinSCP 6 and others: host {HOST}, port {self._server.port}, user = office number,")
         print(f"   private key {self._clients.parent}/NUMBER/id, certificate id-cert.pub beside it.")
-        print(f"   The operator's view:  relay --home {_quote(self._home.home)} transfer list", flush=True)
+        relay = _quote(Path(sys.executable).with_name("relay"))
+        print(f"   The operator's view:  {relay} --home {_quote(self._home.home)} transfer list", flush=True)
 
     def wait(self) -> None:
         """Wait for Ctrl-C; a relay that ends by itself is a broken promise."""
