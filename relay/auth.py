@@ -233,6 +233,7 @@ class OfficeServer(asyncssh.SSHServer):
         edge.permit_repeated_service_request(conn)
         edge.judge_kex_guess(conn)
         edge.keep_options(conn)
+        edge.omit_ignored_packets(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection; says nothing about whether the client was done."""

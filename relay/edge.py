@@ -10,7 +10,7 @@ asyncssh changes:
 * `wrap_validation` - sees every key, probe and signature, around asyncssh's own verdict.
 * `has_good_signature` - whether the client holds the key of a certificate that asyncssh will not let in.
 * `open_channel` - a channel on which ``subsystem sftp`` may be asked for, once, and nothing else.
-* `permit_repeated_service_request`, `judge_kex_guess`, `keep_options` - behaviour of real clients that asyncssh
+* `permit_repeated_service_request`, `judge_kex_guess`, `keep_options`, `omit_ignored_packets` - behaviour of real clients that asyncssh
   ends the connection for, and work that it does for each login and that we have no use for.
 
 Nothing here knows of offices, files or the ledger.  ``Any`` lives here and in no other module: asyncssh's private
@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import asyncssh
-from asyncssh.constants import MSG_KEXINIT, MSG_SERVICE_REQUEST
+from asyncssh.constants import MSG_IGNORE, MSG_KEXINIT, MSG_SERVICE_REQUEST
 from asyncssh.packet import SSHPacket, String
 from asyncssh.public_key import KeyImportError, decode_ssh_certificate
 
@@ -45,6 +45,8 @@ UNREAD_BYTES = 2 * 1024 * 1024
 # During a rekey: one reply that was being written for each session, and asyncssh's own small answers.
 DEFERRED_BYTES = 8 * 1024 * 1024
 DEFERRED_PACKETS = 8192
+# Two packets of an upload.
+PIECE_BYTES = 64 * 1024
 # Before login nobody has anything to say that is longer: the largest certificate is 32 KiB.
 UNPROVEN_BYTES = 512 * 1024
 UNPROVEN_DEFERRED_PACKETS = 256
@@ -123,7 +125,15 @@ class ConnectionGate:
             self._tell()
 
         def on_data() -> None:
-            receive()
+            read = conn._inpbuf
+            if len(read) > PIECE_BYTES:
+                # asyncssh copies all that is left behind each packet: fed whole, a large read is copied many times.
+                conn._inpbuf = b""
+                for start in range(0, len(read), PIECE_BYTES):
+                    conn._inpbuf += read[start : start + PIECE_BYTES]
+                    receive()
+            else:
+                receive()
             self._check_bounds()
 
         conn.pause_writing, conn.resume_writing = self._pause, self._resume
@@ -289,6 +299,22 @@ def keep_options(conn: Connection) -> None:
 
     unwrapped: Any = conn
     unwrapped.reload_config = keep
+
+
+def omit_ignored_packets(conn: Connection) -> None:
+    """Send no MSG_IGNORE in front of every packet.
+
+    asyncssh does so against an attack on CBC ciphers (RFC 4253 section 9.3.1), which the relay does not offer; it
+    doubles the packets, the sealing and the system calls of every short reply.
+    """
+    unwrapped: Any = conn
+    send = unwrapped.send_packet
+
+    def send_packet(pkttype: int, *args: bytes, handler: object = None) -> None:
+        if pkttype != MSG_IGNORE:
+            send(pkttype, *args, handler=handler)
+
+    unwrapped.send_packet = send_packet
 
 
 def refuse_connection(conn: Connection, line: str) -> None:

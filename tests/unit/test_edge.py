@@ -210,6 +210,7 @@ def hold_rekey(client: Any) -> None:
         (asyncssh.SSHServerConnection, "abort", "self"),
         (asyncssh.SSHServerConnection, "validate_public_key", "self username key_data msg signature"),
         (asyncssh.SSHServerConnection, "reload_config", "self"),
+        (asyncssh.SSHServerConnection, "send_packet", "self pkttype args handler"),
         (asyncssh.SSHServerConnection, "create_server_channel", "self encoding errors window max_pktsize"),
         (SSHServerChannel, "_service_next_request", "self"),
         (SSHServerChannel, "_report_response", "self result"),
@@ -480,6 +481,18 @@ async def test_options_are_not_built_again_for_a_user_name() -> None:
         options = seen.conn._options
         await seen.conn.reload_config()
         assert seen.conn._options is options
+
+
+async def test_a_reply_is_one_packet_once_ignored_ones_are_omitted() -> None:
+    """By itself asyncssh sends a MSG_IGNORE in front of every packet; without it a packet is a packet."""
+    async with connected() as (seen, _client):
+        sent = []
+        for _ in range(2):
+            before = seen.conn._send_seq
+            seen.conn.send_packet(MSG_GLOBAL_REQUEST, String("nothing@example"), Boolean(False))
+            sent.append(seen.conn._send_seq - before)
+            edge.omit_ignored_packets(seen.conn)
+        assert sent == [2, 1]
 
 
 # --- channels ------------------------------------------------------------------------------------------------------
