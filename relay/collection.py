@@ -163,5 +163,6 @@ class Reading:
             )
 
     def abandon(self) -> None:
-        """Let go without counting anything: the connection ended."""
+        """Let go without counting anything, at a `close` that follows neither: the connection ended."""
         self.forget()
+        self._served = []

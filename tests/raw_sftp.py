@@ -168,7 +168,7 @@ class RawSftp(asyncssh.SSHClientSession[bytes]):
         """Keep the exit status."""
         self.exit_status = status
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncssh names it
         """Note the end."""
         self.is_closed = True
         self._news.set()

@@ -194,7 +194,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         try:
             message = wire.parse_packet(packet)
         except WireError as error:
-            if error.request_id is None:
+            if error.request_id is None or not self._is_greeted:
                 raise
             self._accuse(error)
             return
