@@ -41,6 +41,7 @@ class Store:
         self._writer = writer
         self._lock = lock
         self._reader = reader
+        self._is_closed = False
         self._threads = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="read")
         self._of_thread = threading.local()
         self._thread_readers: list[sqlite3.Connection] = []
@@ -77,7 +78,10 @@ class Store:
         return found
 
     async def close(self) -> None:
-        """Write what is waiting and let go of everything."""
+        """Write what is waiting and let go of everything; the second time there is nothing to do."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         await self._writer.close()
         self._threads.shutdown()
         # The last connection to close writes the log back and removes it: under the lock.  Where somebody else keeps

@@ -86,28 +86,29 @@ class ViewVerbs:
         self, transfer: TransferId, to: Shelf, *, identity: Identity, now: datetime, may_discard: bool = False
     ) -> Transfer:
         def work(connection: sqlite3.Connection) -> Transfer:
-            found = self._of_recipient(connection, transfer, identity)
+            found = self._of_recipient(connection, transfer, identity, statement="find_shown")
             is_removal = to is Shelf.DONE
-            cells: tuple[Cell, ...]
             if is_removal == found.is_removed:
                 return found
             if is_removal and found.state is State.ACCEPTED:
                 if not may_discard:
                     raise Refused("transfer.not_collected")
-                sql, cells = SQL["discard_transfer"], (advance(found.state, Step.DISCARD), to_cell(now), transfer)
+                connection.execute(
+                    SQL["discard_transfer"], (advance(found.state, Step.DISCARD), to_cell(now), transfer)
+                )
             else:
-                sql, cells = SQL["set_shelf"], ("done" if is_removal else "receive", transfer)
-            if connection.execute(sql, cells).rowcount != 1:
-                raise LookupError(transfer)
+                connection.execute(SQL["set_shelf"], ("done" if is_removal else "receive", transfer))
             kind = EventKind.REMOVED if is_removal else EventKind.RESTORED
             append_event(connection, kind, now, actor=identity.office, office=found.sender, transfer=transfer)
             return self._of_recipient(connection, transfer, identity)
 
         return await self._store.change(work)
 
-    def _of_recipient(self, connection: sqlite3.Connection, transfer: TransferId, identity: Identity) -> Transfer:
+    def _of_recipient(
+        self, connection: sqlite3.Connection, transfer: TransferId, identity: Identity, statement: str = "find_transfer"
+    ) -> Transfer:
         """Return the transfer; LookupError where it is not *identity*'s, whatever led here."""
-        row = connection.execute(transfer_sql("find_transfer"), (transfer,)).fetchone()
+        row = connection.execute(transfer_sql(statement), (transfer,)).fetchone()
         found = None if row is None else self._store.names.transfer(row)
         if found is None or found.recipient != identity.office:
             raise LookupError(transfer)

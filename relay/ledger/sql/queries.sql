@@ -125,6 +125,9 @@ SELECT {transfer} WHERE t.delivered_key = ? AND t.withdrawn = 0;
 -- name: find_transfer
 SELECT {transfer} WHERE t.id = ?;
 
+-- name: find_shown
+SELECT {transfer} WHERE t.id = ? AND t.withdrawn = 0;
+
 -- name: find_delivered_holder
 SELECT id, identity_key, released FROM transfer WHERE delivered_key = ? AND withdrawn = 0;
 
@@ -132,11 +135,11 @@ SELECT id, identity_key, released FROM transfer WHERE delivered_key = ? AND with
 UPDATE transfer SET state = ?, collected_at = coalesce(collected_at, ?) WHERE id = ?;
 
 -- name: set_shelf
-UPDATE transfer SET shelf = ? WHERE id = ? AND withdrawn = 0;
+UPDATE transfer SET shelf = ? WHERE id = ?;
 
 -- name: discard_transfer
 UPDATE transfer SET state = ?, shelf = 'done', ended_at = ?, released = id, in_outbox = 0
-WHERE id = ? AND withdrawn = 0;
+WHERE id = ?;
 
 -- name: find_served
 SELECT ranges FROM served WHERE transfer = ?;
