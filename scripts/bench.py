@@ -34,7 +34,7 @@ SENDERS = 8
 # What each line shows, and which of its two ratios issue 2 set a goal for.
 LINES: Mapping[str, tuple[str, str, float]] = {
     "a": ("(a) connect, put 10 KB, disconnect", "cpu", 0.30),
-    "b": ("(b) 10 KB file over an open session", "cpu", 1.5),
+    "b": ("(b) 10 KB file, open session", "cpu", 1.5),
     "c put": ("(c) put one large file (PDF)", "wall", 2.5),
     "c get": ("(c) get one large file (PDF)", "wall", 1.5),
     "d": ("(d) memory of an idle session", "memory", 0.05),
@@ -142,7 +142,7 @@ def _show(relay: Mapping[str, Measure], openssh: Mapping[str, Measure], amounts:
             pair = getattr(ours, field), getattr(openssh[line], field)
             cells += ["", ""] if pair[1] == 0 else [_write_pair(kind, *pair), f"{pair[0] / pair[1]:.2f}"]
         table.add_row(*cells, f"{goal_for} ≤ {goal:.2f}")
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     console.print(NOTE)
     console.print(_describe(amounts))
