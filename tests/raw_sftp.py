@@ -274,7 +274,8 @@ async def open_raw(
     connection: asyncssh.SSHClientConnection, *, greets: bool = True, **options: Any
 ) -> AsyncIterator[RawSftp]:
     """Open a raw SFTP channel; *options* as `create_session` takes them (``window``, ``max_pktsize``)."""
-    chan, session = await connection.create_session(RawSftp, subsystem="sftp", encoding=None, **options)
+    session = RawSftp()
+    chan, _ = await connection.create_session(lambda: session, subsystem="sftp", encoding=None, **options)
     try:
         if greets:
             await session.greet()

@@ -5,7 +5,7 @@
   behind CLOSE.  Unrelated ones run beside each other, so that one slow commit holds up nothing else.
 * **Backpressure out.**  While the channel or the connection below it is full, nothing more is answered and nothing
   more is read: what a client that does not read can make us hold is one reply for each request in flight.
-* **Backpressure in.**  Requests in flight are bounded in number and in bytes; beyond that the channel stops reading,
+* **Backpressure in.**  Requests in flight are bounded in number and in bytes, their replies included; beyond that the channel stops reading,
   and the client's window runs out.
 * **Errors.**  `Refused` and `Deferred` become a STATUS with their sentence; whatever else is raised is a defect,
   journalled under a reference that the client is told, and ends nothing.  Only lost framing ends the session.
@@ -36,7 +36,7 @@ from relay.sftp.wire import Init, Request, WireError
 if TYPE_CHECKING:
     from relay.auth import ConnectionFacts
 
-# Bytes of requests that may be under way; the data of WRITEs is nearly all of it.
+# Bytes of requests that may be under way and of their replies: the data of WRITEs and READs is nearly all of it.
 _IN_FLIGHT_BYTES = 4 * wire.PACKET_BYTES_MOST
 # While nothing is read from the channel asyncssh does not tell of its end either.
 _LOOK_SECONDS = 1.0
@@ -227,9 +227,9 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         except Exception as error:  # noqa: BLE001 - the one wrapper at this edge
             self._send(self._explain(request, error))
             return
-        running = _Running(lanes, size)
+        running = _Running(lanes, size + _reply_bytes(request))
         self._running[running] = None
-        self._bytes_in_flight += size
+        self._bytes_in_flight += running.size
         self._start(self._run(request, running, before))
 
     async def _run(self, request: Request, running: _Running, before: list[_Running]) -> None:
@@ -329,3 +329,10 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _reply_bytes(request: Request) -> int:
+    """Return how long the reply may become."""
+    if request.type == wire.READ:
+        return min(request.length, wire.READ_BYTES_MOST)
+    return wire.NAMES_BYTES_MOST if request.type == wire.READDIR else 0

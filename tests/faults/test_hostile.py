@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+
 import pytest
 import raw_sftp as sftp
 from house import CARE_MANAGER, HOME_HELP, House, general_name, plan_csv, plan_name

@@ -1,0 +1,194 @@
+"""What one client can make the relay hold in memory, measured on the real server.
+
+Bounds, for one session: a client that asks and does not read costs at most `SESSION_BYTES`.  That is the requests
+under way (1 MiB), their replies (1 MiB), the channel's input (its window), two chunks for each of four open readings,
+the transport's buffer, and what the allocator keeps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import asyncssh
+import psutil
+import pytest
+import raw_sftp as sftp
+from asyncssh.constants import MSG_CHANNEL_DATA, MSG_KEXINIT
+from asyncssh.packet import String, UInt32
+from house import HOME_HELP, House, general_name, plan_csv, plan_name
+from raw_sftp import NO_ATTRIBUTES, Long, Raw, RawSftp, open_raw, pack
+
+MIB = 1 << 20
+SESSION_BYTES = 24 * MIB
+HUGE_WINDOW = 2**31 - 1
+ATTRIBUTES = Raw(NO_ATTRIBUTES)
+
+
+def settle(house: House) -> int:
+    """Wait until the server does nothing any more; return its memory."""
+    assert house.process is not None
+    server = psutil.Process(house.process.pid)
+    spent, since = sum(server.cpu_times()[:2]), time.monotonic()
+    deadline = since + 60
+
+    def is_quiet() -> bool:
+        nonlocal spent, since
+        now = sum(server.cpu_times()[:2])
+        if now != spent:
+            spent, since = now, time.monotonic()
+        return time.monotonic() - since > 0.5 or time.monotonic() > deadline
+
+    house.wait_for(is_quiet, "a quiet server", 90)
+    return house.memory_bytes()
+
+
+def stop_reading(connection: asyncssh.SSHClientConnection) -> None:
+    """Take nothing more off the network."""
+    transport: Any = connection._transport
+    transport.pause_reading()
+
+
+async def flood(
+    house: House, raw: RawSftp, connection: asyncssh.SSHClientConnection, ask: Callable[[int], None]
+) -> int:
+    """Send as long as the server takes it, 20,000 times at most, without reading; return the memory then."""
+    transport: Any = connection._transport
+    for number in range(20_000):
+        ask(number)
+        if transport.get_write_buffer_size() > 4 * MIB:
+            break
+    return settle_aside(house)
+
+
+def settle_aside(house: House) -> int:
+    """As `settle`; the client's own loop stands still meanwhile, which is the point of it."""
+    return settle(house)
+
+
+async def put_long(house: House) -> str:
+    """Send a file of 8 MiB, warm the server up, and return its name."""
+    name = general_name("txt")
+    async with house.dial() as connection, open_raw(connection) as raw:
+        assert (await raw.put(f"/send/{name}", bytes(8 * MIB))).code == sftp.OK
+        assert len(await raw.get(f"/send/{name}")) == 8 * MIB
+    return name
+
+
+@pytest.mark.parametrize("window", [HUGE_WINDOW, 2 * MIB, 1], ids=["2 GiB", "2 MiB", "1 byte"])
+async def test_a_client_that_reads_nothing_costs_no_more_than_a_session(house: House, window: int) -> None:
+    """20,000 READs of 255 KiB, 5 GB asked for, and not a byte taken."""
+    name = await put_long(house)
+    before = settle(house)
+    async with house.dial(HOME_HELP) as connection, open_raw(connection, window=max(window, 64)) as raw:
+        handle = await raw.open(f"/receive/{name}", sftp.READING)
+        stop_reading(connection)
+        after = await flood(
+            house, raw, connection, lambda n: void(raw.ask(sftp.READ, handle, Long(n * 4_000 % (8 * MIB)), 261_120))
+        )
+        assert after - before < SESSION_BYTES, f"{(after - before) / MIB:.1f} MiB"
+        connection.abort()
+    house.wait_for_event("session.closed", 2)
+
+
+async def test_many_open_files_cost_no_more_than_a_session(house: House) -> None:
+    """A READ on each of as many handles as there may be, again and again, in chunks all over the file."""
+    name = await put_long(house)
+    before = settle(house)
+    async with house.dial(HOME_HELP) as connection, open_raw(connection, window=HUGE_WINDOW) as raw:
+        handles = [await raw.open(f"/receive/{name}", sftp.READING) for _ in range(100)]
+        stop_reading(connection)
+        after = await flood(
+            house,
+            raw,
+            connection,
+            lambda n: void(raw.ask(sftp.READ, handles[n % 100], Long(n * 300_007 % (8 * MIB)), 261_120)),
+        )
+        assert after - before < SESSION_BYTES, f"{(after - before) / MIB:.1f} MiB"
+        connection.abort()
+
+
+async def test_listings_that_nobody_reads_cost_no_more_than_a_session(house: House) -> None:
+    """OPENDIR and READDIR by the thousand of a directory with a thousand files, and not a byte taken."""
+    async with house.dial() as connection, open_raw(connection) as raw:
+        numbers = []
+        for number in range(1_000):
+            handle = await raw.open(f"/send/{plan_name(number=number)}")
+            raw.ask(sftp.WRITE, handle, Long(0), plan_csv(300))
+            numbers.append(raw.ask(sftp.CLOSE, handle))
+        assert all([(await raw.reply_to(number)).code == sftp.OK for number in numbers])
+    async with house.dial(HOME_HELP) as connection, open_raw(connection, window=HUGE_WINDOW) as raw:
+        assert len(await raw.list("/receive")) == 1_002
+        before = settle(house)
+        handles = [(await raw.call(sftp.OPENDIR, "/receive")).handle for _ in range(100)]
+        stop_reading(connection)
+        after = await flood(house, raw, connection, lambda n: void(raw.ask(sftp.READDIR, handles[n % 100])))
+        # A page of the index waits on each of the hundred handles: 512 entries of some 250 bytes.
+        assert after - before < SESSION_BYTES + 100 * 512 * 300, f"{(after - before) / MIB:.1f} MiB"
+        connection.abort()
+
+
+async def test_a_refused_upload_keeps_nothing_of_what_follows(house: House) -> None:
+    """Two thousand WRITEs of 200 KB behind a refusal: none of their bytes stays."""
+    async with house.dial() as connection, open_raw(connection) as raw:
+        handle = await raw.open(f"/send/{plan_name()}")
+        before = settle(house)
+        assert (await raw.call(sftp.WRITE, handle, Long(2**62), b"x")).code == sftp.FAILURE
+        for _ in range(500):
+            assert (await raw.call(sftp.WRITE, handle, Long(0), b"x" * 200_000)).code == sftp.FAILURE
+        assert settle(house) - before < SESSION_BYTES
+
+
+async def test_paths_and_ids_of_any_length_fill_nothing(house: House) -> None:
+    """Ten thousand different paths of 4 KiB: what the relay remembers of paths is small."""
+    async with house.dial() as connection, open_raw(connection) as raw:
+        await raw.list("/send")
+        before = settle(house)
+        numbers = [raw.ask(sftp.STAT, f"/send/{n:05}😀{'x' * 4_000}") for n in range(10_000)]
+        for number in numbers:
+            await raw.reply_to(number)
+        assert settle(house) - before < SESSION_BYTES
+
+
+async def test_a_held_rekey_costs_no_more_than_a_session(house: House) -> None:
+    """READs sent into a key exchange that the client never ends: held within the bound, then disconnected."""
+    name = await put_long(house)
+    before = settle(house)
+    async with house.dial(HOME_HELP) as connection, open_raw(connection, window=HUGE_WINDOW) as raw:
+        handle = await raw.open(f"/receive/{name}", sftp.READING)
+        client: Any = connection
+        hold_rekey(client)
+        channel = client._channels[raw.channel._recv_chan]._send_chan
+        for number in range(20_000):
+            if client._transport is None or client._transport.get_write_buffer_size() > 4 * MIB:
+                break
+            request = pack(sftp.READ, number, handle, Long(0), 261_120)
+            send_past_the_rekey(client, MSG_CHANNEL_DATA, UInt32(channel) + String(request))
+        after = settle(house)
+        assert after - before < SESSION_BYTES, f"{(after - before) / MIB:.1f} MiB"
+        connection.abort()
+
+
+def void(_: object) -> None:
+    """Drop a value."""
+
+
+def hold_rekey(client: Any) -> None:
+    """Begin a key exchange and never answer the relay's part of it."""
+
+    async def ignore(*_: object) -> None:
+        return
+
+    client._packet_handlers = {**client._packet_handlers, MSG_KEXINIT: ignore}
+    client._send_kexinit()
+    client._kexinit_sent = True
+
+
+def send_past_the_rekey(client: Any, pkttype: int, payload: bytes) -> None:
+    """Send a packet although a key exchange is under way, as no honest client does."""
+    client._kex_complete = True
+    try:
+        client.send_packet(pkttype, payload)
+    finally:
+        client._kex_complete = False
