@@ -160,7 +160,8 @@ WHERE t.recipient = :office AND t.shelf = :shelf AND t.id <= :newest
 ORDER BY t.sender, t.serial, t.id LIMIT :limit;
 
 -- name: list_new
-SELECT {entry}
+-- INDEXED BY: SQLite would take transfer_shelf and read through everything that was collected.
+SELECT {entry} INDEXED BY transfer_new
 WHERE t.state = 'accepted' AND t.shelf = 'receive' AND t.recipient = :office AND t.id <= :newest
   AND (t.sender, t.serial, t.id) > (:sender, :serial, :id)
 ORDER BY t.sender, t.serial, t.id LIMIT :limit;

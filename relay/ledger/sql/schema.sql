@@ -42,9 +42,11 @@ CREATE TABLE certificate_office (
     office         TEXT NOT NULL,
     ca_fingerprint TEXT NOT NULL,
     serial         INTEGER NOT NULL,
-    PRIMARY KEY (office, ca_fingerprint, serial),
+    PRIMARY KEY (ca_fingerprint, serial, office),
     FOREIGN KEY (ca_fingerprint, serial) REFERENCES certificate (ca_fingerprint, serial)
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX certificate_of_office ON certificate_office (office);
 
 -- Sealed bytes.  Without a transfer that names it, a payload is an upload in progress and invisible.
 -- wrapped_key is NULL while staged; of a payload that was destroyed nothing stays, and its transfer names none.
