@@ -28,7 +28,7 @@ from relay.completeness import (
 from relay.errors import TABLE, Finding, Refused, Severity, finding
 from relay.model import Address, Grammar
 from relay.standard.kinds import STANDARD_32, STANDARD_41
-from relay.standard.layout import count_items
+from relay.standard.layouts import count_items
 
 # What an office document that is protected by a password begins with; where it ends cannot be told.
 _COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"

@@ -1,6 +1,9 @@
 """The care-plan data exchange standard (ケアプランデータ連携標準仕様), as tables and pure rules.
 
 * `relay.standard.kinds` - the file kinds, read from ``kinds.csv``;
+* `relay.standard.layouts` - the items of every record, read from ``layout.csv``;
+* `relay.standard.versions` - the editions and their service months, read from ``versions.csv``;
+* `relay.standard.services` - service type codes, read from ``services.csv``;
 * `relay.standard.offices` - office numbers and their check digit;
 * `relay.standard.serials` - months and serials as real dates;
 * `relay.standard.names` - the grammar of file names, in the forms of 3.2 and 4.1;

@@ -35,6 +35,14 @@ def parse_office_number(text: str) -> OfficeNumber | None:
     return OfficeNumber(text.upper()) if _OFFICE_NUMBER.fullmatch(text) else None
 
 
+def add_check_digit(nine: str) -> OfficeNumber:
+    """Return the office number that begins with these *nine* characters, its last digit by the published rule."""
+    number = parse_office_number(f"{nine}{_check_digit(nine)}")
+    if number is None:
+        raise ValueError(f"{nine!r} does not begin an office number")
+    return number
+
+
 @lru_cache(maxsize=8192)
 def has_check_digit(number: OfficeNumber) -> bool:
     """Say whether the last digit of *number* satisfies the nine-character rule or the six-digit one.

@@ -10,7 +10,7 @@ import pytest
 from relay.content import start_check
 from relay.errors import Finding, Refused, Severity, finding
 from relay.model import Address, Grammar, OfficeNumber
-from relay.standard.layout import count_items
+from relay.standard.layouts import count_items
 
 RECIPIENT = OfficeNumber("0178515854")
 RECORD = b"202407,011234,0000123456,1\r\n"

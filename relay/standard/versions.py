@@ -1,0 +1,45 @@
+"""The editions of the standard, by what item 1 (CSVバージョン) of every record says (standard, section 1).
+
+``versions.csv`` is the table.  A version holds from one service month to another, whenever a file is sent.  Values
+that were published and never used, or are long out of date, are not in it and are unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from relay.standard.tables import read_table
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One row of ``versions.csv``; months are ``YYYYMM``, *last_month* is empty while the version is in force."""
+
+    value: str
+    standard: str
+    first_month: str
+    last_month: str
+    edition: str
+
+    def holds_in(self, month: str) -> bool:
+        """Say whether *month* (``YYYYMM``) is one of this version's service months."""
+        # Months have one width, so they compare as text.
+        return self.first_month <= month and (not self.last_month or month <= self.last_month)
+
+
+VERSIONS: Mapping[str, Version] = MappingProxyType(
+    {
+        row["version"]: Version(row["version"], row["standard"], row["first_month"], row["last_month"], row["edition"])
+        for row in read_table("versions")
+    }
+)
+
+
+def current_version(standard: str) -> Version:
+    """Return the version that records of *standard* (``3.2``, ``4.1``) carry; KeyError for any other."""
+    for version in VERSIONS.values():
+        if version.standard == standard:
+            return version
+    raise KeyError(standard)
