@@ -55,7 +55,8 @@ class Place:
     """A path that was understood; *path* is absolute and normalised.
 
     *lane* names the thing behind the path: two requests with one lane are answered in the order they came, whatever
-    paths they used (a file in ``new/`` is the same thing as in ``receive/``).
+    paths they used (a file in ``new/`` is the same thing as in ``receive/``, and one in an address folder may be the
+    same as at the top of ``send/``).
     """
 
     path: str
@@ -176,7 +177,7 @@ def _in_send(path: str, rest: list[str]) -> Place:
         return Nowhere(path, path[1:])
     if rest[1].startswith(_NOTICE) and rest[1].endswith(".txt"):
         return GeneratedFile(f"/send/{address}/{rest[1]}", f"send/{address}/notice", Folder.SEND, rest[1], address)
-    return SentFile(f"/send/{address}/{rest[1]}", f"send/{address}/{fold_name(rest[1])}", rest[1], address)
+    return SentFile(f"/send/{address}/{rest[1]}", f"send/{fold_name(rest[1])}", rest[1], address)
 
 
 def notice_name(office: Office) -> str:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import raw_sftp as sftp
+from house import House, general_name
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from house import House, general_name
 from raw_sftp import Long, open_raw, size_attribute
 
 from relay.vault import CHUNK_BYTES
@@ -135,7 +135,7 @@ async def test_rewriting_sealed_chunks_again_and_again_is_never_too_busy(served:
     async with served.dial() as connection, open_raw(connection) as raw:
         handle = await raw.open(f"/send/{name}")
         for at in range(0, len(content), CHUNK_BYTES):
-            raw.ask(sftp.WRITE, handle, Long(at), content[at : at + CHUNK_BYTES])
+            raw.ask(sftp.WRITE, handle, Long(at), bytes(content[at : at + CHUNK_BYTES]))
         for number in range(40):
             at, data = number % 3 * CHUNK_BYTES + CHUNK_BYTES - 5, b"%010d" % number
             assert (await raw.call(sftp.WRITE, handle, Long(at), data)).code == sftp.OK
