@@ -1,0 +1,266 @@
+"""The order of replies: what touches one thing is answered as it came, what is unrelated runs beside it.
+
+A real session with a real store; its channel is a list.  While the test holds the store's lock, no commit comes
+through, so that what waits and what does not can be told apart without a clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import struct
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import raw_sftp as sftp
+from house import CARE_MANAGER, DAY_CARE, HOME_HELP, plan_csv, plan_name
+from raw_sftp import NO_ATTRIBUTES, Field, Long, Raw, RawSftp, Reply, pack, size_attribute
+
+from relay import journal
+from relay.auth import ConnectionFacts
+from relay.collection import Collection
+from relay.config import Config
+from relay.intake import Intake
+from relay.ledger.sqlite import SqliteLedger, create_store, open_ledger
+from relay.model import Certificate, Identity, Office
+from relay.sftp.desks import Desks
+from relay.sftp.session import SftpSession
+from relay.status import StatusDesk
+from relay.vault import MasterKey, Vault
+
+ATTRIBUTES = Raw(NO_ATTRIBUTES)
+PATIENCE_SECONDS = 30
+NAME = plan_name()
+OTHER = plan_name(recipient=DAY_CARE, number=1)
+# WinSCP's SETSTAT behind CLOSE.
+TIMES = Raw(struct.pack(">III", 0x08, 1_782_097_200, 1_782_097_200))
+
+
+class OpenGate:
+    """A connection that always takes more."""
+
+    is_open = True
+
+    def watch(self, _: Callable[[], None]) -> Callable[[], None]:
+        """Never call."""
+        return lambda: None
+
+
+class Channel:
+    """A channel that keeps what is written."""
+
+    def __init__(self, received: RawSftp) -> None:
+        self._received = received
+
+    def write(self, data: bytes) -> None:
+        """Give it to the client's side."""
+        self._received.data_received(data, None)
+
+    def write_stderr(self, _: bytes) -> None:
+        """Drop it."""
+
+    def pause_reading(self) -> None:
+        """Do nothing: all is fed at once."""
+
+    resume_reading = pause_reading
+
+    def get_write_buffer_size(self) -> int:
+        """Nothing waits."""
+        return 0
+
+    def is_closing(self) -> bool:
+        """Never."""
+        return False
+
+
+@dataclass
+class Line:
+    """A session and what it said."""
+
+    session: SftpSession
+    said: RawSftp
+    store: Path
+    numbers: int = 0
+
+    def send(self, *requests: tuple[int, tuple[Field, ...]]) -> list[int]:
+        """Send requests in one piece; return their ids."""
+        first = self.numbers + 1
+        self.numbers += len(requests)
+        ids = list(range(first, self.numbers + 1))
+        self.session.data_received(
+            b"".join(pack(kind, at, *fields) for at, (kind, fields) in zip(ids, requests, strict=True)), None
+        )
+        return ids
+
+    async def replies(self, *ids: int) -> list[Reply]:
+        """Return the replies to *ids* in the order of *ids*."""
+        return [await self.said.reply_to(number) for number in ids]
+
+    async def next_ids(self, count: int) -> list[int]:
+        """Return the ids of the next replies in the order in which they came."""
+        return [(await self.said.next_reply()).id for _ in range(count)]
+
+    async def open(self, path: str, flags: int = sftp.WRITING) -> bytes:
+        """Open a file."""
+        return (await self.replies(*self.send(request(sftp.OPEN, path, flags, ATTRIBUTES))))[0].handle
+
+    @contextlib.contextmanager
+    def locked_store(self) -> Iterator[None]:
+        """Let no commit through."""
+        file = os.open(self.store.with_name(self.store.name + ".lock"), os.O_RDWR)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(file)
+
+
+def request(kind: int, *fields: Field) -> tuple[int, tuple[Field, ...]]:
+    """Return a request."""
+    return kind, fields
+
+
+async def fill(ledger: SqliteLedger, now: datetime) -> Identity:
+    """Register three offices and a certificate; return the identity of CARE_MANAGER."""
+    for number, services in ((CARE_MANAGER, ("43",)), (HOME_HELP, ("11",)), (DAY_CARE, ("15",))):
+        await ledger.record_office(Office(number, "みほん", "北海道", services), actor="test", now=now)
+    until = now + timedelta(days=1)
+    record = Certificate("SHA256:ca", 7, "test", "SHA256:key", (CARE_MANAGER,), now - timedelta(days=1), until, now)
+    await ledger.record_certificate(record, actor="test")
+    return Identity(CARE_MANAGER, record.ca_fingerprint, record.serial, record.key_id, until)
+
+
+@pytest.fixture
+async def line(tmp_path: Path) -> AsyncIterator[Line]:
+    """Return a session of CARE_MANAGER that was greeted."""
+    journal.configure_journal("json", "critical")
+    config, store = Config(home=tmp_path), tmp_path / "relay.db"
+    create_store(store)
+    vault = Vault(MasterKey("m1", bytes(32)), bytes(32))
+    clock = lambda: datetime.now(UTC)  # noqa: E731
+    async with await open_ledger(store, vault) as ledger:
+        identity = await fill(ledger, clock())
+        desks = Desks(
+            ledger,
+            Intake(ledger, vault, config, clock),
+            Collection(ledger, vault, clock, may_discard=False),
+            StatusDesk(ledger, config),
+            config,
+            clock,
+        )
+        gate: Any = OpenGate()
+        facts = ConnectionFacts("c1", "127.0.0.1", "SSH-2.0-test", gate, journal.new_journal(), lambda _: None)
+        ended = asyncio.Event()
+        session = SftpSession(identity, facts, desks, lambda _: ended.set())
+        made = Line(session, RawSftp(), store)
+        channel: Any = Channel(made.said)
+        session.connection_made(channel)
+        session.session_started()
+        session.data_received(struct.pack(">IBI", 5, 1, 3), None)
+        yield made
+        session.connection_lost(None)
+        await asyncio.wait_for(ended.wait(), PATIENCE_SECONDS)
+
+
+async def test_what_follows_a_close_on_its_path_is_answered_behind_it(line: Line) -> None:
+    """STAT, SETSTAT, REMOVE and a second OPEN right behind a CLOSE that waits for the store (WinSCP)."""
+    handle = await line.open(f"/send/{NAME}")
+    with line.locked_store():
+        ids = line.send(
+            request(sftp.WRITE, handle, Long(0), plan_csv()),
+            request(sftp.CLOSE, handle),
+            request(sftp.STAT, f"send/./{NAME}"),
+            request(sftp.SETSTAT, f"/send/{NAME.lower()}", TIMES),
+            request(sftp.REMOVE, f"/send/{NAME}"),
+            request(sftp.STAT, f"/send/{HOME_HELP}/{NAME}"),
+        )
+        probe = line.send(request(sftp.STAT, "/status"))
+        assert await line.next_ids(2) == [ids[0], *probe]
+    write, close, stat, setstat, remove, last = ids
+    assert await asyncio.wait_for(line.said.reply_to(close), PATIENCE_SECONDS)
+    assert [reply.id for reply in await line.replies(stat, setstat, remove, last)] == ids[2:]
+    assert write < close
+
+
+async def test_replies_on_one_path_come_in_the_order_of_their_requests(line: Line) -> None:
+    """And they mean what they mean in that order: written, accepted, told, not taken back."""
+    handle = await line.open(f"/send/{NAME}")
+    ids = line.send(
+        request(sftp.WRITE, handle, Long(0), plan_csv()),
+        request(sftp.FSETSTAT, handle, size_attribute(len(plan_csv()))),
+        request(sftp.FSTAT, handle),
+        request(sftp.CLOSE, handle),
+        request(sftp.FSTAT, handle),
+        request(sftp.STAT, f"/send/{NAME}"),
+        request(sftp.SETSTAT, f"/send/{NAME}", TIMES),
+        request(sftp.REMOVE, f"/send/{NAME}"),
+    )
+    found = [await line.said.next_reply() for _ in ids]
+    assert [reply.id for reply in found] == ids
+    assert found[2].size == found[5].size == len(plan_csv())
+    assert [found[at].code for at in (0, 1, 3, 6)] == [sftp.OK] * 4
+    assert found[4].code != sftp.OK
+    assert found[7].text.startswith("transfer.accepted: ")
+
+
+async def test_unrelated_paths_do_not_wait_for_each_other(line: Line) -> None:
+    """While one commit waits for the store: another upload is written, a status is read, a listing is begun."""
+    slow, quick = await line.open(f"/send/{NAME}"), await line.open(f"/send/{OTHER}")
+    with line.locked_store():
+        first = line.send(request(sftp.WRITE, slow, Long(0), plan_csv()), request(sftp.CLOSE, slow))
+        ids = line.send(
+            request(sftp.WRITE, quick, Long(0), plan_csv(sender=CARE_MANAGER, recipient=DAY_CARE)),
+            request(sftp.STAT, "/receive"),
+            request(sftp.OPENDIR, "/receive"),
+            request(sftp.OPEN, "/status/sent.json", sftp.READING, ATTRIBUTES),
+            request(sftp.REALPATH, "/send"),
+            request(sftp.STAT, "/send/none.csv"),
+        )
+        assert sorted(await line.next_ids(1 + len(ids))) == sorted([first[0], *ids])
+    assert (await line.replies(first[1]))[0].code == sftp.OK
+
+
+async def test_a_listing_behind_a_close_shows_what_was_closed(line: Line) -> None:
+    """OPENDIR of send/ waits for the commits that came before it."""
+    handles = [await line.open(f"/send/{NAME}"), await line.open(f"/send/{DAY_CARE}/{OTHER}")]
+    with line.locked_store():
+        closing = line.send(
+            *(request(sftp.WRITE, handle, Long(0), plan_csv()) for handle in handles),
+            *(request(sftp.CLOSE, handle) for handle in handles),
+        )
+        opening = line.send(request(sftp.OPENDIR, "/send"), request(sftp.OPENDIR, f"/send/{DAY_CARE}"))
+        probe = line.send(request(sftp.OPENDIR, "/receive"))
+        assert sorted(await line.next_ids(3)) == sorted([*closing[:2], *probe])
+    replies = await line.replies(*opening)
+    top, folder = [(await line.replies(*line.send(request(sftp.READDIR, each.handle))))[0].names for each in replies]
+    assert NAME.encode() in top
+    assert OTHER.encode() in folder
+
+
+async def test_requests_on_one_handle_are_answered_in_order(line: Line) -> None:
+    """A hundred READDIRs, FSTATs and a CLOSE on one listing."""
+    (opened,) = await line.replies(*line.send(request(sftp.OPENDIR, "/")))
+    kinds = [sftp.READDIR, sftp.FSTAT] * 50 + [sftp.CLOSE, sftp.READDIR]
+    ids = line.send(*(request(kind, opened.handle) for kind in kinds))
+    assert await line.next_ids(len(ids)) == ids
+
+
+async def test_a_rename_waits_for_both_its_paths(line: Line) -> None:
+    """RENAME onto a name that is being committed is answered behind that commit, and so is what follows."""
+    handle = await line.open(f"/send/{NAME}")
+    with line.locked_store():
+        closing = line.send(request(sftp.WRITE, handle, Long(0), plan_csv()), request(sftp.CLOSE, handle))
+        ids = line.send(
+            request(sftp.RENAME, "/send/none.part", f"/send/{NAME}"),
+            request(sftp.EXTENDED, "posix-rename@openssh.com", "/send/none.part", f"/send/{NAME}"),
+            request(sftp.STAT, "/send/none.part"),
+        )
+        probe = line.send(request(sftp.STAT, "/"))
+        assert await line.next_ids(2) == [closing[0], *probe]
+    assert await line.next_ids(4) == [closing[1], *ids]
