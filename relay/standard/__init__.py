@@ -8,6 +8,8 @@
 * `relay.standard.serials` - months and serials as real dates;
 * `relay.standard.names` - the grammar of file names, in the forms of 3.2 and 4.1;
 * `relay.standard.units` - which files together are a sending unit, and what one lacks, from ``units.csv``;
+* `relay.standard.making` - conforming units made up for trials, from `relay.standard.invented` people and offices and
+  the records of `relay.standard.madeup`;
 * `relay.standard.reasons` - why a name is refused, in words for a clerk.
 
 A table of the standard is data beside the module that reads it, so that a new edition is a new row.  Nothing

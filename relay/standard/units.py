@@ -10,16 +10,15 @@ one may follow.  Persons are opaque keys, compared and never shown, so that a le
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 
 from relay.errors import Finding, finding
 from relay.model import Address, Grammar, OfficeNumber
 from relay.standard.kinds import KINDS, STANDARD_32, STANDARD_41
 from relay.standard.serials import NO_MONTH
+from relay.standard.tables import read_table
 
 SUPPLEMENT = "UPHOSOKU"
 PLAN = "UP1KYO"
@@ -99,7 +98,6 @@ class UnitVerdict:
 
 
 def _load_forms() -> tuple[UnitForm, ...]:
-    text = resources.files(__package__).joinpath("units.csv").read_text("utf-8")
     return tuple(
         UnitForm(
             id=row["unit_id"],
@@ -110,7 +108,7 @@ def _load_forms() -> tuple[UnitForm, ...]:
             title_en=row["title_en"],
             source=row["source"],
         )
-        for row in csv.DictReader(text.splitlines())
+        for row in read_table("units")
     )
 
 
