@@ -7,7 +7,7 @@ again.
 
 from __future__ import annotations
 
-import time
+import asyncio
 from datetime import UTC, datetime
 
 from relay import naming, tree
@@ -23,6 +23,8 @@ from relay.tree import Directory, Folder, GeneratedFile, Place, SentFile, ShelfF
 
 # A generated file tells the same size for this long: rclone, curl and sshfs read exactly what STAT said.
 _PINNED_SECONDS = 60.0
+# All of status/ at once, and some notices of address folders, of which there is one for each office.
+_PINNED_MOST = 32
 # Names that were refused in this session, for clients that learn of it only by STAT.
 _REFUSALS_MOST = 256
 _UPLOAD_MODE = 0o100640
@@ -36,7 +38,7 @@ class Lookup:
         self._identity = identity
         self._office = identity.office
         self._handles = handles
-        self._pinned: dict[str, tuple[bytes, float]] = {}
+        self._pinned: dict[str, bytes] = {}
         self._refused: dict[str, Refused | Deferred] = {}
 
     # --- transfers -----------------------------------------------------------------------------------------------
@@ -121,12 +123,16 @@ class Lookup:
 
     async def generated(self, place: GeneratedFile) -> bytes:
         """Return a generated file as this session was told of it within the last minute."""
-        now = time.monotonic()
-        data, made_at = self._pinned.get(place.path, (b"", -_PINNED_SECONDS))
-        if now - made_at < _PINNED_SECONDS:
-            return data
-        data = await self._generate(place)
-        self._pinned[place.path] = (data, now)
+        data = self._pinned.get(place.path)
+        if data is None:
+            data = await self._generate(place)
+            if place.path in self._pinned:
+                return self._pinned[place.path]
+            if len(self._pinned) >= _PINNED_MOST:
+                self._pinned.pop(next(iter(self._pinned)))
+            self._pinned[place.path] = data
+            # By the clock, because an idle session would keep them for ever.
+            asyncio.get_running_loop().call_later(_PINNED_SECONDS, self._pinned.pop, place.path, None)
         return data
 
     async def _generate(self, place: GeneratedFile) -> bytes:

@@ -214,7 +214,9 @@ class Operations:
         if isinstance(place, SentFile):
             await self._set_sent(place, request.attributes)
         else:
-            await self._lookup.attributes(place)
+            found = await self._lookup.attributes(place)
+            if request.attributes.size not in (None, found.size):
+                raise Refused("tree.read_only")
         return wire.pack_status(request.id, FX_OK)
 
     async def _set_sent(self, place: SentFile, attributes: Attributes) -> None:
@@ -223,6 +225,8 @@ class Operations:
             await self._apply(handle.upload, attributes)
         if not uploads:
             transfer = await self._lookup.find(place)
+            if attributes.size not in (None, transfer.size_bytes):
+                raise Refused("transfer.accepted")
             mtime = moment(attributes.mtime)
             if mtime is not None:
                 await self._desks.ledger.set_sent_mtime(transfer.id, mtime)

@@ -139,7 +139,7 @@ async def fill(ledger: SqliteLedger, now: datetime) -> Identity:
 @pytest.fixture
 async def line(tmp_path: Path) -> AsyncIterator[Line]:
     """Return a session of CARE_MANAGER that was greeted."""
-    journal.configure_journal("json", "critical")
+    journal.configure_journal("json", "error")
     config, store = Config(home=tmp_path), tmp_path / "relay.db"
     create_store(store)
     vault = Vault(MasterKey("m1", bytes(32)), bytes(32))
@@ -249,6 +249,56 @@ async def test_requests_on_one_handle_are_answered_in_order(line: Line) -> None:
     kinds = [sftp.READDIR, sftp.FSTAT] * 50 + [sftp.CLOSE, sftp.READDIR]
     ids = line.send(*(request(kind, opened.handle) for kind in kinds))
     assert await line.next_ids(len(ids)) == ids
+
+
+async def test_a_generated_file_keeps_its_size_while_things_happen(line: Line) -> None:
+    """What STAT told of a status is what READ gives and what the listing says, also behind an upload (rclone, curl)."""
+    handle = await line.open(f"/send/{NAME}")
+    stat = line.send(request(sftp.STAT, "/status/sent.csv"))
+    ids = line.send(request(sftp.WRITE, handle, Long(0), plan_csv()), request(sftp.CLOSE, handle))
+    assert [reply.code for reply in await line.replies(*ids)] == [sftp.OK, sftp.OK]
+    told = (await line.replies(*stat))[0].size
+    status = await line.open("/status/sent.csv", sftp.READING)
+    read, again = await line.replies(
+        *line.send(request(sftp.READ, status, Long(0), 200_000), request(sftp.STAT, "/status/sent.csv"))
+    )
+    assert len(read.data) == again.size == told
+
+
+async def test_an_accepted_file_cannot_be_shortened(line: Line) -> None:
+    """SETSTAT of a time is taken and of another size is refused; nothing changes."""
+    handle = await line.open(f"/send/{NAME}")
+    line.send(request(sftp.WRITE, handle, Long(0), plan_csv()))
+    close, time, same, shorter, after = await line.replies(
+        *line.send(
+            request(sftp.CLOSE, handle),
+            request(sftp.SETSTAT, f"/send/{NAME}", TIMES),
+            request(sftp.SETSTAT, f"/send/{NAME}", size_attribute(len(plan_csv()))),
+            request(sftp.SETSTAT, f"/send/{NAME}", size_attribute(0)),
+            request(sftp.STAT, f"/send/{NAME}"),
+        )
+    )
+    assert [close.code, time.code, same.code] == [sftp.OK] * 3
+    assert shorter.text.startswith("transfer.accepted: ")
+    assert after.size == len(plan_csv())
+
+
+async def test_a_name_that_was_opened_again_belongs_to_the_later_handle(line: Line) -> None:
+    """The earlier handle gets errors, also at its CLOSE, and the transfer's STAT does not repeat them."""
+    first = await line.open(f"/send/{NAME}")
+    second = await line.open(f"/send/{NAME}")
+    lost, written, failed, closed, stat = await line.replies(
+        *line.send(
+            request(sftp.WRITE, first, Long(0), b"lost"),
+            request(sftp.WRITE, second, Long(0), plan_csv()),
+            request(sftp.CLOSE, first),
+            request(sftp.CLOSE, second),
+            request(sftp.STAT, f"/send/{NAME}"),
+        )
+    )
+    assert lost.code == failed.code == sftp.FAILURE
+    assert written.code == closed.code == sftp.OK
+    assert stat.size == len(plan_csv())
 
 
 async def test_a_rename_waits_for_both_its_paths(line: Line) -> None:
