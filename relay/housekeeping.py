@@ -23,6 +23,7 @@ async def keep_house(ledger: Ledger, clock: Callable[[], datetime], journal_: Jo
     """Go round for ever; a store in trouble is left alone until the next round."""
     while True:
         try:
+            await ledger.expire_partials(before=clock() - _ABANDONED_AFTER, now=clock())
             removed = await ledger.remove_abandoned(before=clock() - _ABANDONED_AFTER)
             await ledger.leave_outbox(now=clock())
         except Deferred:

@@ -211,6 +211,11 @@ def upload_aborted(journal: Journal, *, reason: str, size_bytes: int | None = No
     journal.logger.info("upload.aborted", reason=reason, size_bytes=size_bytes)
 
 
+def upload_left(journal: Journal, *, reason: str, size_bytes: int) -> None:
+    """Tell that what arrived of an upload is kept for a day, for its owner to go on with."""
+    journal.logger.info("upload.left", reason=reason, size_bytes=size_bytes)
+
+
 def transfer_accepted(
     journal: Journal,
     *,

@@ -26,10 +26,13 @@ class Staging:
     *failure* is what the store said when it took no more; what waited then is not in it.
     """
 
-    def __init__(self, ledger: Ledger, uid: PayloadUid, office: OfficeNumber, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, ledger: Ledger, uid: PayloadUid, office: OfficeNumber, holder: bytes, clock: Callable[[], datetime]
+    ) -> None:
         self._ledger = ledger
         self._uid = uid
         self._office = office
+        self.holder = holder
         self._clock = clock
         self._waiting: list[SealedChunk] = []
         self._bytes = 0
@@ -66,7 +69,7 @@ class Staging:
             while self._waiting:
                 chunks, self._waiting = self._waiting, []
                 self.staged = await self._ledger.stage_chunks(
-                    self.staged, self._uid, self._office, chunks, now=self._clock()
+                    self.staged, self._uid, self._office, chunks, holder=self.holder, now=self._clock()
                 )
                 self._bytes -= sum(len(chunk.sealed) for chunk in chunks)
         except Deferred as deferred:

@@ -83,6 +83,11 @@ class SentFile(Place):
         """The name in its folder, with case folded: two with one key are the same file."""
         return f"{self.address or ''}/{fold_name(self.name)}"
 
+    @property
+    def upload_path(self) -> str:
+        """The path below ``send/``."""
+        return self.path.removeprefix("/send/")
+
 
 @dataclass(frozen=True, slots=True)
 class ShelfFile(Place):

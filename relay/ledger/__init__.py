@@ -17,7 +17,7 @@ No verb reads a clock: times come in as *now*.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -73,6 +73,35 @@ class SealedPayload:
     chunks: tuple[SealedChunk, ...]
     name_sealed: bytes | None = None
     staged: PayloadId | None = None
+    holder: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """An upload that is no transfer and may be taken up again: cut off, or waiting under a temporary name.
+
+    *path* is that below ``send/``, as the client called it; *folder* the address folder it is in.  *payload* is None
+    before the first `Ledger.save_partial`.  *wrapped_key* is bound to *uid* alone, since the length is not final.
+    *holder* is who may write: see `Ledger.take_over`.  *size_bytes* are there without a gap.  *is_closed* after the
+    client's CLOSE, which only a temporary name survives; *looks_whole* is what its program's manners said then.
+    """
+
+    office: OfficeNumber
+    path: str
+    folder: OfficeNumber | None
+    payload: PayloadId | None
+    uid: PayloadUid
+    holder: bytes
+    wrapped_key: bytes
+    size_bytes: int
+    is_closed: bool
+    looks_whole: bool
+    client_mtime: datetime | None
+    touched_at: datetime
+
+    def stored_as(self, payload: PayloadId) -> Partial:
+        """Return the same with the id under which its chunks lie."""
+        return replace(self, payload=payload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +117,11 @@ class StoredPayload:
 
 @dataclass(frozen=True, slots=True)
 class TransferDraft:
-    """Everything a transfer is made of, before the ledger has decided whether it becomes one."""
+    """Everything a transfer is made of, before the ledger has decided whether it becomes one.
+
+    *path* is where it was uploaded, below ``send/``: a partial that is kept there goes with the commit.  *is_renamed*
+    where that was a temporary name.
+    """
 
     route: Route
     identity: Identity
@@ -96,6 +129,8 @@ class TransferDraft:
     in_folder: bool
     client_mtime: datetime | None
     findings: tuple[Finding, ...]
+    path: str | None = None
+    is_renamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,11 +262,12 @@ class Ledger(Register, Protocol):
         office: OfficeNumber,
         chunks: Sequence[SealedChunk],
         *,
+        holder: bytes | None = None,
         now: datetime,
     ) -> PayloadId:
         """Keep chunks of an upload in progress, invisible and unsynced; a number given again replaces the chunk.
 
-        LookupError where *staged* is no upload in progress any more.
+        LookupError where *staged* is no upload in progress any more, or *holder* does not hold it.
 
         Returns the id to give the next time.  What never becomes a transfer is removed by `discard_staged`, or by
         `remove_abandoned` after a crash.
@@ -245,6 +281,30 @@ class Ledger(Register, Protocol):
 
     async def remove_abandoned(self, *, before: datetime) -> int:
         """Remove uploads that nothing was added to since *before*; returns how many."""
+
+    async def save_partial(self, partial: Partial, chunks: Sequence[SealedChunk], *, now: datetime) -> Partial:
+        """Keep *partial* with these chunks, in the place of what its path held; returns it with its payload's id.
+
+        LookupError where somebody else holds it by now.
+        """
+
+    async def find_partial(self, office: OfficeNumber, path: str) -> Partial | None:
+        """Return what *office* left unfinished at *path* below ``send/``, or None."""
+
+    async def list_partials(self, office: OfficeNumber, folder: OfficeNumber | None) -> list[Partial]:
+        """Return what *office* left unfinished at the top of ``send/``, or in an address folder."""
+
+    async def take_over(self, office: OfficeNumber, path: str, holder: bytes, *, now: datetime) -> Partial | None:
+        """Make *holder* the only one who may write to the partial; returns it, or None where there is none."""
+
+    async def drop_partial(self, office: OfficeNumber, path: str) -> bool:
+        """Remove a partial; False where there was none."""
+
+    async def expire_partials(self, *, before: datetime, now: datetime) -> int:
+        """Remove partials that nothing was added to since *before*, each leaving a row in ``status/refused``."""
+
+    async def was_renamed_from(self, transfer: TransferId, office: OfficeNumber, path: str) -> bool:
+        """True where *transfer* was made by renaming that very *path*."""
 
     async def set_sent_mtime(self, transfer: TransferId, mtime: datetime) -> None:
         """Keep the time that the sender's program gives its file after it was sent."""

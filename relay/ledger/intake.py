@@ -44,6 +44,15 @@ class _Delivered:
     displaced: TransferId | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """The keyed digests under which a transfer can be found."""
+
+    identity: bytes
+    delivered: _Delivered
+    staged_from: bytes | None
+
+
 class IntakeVerbs:
     """The verbs of `relay.ledger.Ledger` that intake uses."""
 
@@ -56,15 +65,18 @@ class IntakeVerbs:
         office: OfficeNumber,
         chunks: Sequence[SealedChunk],
         *,
+        holder: bytes | None = None,
         now: datetime,
     ) -> PayloadId:
         def work(connection: sqlite3.Connection) -> PayloadId:
             payload = staged
             if payload is None:
-                payload = _insert_payload(connection, (uid, office, None, None, 0, 0, to_cell(now)))
-            elif connection.execute(SQL["touch_payload"], (to_cell(now), payload, uid)).rowcount != 1:
+                payload = insert_payload(connection, (uid, office, None, None, 0, 0, to_cell(now)))
+                if holder is not None:
+                    connection.execute(SQL["set_holder"], (holder, payload))
+            elif connection.execute(SQL["touch_payload"], (to_cell(now), payload, uid, holder)).rowcount != 1:
                 raise LookupError(payload)
-            _put_chunks(connection, payload, chunks)
+            put_chunks(connection, payload, chunks)
             return payload
 
         return await self._store.change(work, is_durable=False)
@@ -115,12 +127,14 @@ class IntakeVerbs:
     async def commit_transfer(self, draft: TransferDraft, *, now: datetime) -> Accepted:
         route = draft.route
         identity_key = self._identity_key(route.sender, route.recipient, route.address.name)
+        staged_from = None if draft.path is None else self._path_key(route.sender, draft.path)
 
         def work(connection: sqlite3.Connection) -> Accepted:
             # Everything that may refuse comes before everything that changes (see `Writer.submit`).
             _check_standing(connection, draft)
             earlier = self._find_earlier(connection, draft, identity_key)
             if earlier is not None and earlier.state in LIVE and _is_same_content(earlier, draft):
+                _forget_partial(connection, staged_from)
                 return Accepted(earlier, is_repeat=True)
             delivered = self._choose_delivered(connection, draft, identity_key, now)
             _check_whole(connection, draft.payload)
@@ -128,7 +142,9 @@ class IntakeVerbs:
                 connection.execute(SQL["release_identity"], (earlier.id,))
             if delivered.displaced is not None:
                 connection.execute(SQL["withdraw_transfer"], (delivered.displaced,))
-            return Accepted(self._insert(connection, draft, identity_key, delivered, now), is_repeat=False)
+            _forget_partial(connection, staged_from)
+            keys = _Keys(identity_key, delivered, staged_from if draft.is_renamed else None)
+            return Accepted(self._insert(connection, draft, keys, now), is_repeat=False)
 
         await self._trim_staged(draft.payload)
         accepted = await self._store.change(work)
@@ -167,6 +183,12 @@ class IntakeVerbs:
     def _identity_key(self, sender: OfficeNumber, recipient: OfficeNumber, name: str) -> bytes:
         return self._store.vault.index("identity", sender, recipient, fold_name(name))
 
+    def _path_key(self, office: OfficeNumber, path: str) -> bytes:
+        return self._store.vault.index("path", office, fold_name(path))
+
+    async def was_renamed_from(self, transfer: TransferId, office: OfficeNumber, path: str) -> bool:
+        return self._store.row(SQL["find_staged_from"], (transfer, self._path_key(office, path))) is not None
+
     def _delivered_key(self, recipient: OfficeNumber, name: str) -> bytes:
         return self._store.vault.index("delivered", recipient, fold_name(name))
 
@@ -189,11 +211,11 @@ class IntakeVerbs:
         self,
         connection: sqlite3.Connection,
         draft: TransferDraft,
-        identity_key: bytes,
-        delivered: _Delivered,
+        keys: _Keys,
         now: datetime,
     ) -> Transfer:
         route, address, payload, at = draft.route, draft.route.address, draft.payload, to_cell(now)
+        delivered = keys.delivered
         stored = _complete_payload(connection, payload, route.sender, self._store.vault.master_id, at)
         cursor = connection.execute(
             SQL["insert_transfer"],
@@ -201,7 +223,7 @@ class IntakeVerbs:
              draft.in_folder, None if payload.name_sealed else address.name, payload.name_sealed, delivered.prefix, payload.size_bytes,
              payload.sha256, stored, None if draft.client_mtime is None else to_cell(draft.client_mtime),
              draft.identity.ca_fingerprint, draft.identity.certificate_serial, findings_cell(draft.findings), at,
-             identity_key, delivered.key),
+             keys.identity, delivered.key, keys.staged_from),
         )  # fmt: skip
         assert cursor.lastrowid is not None
         number = TransferId(cursor.lastrowid)
@@ -278,10 +300,16 @@ def _check_standing(connection: sqlite3.Connection, draft: TransferDraft) -> Non
         raise Refused("route.recipient_suspended", office=route.recipient)
 
 
-def _insert_payload(connection: sqlite3.Connection, cells: tuple[object, ...]) -> PayloadId:
+def insert_payload(connection: sqlite3.Connection, cells: tuple[object, ...]) -> PayloadId:
+    """Make the row that chunks belong to, in the running transaction."""
     number = connection.execute(SQL["insert_payload"], cells).lastrowid
     assert number is not None
     return PayloadId(number)
+
+
+def _forget_partial(connection: sqlite3.Connection, path_key: bytes | None) -> None:
+    if path_key is not None:
+        connection.execute(SQL["delete_partial"], (path_key,))
 
 
 def _is_same_content(earlier: Transfer, draft: TransferDraft) -> bool:
@@ -292,7 +320,7 @@ def _check_whole(connection: sqlite3.Connection, payload: SealedPayload) -> None
     """ValueError where a chunk is missing or one too many; Refused where the staged upload is gone."""
     numbers = {chunk.number for chunk in payload.chunks}
     if payload.staged is not None:
-        if connection.execute(SQL["is_staged"], (payload.staged, payload.uid)).fetchone() is None:
+        if connection.execute(SQL["is_staged"], (payload.staged, payload.uid, payload.holder)).fetchone() is None:
             raise Refused("upload.unfinished", detail=f"staged payload {payload.staged} is gone")
         first, last = _chunk_ids(payload.staged)
         numbers.update(number - first for (number,) in connection.execute(SQL["list_chunks"], (first, last)))
@@ -306,15 +334,16 @@ def _complete_payload(
     """Make the payload whole: its last chunks, its length and the key that binds them."""
     sealed = (payload.wrapped_key, master_id, payload.size_bytes, payload.chunk_count, at)
     if payload.staged is None:
-        stored = _insert_payload(connection, (payload.uid, office, *sealed))
+        stored = insert_payload(connection, (payload.uid, office, *sealed))
     else:
         stored = payload.staged
         connection.execute(SQL["complete_payload"], (*sealed, stored))
-    _put_chunks(connection, stored, payload.chunks)
+    put_chunks(connection, stored, payload.chunks)
     return stored
 
 
-def _put_chunks(connection: sqlite3.Connection, payload: PayloadId, chunks: Sequence[SealedChunk]) -> None:
+def put_chunks(connection: sqlite3.Connection, payload: PayloadId, chunks: Sequence[SealedChunk]) -> None:
+    """Keep chunks of *payload* in the running transaction, in the place of earlier ones of their numbers."""
     for chunk in chunks:
         connection.execute(SQL["put_chunk"], (payload * CHUNKS_MOST + chunk.number, chunk.sealed))
 

@@ -49,6 +49,9 @@ TRANSFER_COLUMNS = f"""{_NAME}, t.id, t.sender, t.recipient, t.grammar, t.serial
 ENTRY_COLUMNS = f"""{_NAME}, t.id, t.sender, t.recipient, t.serial, t.delivered_prefix, t.accepted_at, t.client_mtime
     FROM transfer AS t"""
 
+PARTIAL_COLUMNS = """r.office, r.note_sealed, r.size_bytes, r.payload, p.uid, p.holder, r.key_wrapped, r.is_closed,
+    r.looks_whole, r.client_mtime, r.touched_at FROM partial AS r JOIN payload AS p ON p.id = r.payload"""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _SECOND = 1_000_000

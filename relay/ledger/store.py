@@ -19,7 +19,7 @@ from typing import TypeVar
 from relay.errors import Deferred
 from relay.ledger import storefile
 from relay.ledger.commit import Writer
-from relay.ledger.rows import ENTRY_COLUMNS, TRANSFER_COLUMNS, Cell, NameReader, Row, to_cell
+from relay.ledger.rows import ENTRY_COLUMNS, PARTIAL_COLUMNS, TRANSFER_COLUMNS, Cell, NameReader, Row, to_cell
 from relay.ledger.statements import SQL
 from relay.model import EventKind, OfficeNumber, TransferId
 from relay.vault import Vault
@@ -98,7 +98,7 @@ class Store:
 
 def transfer_sql(name: str, **parts: str) -> str:
     """Return a statement of ``queries.sql`` with its column lists filled in."""
-    return SQL[name].format(transfer=TRANSFER_COLUMNS, entry=ENTRY_COLUMNS, **parts)
+    return SQL[name].format(transfer=TRANSFER_COLUMNS, entry=ENTRY_COLUMNS, partial=PARTIAL_COLUMNS, **parts)
 
 
 def append_event(

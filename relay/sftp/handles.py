@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from relay.collection import Reading
 from relay.errors import Deferred, Refused
-from relay.intake import Upload
 from relay.ledger import ListingCursor
 from relay.tree import Directory, GeneratedFile, Place, SentFile
+from relay.upload import Upload
 
 # Readings that keep their chunks in memory; a client with more handles open gets them from the store again.
 _WARM_READINGS = 4
@@ -40,10 +40,15 @@ class Generated:
 
 @dataclass(slots=True)
 class Uploading:
-    """A file that the client writes."""
+    """A file that the client writes; *is_appending* where offsets mean nothing (APPEND)."""
 
     place: SentFile
     upload: Upload
+    is_appending: bool = False
+
+    def offset(self, asked: int) -> int:
+        """Return where a WRITE for the offset *asked* goes."""
+        return self.upload.size_bytes if self.is_appending else asked
 
 
 @dataclass(slots=True)
@@ -101,20 +106,10 @@ class Handles:
         """Forget *name*; what stood behind it is the caller's."""
         del self._open[name]
 
-    def uploads(self, place: SentFile) -> list[Uploading]:
-        """Return the uploads that go on under the name of *place*; those that were given up stand for nothing."""
-        key = place.key
-        return [each for each in self._uploads() if each.place.key == key]
-
     @property
     def has_uploads(self) -> bool:
         """True while the client writes a file."""
-        return any(True for _ in self._uploads())
-
-    def _uploads(self) -> Iterator[Uploading]:
-        for handle in self._open.values():
-            if isinstance(handle, Uploading) and not handle.upload.is_over:
-                yield handle
+        return any(isinstance(each, Uploading) and not each.upload.is_over for each in self._open.values())
 
     def keep_warm(self, reading: Reading) -> None:
         """Let *reading* keep its chunks, at the cost of the one that has kept them longest."""
@@ -125,10 +120,13 @@ class Handles:
             self._warm.pop(0).forget()
 
     async def abandon(self, reason: str) -> None:
-        """Let go of every handle because the session ended: nothing open is committed or collected."""
+        """Let go of every handle because the session ended: nothing open is committed or collected.
+
+        What was being uploaded is kept for a day, for its owner to go on with.
+        """
         handles, self._open = self._open, {}
         for handle in handles.values():
             if isinstance(handle, Uploading):
-                await handle.upload.abort(reason)
+                await handle.upload.leave(reason)
             elif isinstance(handle, Downloading):
                 handle.reading.abandon()

@@ -7,12 +7,12 @@ directory; nothing is looked up for a single entry.
 from __future__ import annotations
 
 from relay import tree
-from relay.ledger import Entry, ListingCursor, ListingPage, Shelf
+from relay.ledger import Entry, ListingCursor, ListingPage, Partial, Shelf
 from relay.model import OfficeNumber
 from relay.sftp import wire
 from relay.sftp.desks import Desks
 from relay.sftp.handles import Listing
-from relay.sftp.lookup import Lookup
+from relay.sftp.lookup import Lookup, partial_attributes
 from relay.sftp.wire import Attributes, NameEntry
 from relay.tree import Directory, Folder, GeneratedFile
 
@@ -36,6 +36,9 @@ class Directories:
         ready += [
             packer.generated(file.name, len(await self._lookup.generated(file))) for file in await self._files(place)
         ]
+        if place.folder is Folder.SEND:
+            partials = await self._desks.ledger.list_partials(self._office, place.address)
+            ready += [packer.unfinished(partial) for partial in partials]
         listing = Listing(place, ready, None)
         if place.folder not in (Folder.ROOT, Folder.STATUS):
             await self._read_page(listing)
@@ -102,6 +105,11 @@ class _Packer:
         return self._pack(
             name, Attributes(size, tree.FILE_MODE, seconds, seconds), owner=self._office, group=self._office
         )
+
+    def unfinished(self, partial: Partial) -> bytes:
+        """What its owner may go on with, or has still to rename."""
+        name = partial.path.rpartition("/")[2]
+        return self._pack(name, partial_attributes(partial), owner=self._office, group=self._office)
 
     def entry(self, entry: Entry) -> bytes:
         """The sender shows as owner, the recipient as group."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from relay import naming, tree
 from relay.errors import Deferred, Refused
-from relay.intake import Upload
+from relay.ledger import Partial
 from relay.lifecycle import LIVE
 from relay.model import Identity, OfficeNumber, Transfer
 from relay.sftp.desks import Desks
@@ -20,6 +20,7 @@ from relay.sftp.handles import Downloading, Generated, Handle, Handles, Uploadin
 from relay.sftp.wire import Attributes
 from relay.status import render_folder_notice, render_readme
 from relay.tree import Directory, Folder, GeneratedFile, Place, SentFile, ShelfFile
+from relay.upload import Upload
 
 # A generated file tells the same size for this long: rclone, curl and sshfs read exactly what STAT said.
 _PINNED_SECONDS = 60.0
@@ -82,11 +83,20 @@ class Lookup:
         if isinstance(place, GeneratedFile):
             return self._generated_attributes(await self.generated(place))
         if isinstance(place, SentFile):
-            for handle in self._handles.uploads(place):
-                return self._upload_attributes(handle.upload)
-            if (earlier := self._refused.get(place.key)) is not None:
-                raise earlier.again()
+            unfinished = await self._unfinished_attributes(place)
+            if unfinished is not None:
+                return unfinished
         return _file_attributes(await self.find(place), as_sent=isinstance(place, SentFile))
+
+    async def _unfinished_attributes(self, place: SentFile) -> Attributes | None:
+        """Return what STAT tells of an upload, open or kept, which only its owner sees; its refusal comes first."""
+        live = self._desks.intake.find_live(place.upload_path, self._identity)
+        if live is not None:
+            return self._upload_attributes(live)
+        if (earlier := self._refused.get(place.key)) is not None:
+            raise earlier.again()
+        partial = await self._desks.intake.find_partial(place.upload_path, self._identity)
+        return None if partial is None else partial_attributes(partial)
 
     async def handle_attributes(self, handle: Handle) -> Attributes:
         """Return what FSTAT tells of *handle*."""
@@ -151,6 +161,12 @@ class Lookup:
 def moment(seconds: int | None) -> datetime | None:
     """Return a time of ATTRS."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def partial_attributes(partial: Partial) -> Attributes:
+    """Return the attributes of an upload that is kept."""
+    seconds = int((partial.client_mtime or partial.touched_at).timestamp())
+    return Attributes(partial.size_bytes, _UPLOAD_MODE, seconds, seconds)
 
 
 def _file_attributes(transfer: Transfer, *, as_sent: bool) -> Attributes:

@@ -15,7 +15,6 @@ from typing import ClassVar
 
 from relay import tree
 from relay.errors import FX_EOF, FX_OK, FX_OP_UNSUPPORTED, Deferred, Refused
-from relay.intake import Manners, Upload
 from relay.journal import Journal
 from relay.ledger import Shelf
 from relay.model import Identity
@@ -26,7 +25,9 @@ from relay.sftp.listing import Directories
 from relay.sftp.lookup import Lookup, moment
 from relay.sftp.order import find_lanes
 from relay.sftp.wire import Attributes, NameEntry, Request
+from relay.temporary import is_temporary
 from relay.tree import Directory, Folder, GeneratedFile, Place, SentFile, ShelfFile
+from relay.upload import Manners, Upload
 
 _WRITING = wire.FXF_WRITE | wire.FXF_APPEND | wire.FXF_CREAT | wire.FXF_TRUNC
 # From this version on a client says in INIT that it is lftp, the one that asks for it.
@@ -49,7 +50,7 @@ class Operations:
         """Begin with nothing open.
 
         *has_drained* tells whether all replies have left, *drained* waits for it and is False where the connection
-        ended first; *ends_short* as in `relay.intake.Manners`.
+        ended first; *ends_short* as in `relay.upload.Manners`.
         """
         self._desks = desks
         self._identity = identity
@@ -78,7 +79,7 @@ class Operations:
         kind = request.type
         if kind == wire.WRITE:
             handle = self._handles.find(request.subject)
-            if type(handle) is Uploading and handle.upload.write_now(request.offset, request.data):
+            if type(handle) is Uploading and handle.upload.write_now(handle.offset(request.offset), request.data):
                 return wire.pack_status(request.id, FX_OK)
         elif kind == wire.READ:
             handle = self._handles.find(request.subject)
@@ -117,7 +118,7 @@ class Operations:
         place = tree.resolve_path(request.subject)
         with self._handles.room():
             is_upload = request.length & _WRITING
-            handle = await (self._open_upload(place, request.attributes) if is_upload else self._open_to_read(place))
+            handle = await (self._open_upload(place, request) if is_upload else self._open_to_read(place))
             return wire.pack_handle(request.id, self._handles.add(handle))
 
     async def _open_to_read(self, place: Place) -> Generated | Downloading:
@@ -128,23 +129,30 @@ class Operations:
         transfer = await self._lookup.find(place)
         return Downloading(place, await self._desks.collection.open(transfer, self._identity, self._journal))
 
-    async def _open_upload(self, place: Place, attributes: Attributes) -> Uploading:
+    async def _open_upload(self, place: Place, request: Request) -> Uploading:
         if isinstance(place, Directory):
             raise Refused("tree.is_directory")
         if not isinstance(place, SentFile):
             raise Refused("tree.read_only")
         self._lookup.forget(place)
-        for handle in self._handles.uploads(place):
-            await handle.upload.abort("opened again")
+        flags, mtime = request.length, moment(request.attributes.mtime)
         try:
             upload = await self._desks.intake.open(
-                place.name, place.address, self._identity, self._manners, self._journal
+                place.upload_path,
+                place.address,
+                self._identity,
+                self._manners,
+                self._journal,
+                is_afresh=bool(flags & (wire.FXF_TRUNC | wire.FXF_EXCL)),
             )
         except (Refused, Deferred) as error:
             self._lookup.remember(place, error)
             raise
-        upload.client_mtime = moment(attributes.mtime)
-        return Uploading(place, upload)
+        upload.client_mtime = mtime or upload.client_mtime
+        # Appending goes on at the end of what is there, whatever the offset says; where nothing is there, an offset
+        # behind the beginning is a hole and not a file.
+        is_appending = bool(flags & wire.FXF_APPEND) and upload.size_bytes > 0
+        return Uploading(place, upload, is_appending)
 
     async def _close(self, request: Request) -> bytes:
         handle = self._handles.require(request.subject)
@@ -154,6 +162,7 @@ class Operations:
         # Only now: until it is answered for, a lost session must find the handle and give it up.
         self._handles.remove(request.subject)
         if isinstance(handle, Uploading):
+            self._desks.intake.forget(handle.upload, self._identity)
             await self._close_upload(handle)
         elif isinstance(handle, Downloading):
             await handle.reading.close()
@@ -191,7 +200,7 @@ class Operations:
         handle = self._handles.require(request.subject)
         if not isinstance(handle, Uploading):
             raise Refused("tree.read_only", detail="WRITE on a handle that is not written to")
-        await handle.upload.write(request.offset, request.data)
+        await handle.upload.write(handle.offset(request.offset), request.data)
         return wire.pack_status(request.id, FX_OK)
 
     async def _fsync(self, request: Request) -> bytes:
@@ -220,10 +229,10 @@ class Operations:
         return wire.pack_status(request.id, FX_OK)
 
     async def _set_sent(self, place: SentFile, attributes: Attributes) -> None:
-        uploads = self._handles.uploads(place)
-        for handle in uploads:
-            await self._apply(handle.upload, attributes)
-        if not uploads:
+        live = self._desks.intake.find_live(place.upload_path, self._identity)
+        if live is not None:
+            await self._apply(live, attributes)
+        elif await self._desks.intake.find_partial(place.upload_path, self._identity) is None:
             transfer = await self._lookup.find(place)
             if attributes.size not in (None, transfer.size_bytes):
                 raise Refused("transfer.accepted")
@@ -277,10 +286,8 @@ class Operations:
 
     async def _remove_sent(self, place: SentFile) -> None:
         """Give up what is being uploaded or was just refused; an accepted transfer is never taken back by this."""
-        uploads = self._handles.uploads(place)
-        for handle in uploads:
-            await handle.upload.abort("removed by the client")
-        if uploads or self._lookup.forget(place):
+        was_unfinished = await self._desks.intake.drop(place.upload_path, self._identity)
+        if self._lookup.forget(place) or was_unfinished:
             return
         await self._lookup.find(place)
         raise Refused("transfer.accepted")
@@ -302,8 +309,11 @@ class Operations:
         return await self._move(request, source, target)
 
     async def _move(self, request: Request, source: bytes, target: bytes) -> bytes:
-        """Move between ``receive/`` or ``new/`` and ``done/``, under the same name; everything else is refused."""
+        """Give an upload its final name, or move between ``receive/`` or ``new/`` and ``done/`` under the same name."""
         here, there = tree.resolve_path(source), tree.resolve_path(target)
+        if isinstance(here, SentFile) and isinstance(there, SentFile) and is_temporary(here.name):
+            await self._rename_upload(here, there)
+            return wire.pack_status(request.id, FX_OK)
         if not isinstance(here, (ShelfFile, SentFile)):
             await self._lookup.attributes(here)
             raise Refused("tree.no_rename")
@@ -313,6 +323,17 @@ class Operations:
         to = Shelf.DONE if there.shelf is Folder.DONE else Shelf.RECEIVE
         await self._desks.collection.move(transfer, to, self._identity, self._journal)
         return wire.pack_status(request.id, FX_OK)
+
+    async def _rename_upload(self, here: SentFile, there: SentFile) -> None:
+        try:
+            await self._desks.intake.rename(
+                here.upload_path, there.upload_path, there.address, self._identity, self._journal
+            )
+        except (Refused, Deferred) as error:
+            if error.code != "tree.not_found":
+                self._lookup.remember(there, error)
+            raise
+        self._lookup.forget(there)
 
     async def _mkdir(self, request: Request) -> bytes:
         place = tree.resolve_path(request.subject)

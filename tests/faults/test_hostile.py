@@ -217,7 +217,7 @@ async def test_a_channel_that_ends_gives_up_what_is_open(house: House) -> None:
                 getattr(raw.channel, end)()
                 await raw.wait_closed()
         house.wait_for_event("session.closed", 3)
-    assert len(house.journal_lines("upload.aborted")) == 3
+    assert len(house.journal_lines("upload.left")) == 3
     assert house.transfers() == []
 
 
@@ -232,7 +232,7 @@ async def test_a_reset_with_requests_in_flight_leaves_nothing_open(house: House)
         transport.setsockopt(1, 13, struct.pack("ii", 1, 0))
         connection.abort()
     house.wait_for_event("session.closed")
-    assert house.journal_lines("upload.aborted")
+    assert house.journal_lines("upload.left")
     assert house.transfers() == []
     await prove_alive(house)
 
@@ -264,7 +264,7 @@ async def test_a_paused_session_notices_that_its_channel_was_closed(house: House
                 raw.ask(sftp.READ, handle, Long(number * 1_000), 200_000)
             raw.channel.abort()
         house.wait_for_event("session.closed", 2)
-    assert house.journal_lines("upload.aborted")
+    assert house.journal_lines("upload.left")
 
 
 async def test_bytes_that_never_left_are_not_collected(house: House) -> None:

@@ -119,7 +119,8 @@ def _plans(connection: sqlite3.Connection) -> Iterator[tuple[str, str, list[str]
         for where in CHOICES.get(name, [""]):
             sql = transfer_sql(name, where=where) if "{" in SQL[name] else SQL[name]
             named = set(re.findall(r":(\w+)", sql))
-            values = dict.fromkeys(named, 1) if named else [1] * (1 if "?1" in sql else sql.count("?"))
+            numbered = [int(number) for number in re.findall(r"\?(\d)", sql)]
+            values = dict.fromkeys(named, 1) if named else [1] * (max(numbered) if numbered else sql.count("?"))
             yield name, where, [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
 
 

@@ -67,10 +67,10 @@ UPDATE payload SET wrapped_key = ?, master_id = ?, size_bytes = ?, chunk_count =
 WHERE id = ?;
 
 -- name: touch_payload
-UPDATE payload SET touched_at = ? WHERE id = ? AND uid = ? AND wrapped_key IS NULL AND touched_at > 0;
+UPDATE payload SET touched_at = ? WHERE id = ? AND uid = ? AND holder IS ? AND wrapped_key IS NULL AND touched_at > 0;
 
 -- name: is_staged
-SELECT 1 FROM payload WHERE id = ? AND uid = ? AND wrapped_key IS NULL AND touched_at > 0;
+SELECT 1 FROM payload WHERE id = ? AND uid = ? AND holder IS ? AND wrapped_key IS NULL AND touched_at > 0;
 
 -- name: give_up_payload
 UPDATE payload SET touched_at = 0 WHERE id = ? AND wrapped_key IS NULL AND touched_at < ?;
@@ -105,8 +105,8 @@ SELECT (SELECT status FROM office WHERE number = :sender),
 -- name: insert_transfer
 INSERT INTO transfer (sender, recipient, state, shelf, grammar, kind, serial, month, in_folder, name, name_sealed,
     delivered_prefix, size_bytes, sha256, payload, client_mtime, ca_fingerprint, serial_sent_with, findings, accepted_at,
-    in_outbox, identity_key, released, delivered_key, withdrawn)
-VALUES (?, ?, 'accepted', 'receive', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, 0, ?, 0);
+    in_outbox, identity_key, released, delivered_key, withdrawn, staged_from)
+VALUES (?, ?, 'accepted', 'receive', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, 0, ?, 0, ?);
 
 -- name: release_identity
 UPDATE transfer SET released = id, in_outbox = 0 WHERE id = ?;
@@ -200,3 +200,38 @@ ORDER BY last_at DESC LIMIT ?;
 
 -- name: set_sent_mtime
 UPDATE transfer SET client_mtime = ? WHERE id = ?;
+
+-- name: set_holder
+UPDATE payload SET holder = ? WHERE id = ?;
+
+-- name: touch_held
+UPDATE payload SET touched_at = ?1, holder = ?3
+WHERE id = ?2 AND (holder IS NULL OR holder = ?3) AND wrapped_key IS NULL AND touched_at > 0;
+
+-- name: take_over
+UPDATE payload SET holder = ?, touched_at = ? WHERE id = ?;
+
+-- name: put_partial
+INSERT INTO partial (path_key, office, folder, payload, key_wrapped, note_sealed, size_bytes, is_closed, looks_whole,
+    client_mtime, touched_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (path_key) DO UPDATE SET payload = excluded.payload, key_wrapped = excluded.key_wrapped,
+    note_sealed = excluded.note_sealed, size_bytes = excluded.size_bytes, is_closed = excluded.is_closed,
+    looks_whole = excluded.looks_whole, client_mtime = excluded.client_mtime, touched_at = excluded.touched_at;
+
+-- name: find_partial
+SELECT {partial} WHERE r.path_key = ?;
+
+-- name: list_partials
+SELECT {partial} WHERE r.office = ? AND r.folder = ?;
+
+-- name: list_expired
+SELECT {partial} WHERE r.touched_at < ? LIMIT ?;
+
+-- name: delete_partial
+DELETE FROM partial WHERE path_key = ?;
+
+-- name: delete_expired
+DELETE FROM partial WHERE path_key = ? AND touched_at < ?;
+
+-- name: find_staged_from
+SELECT 1 FROM transfer WHERE id = ? AND staged_from = ?;

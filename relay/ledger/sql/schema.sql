@@ -58,6 +58,7 @@ CREATE TABLE payload (
     master_id   TEXT,                       -- which master key wrapped it
     size_bytes  INTEGER NOT NULL,
     chunk_count INTEGER NOT NULL,
+    holder      BLOB,                       -- who may add to it while it is staged (see partial)
     touched_at  INTEGER NOT NULL,           -- 0 once an upload was given up: its chunks are being removed
     CHECK ((wrapped_key IS NULL) = (master_id IS NULL)),
     CHECK (wrapped_key IS NULL OR (size_bytes > 0 AND chunk_count > 0 AND touched_at > 0))
@@ -101,6 +102,7 @@ CREATE TABLE transfer (
     in_outbox        INTEGER NOT NULL CHECK (in_outbox IN (0, 1)),
     identity_key     BLOB NOT NULL,         -- keyed digest of sender, recipient and folded name
     released         INTEGER NOT NULL,      -- 0 while this transfer holds its identity, then its own id
+    staged_from      BLOB,                  -- keyed digest of the temporary name that a RENAME made this transfer of
     delivered_key    BLOB NOT NULL,         -- keyed digest of recipient and folded delivered name
     withdrawn        INTEGER NOT NULL,      -- 0 while the recipient sees it, then its own id
     CHECK ((name IS NULL) <> (name_sealed IS NULL)),
@@ -130,6 +132,24 @@ CREATE TABLE served (
     transfer INTEGER PRIMARY KEY REFERENCES transfer (id),
     ranges   TEXT NOT NULL
 ) STRICT;
+
+-- An upload that is no transfer and may be taken up again: cut off, or under a temporary name until its RENAME.
+CREATE TABLE partial (
+    path_key    BLOB PRIMARY KEY,           -- keyed digest of office and folded path below send/
+    office      TEXT NOT NULL,
+    folder      TEXT NOT NULL,              -- '' at the top of send/
+    payload     INTEGER NOT NULL UNIQUE REFERENCES payload (id) ON DELETE CASCADE,
+    key_wrapped BLOB NOT NULL,
+    note_sealed BLOB NOT NULL,              -- path and folder, as the client called them
+    size_bytes  INTEGER NOT NULL,           -- without a gap from the beginning
+    is_closed   INTEGER NOT NULL CHECK (is_closed IN (0, 1)),
+    looks_whole INTEGER NOT NULL CHECK (looks_whole IN (0, 1)),
+    client_mtime INTEGER,
+    touched_at  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX partial_office ON partial (office, folder);
+CREATE INDEX partial_touched ON partial (touched_at);
 
 -- Address folders that an office has used: send/<folder>/ is listed from then on.
 CREATE TABLE folder (

@@ -1,0 +1,120 @@
+"""Uploads that may be taken up again, in the embedded store: cut off, or waiting under a temporary name.
+
+A partial belongs to one office and one path below ``send/``.  Its chunks are a staged payload; what is added here is
+the key that opens them, how long it is without a gap, and who may go on writing: whoever takes a partial over draws
+a new *holder*, and the handle that held it before can neither add to it nor commit it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
+
+from relay.errors import finding
+from relay.ledger import Partial, SealedChunk
+from relay.ledger.intake import IntakeVerbs, insert_payload, put_chunks
+from relay.ledger.rows import Row, to_cell, to_time
+from relay.ledger.statements import SQL
+from relay.ledger.store import transfer_sql
+from relay.model import OfficeNumber, PayloadId, PayloadUid, fold_name
+
+# One expiry a transaction; an office leaves a handful a day.
+_EXPIRED_MOST = 64
+
+
+class PartialVerbs(IntakeVerbs):
+    """The verbs of `relay.ledger.Ledger` that keep unfinished uploads."""
+
+    async def save_partial(self, partial: Partial, chunks: Sequence[SealedChunk], *, now: datetime) -> Partial:
+        path_key = self._path_key(partial.office, partial.path)
+        note = self._store.vault.seal_note(json.dumps([partial.path, partial.folder], ensure_ascii=False))
+
+        def work(connection: sqlite3.Connection) -> PayloadId:
+            payload = partial.payload
+            if payload is None:
+                payload = insert_payload(connection, (partial.uid, partial.office, None, None, 0, 0, to_cell(now)))
+                connection.execute(SQL["set_holder"], (partial.holder, payload))
+            elif connection.execute(SQL["touch_held"], (to_cell(now), payload, partial.holder)).rowcount != 1:
+                raise LookupError(payload)
+            put_chunks(connection, payload, chunks)
+            mtime = None if partial.client_mtime is None else to_cell(partial.client_mtime)
+            connection.execute(
+                SQL["put_partial"],
+                (path_key, partial.office, partial.folder or "", payload, partial.wrapped_key, note, partial.size_bytes,
+                 partial.is_closed, partial.looks_whole, mtime, to_cell(now)),
+            )  # fmt: skip
+            return payload
+
+        payload = await self._store.change(work)
+        return partial.stored_as(payload)
+
+    async def find_partial(self, office: OfficeNumber, path: str) -> Partial | None:
+        row = self._store.row(transfer_sql("find_partial"), (self._path_key(office, path),))
+        return None if row is None else self._read(row)
+
+    async def list_partials(self, office: OfficeNumber, folder: OfficeNumber | None) -> list[Partial]:
+        return [self._read(row) for row in self._store.rows(transfer_sql("list_partials"), (office, folder or ""))]
+
+    async def take_over(self, office: OfficeNumber, path: str, holder: bytes, *, now: datetime) -> Partial | None:
+        path_key = self._path_key(office, path)
+
+        def work(connection: sqlite3.Connection) -> Row | None:
+            row: Row | None = connection.execute(transfer_sql("find_partial"), (path_key,)).fetchone()
+            if row is not None:
+                connection.execute(SQL["take_over"], (holder, to_cell(now), row[3]))
+                row = connection.execute(transfer_sql("find_partial"), (path_key,)).fetchone()
+            return row
+
+        row = await self._store.change(work)
+        return None if row is None else self._read(row)
+
+    async def drop_partial(self, office: OfficeNumber, path: str) -> bool:
+        path_key = self._path_key(office, path)
+
+        def work(connection: sqlite3.Connection) -> bool:
+            return connection.execute(SQL["delete_partial"], (path_key,)).rowcount == 1
+
+        # The chunks are a staged payload that nothing names any more: housekeeping removes them.
+        return await self._store.change(work, is_durable=False)
+
+    async def expire_partials(self, *, before: datetime, now: datetime) -> int:
+        expired = [
+            self._read(row) for row in self._store.rows(transfer_sql("list_expired"), (to_cell(before), _EXPIRED_MOST))
+        ]
+        for partial in expired:
+            await self._expire(partial, before, now)
+        return len(expired)
+
+    async def _expire(self, partial: Partial, before: datetime, now: datetime) -> None:
+        """Remove *partial* and leave a row in ``status/refused``: the sender's program may have said success."""
+        told = finding("upload.unfinished")
+        key = self._store.vault.index("refusal", partial.office, fold_name(partial.path), told.code, "")
+        note = self._store.vault.seal_note(json.dumps([partial.path, {}], ensure_ascii=False))
+        path_key = self._path_key(partial.office, partial.path)
+
+        def work(connection: sqlite3.Connection) -> None:
+            if connection.execute(SQL["delete_expired"], (path_key, to_cell(before))).rowcount == 1:
+                at = to_cell(now)
+                connection.execute(SQL["put_refusal"], (partial.office, key, told.code, note, at, at)).fetchall()
+
+        await self._store.change(work)
+
+    def _read(self, row: Row) -> Partial:
+        (office, note, size, payload, uid, holder, wrapped, is_closed, looks_whole, mtime, touched) = row
+        path, folder = json.loads(self._store.vault.open_note(note))
+        return Partial(
+            office=OfficeNumber(office),
+            path=path,
+            folder=None if folder is None else OfficeNumber(folder),
+            payload=PayloadId(payload),
+            uid=PayloadUid(uid),
+            holder=holder,
+            wrapped_key=wrapped,
+            size_bytes=size,
+            is_closed=bool(is_closed),
+            looks_whole=bool(looks_whole),
+            client_mtime=None if mtime is None else to_time(mtime),
+            touched_at=to_time(touched),
+        )

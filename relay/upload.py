@@ -1,0 +1,465 @@
+"""An upload: bytes arriving under one name, until they are a transfer, a partial or nothing.
+
+Bytes are sealed as soon as a chunk is full and wait in the store, invisible; a file that fits one chunk travels with
+the commit.  An upload holds at most one open chunk, what is on its way to the store, and a bounded number of bytes
+that arrived ahead of their turn.  Uploads share nothing.
+
+How it ends:
+
+* `close` makes it durable and promises its delivery, or refuses it and keeps nothing; under a temporary name it is
+  kept for its RENAME instead.
+* `leave` keeps what is there so that its owner can go on within a day: the connection was lost, or the CLOSE came
+  from a client that looks interrupted.
+* `abort` keeps nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from relay import content, journal
+from relay.ahead import Ahead
+from relay.config import Config, describe_size
+from relay.errors import Deferred, Refused
+from relay.journal import Journal
+from relay.ledger import Accepted, Ledger, Partial, SealedChunk, SealedPayload, TransferDraft
+from relay.model import Identity, OfficeNumber, PayloadUid, Route
+from relay.staging import Staging
+from relay.vault import CHUNK_BYTES, Sealer, Vault, new_key, new_uid
+
+# WRITEs may overtake each other by this much; what is further ahead leaves a hole.
+_AHEAD_BYTES = 4 * CHUNK_BYTES
+# The lengths in which OpenSSH's sftp writes a file: all but the last one (CLIENTS.md, section 3).
+_FULL_WRITES = frozenset({32_768, 261_120})
+_HOLDER_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """How this client's program tells a whole file from a cut one (DESIGN section 4, Completeness).
+
+    *ends_short*: its last WRITE is shorter than the others (OpenSSH).  *sets_size*: it sets the size before it closes
+    a whole file (lftp).
+    """
+
+    ends_short: bool = False
+    sets_size: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every upload works with; one a process."""
+
+    ledger: Ledger
+    vault: Vault
+    config: Config
+    clock: Callable[[], datetime]
+
+    async def refuse(
+        self, name: str, identity: Identity, refused: Refused, journal_: Journal, *, sha256: bytes | None = None
+    ) -> None:
+        """Keep a refusal in the ledger and the journal; a store that is in trouble costs the record, not the answer."""
+        journal.upload_refused(journal_, code=refused.code, detail=refused.detail)
+        try:
+            await self.ledger.record_refusal(identity.office, name, refused.finding, sha256=sha256, now=self.clock())
+        except Deferred as deferred:
+            journal.upload_deferred(journal_, code=deferred.code, detail=deferred.detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where an upload goes.
+
+    *path* is that below ``send/``.  *route* is None only for a temporary name that does not hold the final one.
+    *is_renamed* where *path* was a temporary name and the route is that of the final one.
+    """
+
+    path: str
+    folder: OfficeNumber | None
+    route: Route | None
+    is_temporary: bool = False
+    is_renamed: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name that refusals are about."""
+        return self.path.rpartition("/")[2] if self.route is None else self.route.address.name
+
+
+class Upload:
+    """Bytes arriving under one name; nothing is promised before `close` returns.
+
+    After anything was refused or deferred, every later call answers the same: a client that misses the first error
+    (CLIENTS.md section 2c) meets it again.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        destination: Destination,
+        identity: Identity,
+        manners: Manners,
+        journal_: Journal,
+        partial: Partial | None = None,
+    ) -> None:
+        """Begin an upload, or, with *partial*, prepare to go on with one: see `resume`."""
+        self.destination = destination
+        self.client_mtime: datetime | None = None if partial is None else partial.client_mtime
+        self._bench = bench
+        self._identity = identity
+        self._manners = manners
+        self._journal = journal_
+        self._uid = new_uid() if partial is None else partial.uid
+        self._key = new_key() if partial is None else _unwrap(bench.vault, partial)
+        self._sealer = Sealer(self._key, self._uid)
+        self._digest = hashlib.sha256()
+        self._check = self._start_check()
+        # Bytes [0, len(_tail) + _sealed_bytes) are here without a gap; the tail is the chunk that is still open.
+        self._tail = bytearray()
+        self._sealed_bytes = 0
+        self._ahead = Ahead(_AHEAD_BYTES)
+        holder = os.urandom(_HOLDER_BYTES) if partial is None else partial.holder
+        self._staging = Staging(bench.ledger, self._uid, identity.office, holder, bench.clock)
+        # Digest and checks can only run forwards: what was resumed or rewritten is read again when it is closed.
+        self._is_rewritten = partial is not None
+        self._looked_whole = partial is not None and partial.looks_whole
+        self._declared_size: int | None = None
+        self._write_lengths: set[int] = set()
+        self._last_write = (0, 0)
+        self._failure: Refused | Deferred | None = None
+        self._is_over = False
+        self._began = time.monotonic()
+
+    def _start_check(self) -> content.ContentCheck:
+        """Begin to judge the content; under a temporary name completeness is not judged before the RENAME."""
+        route = self.destination.route
+        if route is None or self.destination.is_temporary:
+            return _Unjudged()
+        return content.start_check(route.address, self._bench.config.content.severities)
+
+    @property
+    def size_bytes(self) -> int:
+        """How long the upload is so far, without what arrived ahead of its turn."""
+        return self._sealed_bytes + len(self._tail)
+
+    @property
+    def is_over(self) -> bool:
+        """True once it was closed or given up."""
+        return self._is_over
+
+    def write_now(self, offset: int, data: bytes | memoryview) -> bool:
+        """Take *data* if that needs no waiting; False where `write` must be awaited instead.
+
+        Raises as `write`.
+        """
+        self._raise_failure()
+        if not data:
+            return True
+        if offset < self._sealed_bytes or self._staging.is_full:
+            return False
+        try:
+            self._place(offset, data)
+        except Refused as refused:
+            self._fail(refused)
+            raise
+        return True
+
+    async def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Take *data* at *offset*; Refused for what the content or the size tells so far, Deferred from the store."""
+        await self._staging.make_room()
+        self._raise_failure()
+        if data and offset < self._sealed_bytes:
+            within = min(len(data), self._sealed_bytes - offset)
+            await self._patch(offset, data[:within])
+            offset, data = offset + within, data[within:]
+        if data and not self.write_now(offset, data):
+            raise Deferred("server.busy", detail="the store takes chunks more slowly than they arrive")
+
+    def _place(self, offset: int, data: bytes | memoryview) -> None:
+        end = offset + len(data)
+        self._note_write(offset, len(data))
+        if end > self._bench.config.limits.upload_bytes:
+            raise Refused("limit.size", limit=describe_size(self._bench.config.limits.upload_bytes))
+        if self._ahead:
+            self._ahead.cut(offset, end)
+        if offset > self.size_bytes:
+            if not self._ahead.keep(offset, bytes(data)):
+                raise Refused("upload.hole", detail=f"more than can be kept ahead of {self.size_bytes}")
+            return
+        self._append(offset, data)
+        while self._ahead and (due := self._ahead.take(self.size_bytes)) is not None:
+            self._append(self.size_bytes, due)
+
+    def _note_write(self, offset: int, length: int) -> None:
+        self._write_lengths.add(length)
+        if offset + length >= sum(self._last_write):
+            self._last_write = (offset, length)
+
+    def _append(self, offset: int, data: bytes | memoryview) -> None:
+        """Put *data* into the open chunk, at or before its end, sealing every chunk that becomes full."""
+        at = offset - self._sealed_bytes
+        if not self._tail and at == 0 and len(data) == CHUNK_BYTES:
+            self._seal(data)
+            return
+        self._tail[at : at + len(data)] = data
+        while len(self._tail) > CHUNK_BYTES:
+            with memoryview(self._tail) as view:
+                self._seal(view[:CHUNK_BYTES])
+            del self._tail[:CHUNK_BYTES]
+
+    def _seal(self, plain: bytes | bytearray | memoryview) -> None:
+        if not self._is_rewritten:
+            self._digest.update(plain)
+            self._check.feed(bytes(plain))
+        number = self._sealed_bytes // CHUNK_BYTES
+        self._staging.keep(SealedChunk(number, self._sealer.seal_chunk(number, plain)))
+        self._sealed_bytes += len(plain)
+
+    async def _patch(self, offset: int, data: bytes | memoryview) -> None:
+        """Write over bytes that are sealed already, chunk by chunk."""
+        await self._staging.settle()
+        self._is_rewritten = True
+        while data:
+            number, within = divmod(offset, CHUNK_BYTES)
+            plain = bytearray(await self._read_back(number))
+            part = data[: len(plain) - within]
+            plain[within : within + len(part)] = part
+            self._staging.keep(SealedChunk(number, self._sealer.seal_chunk(number, plain)))
+            offset, data = offset + len(part), data[len(part) :]
+
+    async def truncate(self, size: int) -> None:
+        """Take the client's word for the size: shorten to it, or remember that more was to come."""
+        self._raise_failure()
+        self._declared_size = size
+        self._ahead.cut(size, None)
+        if size < self._sealed_bytes:
+            await self._staging.settle()
+            number, within = divmod(size, CHUNK_BYTES)
+            self._tail = bytearray(await self._read_back(number))[:within]
+            self._staging.drop(lambda waiting: waiting >= number)
+            self._sealed_bytes = number * CHUNK_BYTES
+            self._is_rewritten = True
+        elif size < self.size_bytes:
+            del self._tail[size - self._sealed_bytes :]
+
+    async def sync(self) -> None:
+        """Wait until what arrived so far is in the store (fsync@openssh.com); promises nothing about delivery."""
+        await self._staging.settle()
+        self._raise_failure()
+
+    async def resume(self, partial: Partial) -> None:
+        """Go on where *partial* ended, which this upload was made with and holds."""
+        self._sealed_bytes, within = partial.size_bytes // CHUNK_BYTES * CHUNK_BYTES, partial.size_bytes % CHUNK_BYTES
+        self._staging.staged = partial.payload
+        if within:
+            self._tail = bytearray(await self._read_back(self._sealed_bytes // CHUNK_BYTES))[:within]
+
+    async def close(self) -> Accepted | None:
+        """Make the upload durable and promise its delivery; under a temporary name keep it for its RENAME (None).
+
+        On return the transfer survives a power cut.  On a refusal no byte is kept and the refusal is in the ledger,
+        but for an upload that only looks cut off, or one that was being renamed: these can be tried again.
+        On Deferred nothing was promised and the sender may try again.
+        """
+        if self._is_over:
+            self._raise_failure()
+        self._is_over = True
+        try:
+            await self._staging.settle()
+            self._raise_failure()
+            if self.destination.is_temporary:
+                await self._keep(is_closed=True)
+                return None
+            accepted = await self._bench.ledger.commit_transfer(await self._complete(), now=self._bench.clock())
+        except Refused as refused:
+            await self._end_refused(refused)
+            raise
+        except Deferred as deferred:
+            self._fail(deferred)
+            await self._discard()
+            journal.upload_deferred(self._journal, code=deferred.code, detail=deferred.detail)
+            raise
+        self._tell(accepted)
+        return accepted
+
+    async def _end_refused(self, refused: Refused) -> None:
+        is_cut = refused.code == "upload.looks_cut"
+        kept = self._digest.digest() if is_cut else None
+        if is_cut and not self.destination.is_renamed:
+            await self._keep(is_closed=False)
+        self._fail(refused)
+        if not is_cut and not self.destination.is_renamed:
+            await self._discard()
+        await self._bench.refuse(self.destination.name, self._identity, refused, self._journal, sha256=kept)
+
+    async def leave(self, reason: str) -> None:
+        """Keep what is there for a day, for its owner to go on with; never raises, and does nothing when it is over."""
+        if self._is_over:
+            return
+        if self._failure is not None or self._staging.failure is not None or not self.size_bytes:
+            await self.abort(reason)
+            return
+        self._is_over = True
+        try:
+            await self._staging.settle()
+            await self._keep(is_closed=False)
+        except (Deferred, LookupError) as error:
+            self._is_over = False
+            await self.abort(f"{reason}; not kept: {error}")
+            return
+        journal.upload_left(self._journal, reason=reason, size_bytes=self.size_bytes)
+        self._fail(Refused("upload.unfinished", detail=reason))
+
+    async def _keep(self, *, is_closed: bool) -> None:
+        """Bring everything into the store as a partial, the open chunk included."""
+        chunks = list(self._staging.waiting)
+        if self._tail:
+            number = self._sealed_bytes // CHUNK_BYTES
+            chunks.append(SealedChunk(number, self._sealer.seal_chunk(number, self._tail)))
+        size = self.size_bytes
+        now = self._bench.clock()
+        partial = Partial(
+            office=self._identity.office,
+            path=self.destination.path,
+            folder=self.destination.folder,
+            payload=self._staging.staged,
+            uid=self._uid,
+            holder=self._staging.holder,
+            wrapped_key=self._bench.vault.wrap_key(self._key, self._uid, size_bytes=0, chunk_count=0),
+            size_bytes=size,
+            is_closed=is_closed,
+            looks_whole=is_closed and not self._looks_cut(size) and not self._has_hole(size),
+            client_mtime=self.client_mtime,
+            touched_at=now,
+        )
+        await self._bench.ledger.save_partial(partial, chunks, now=now)
+
+    def _tell(self, accepted: Accepted) -> None:
+        transfer = accepted.transfer
+        journal.transfer_accepted(
+            self._journal,
+            transfer=transfer.id,
+            kind=transfer.kind,
+            sender=transfer.sender,
+            recipient=transfer.recipient,
+            size_bytes=transfer.size_bytes,
+            seconds=time.monotonic() - self._began,
+            is_repeat=accepted.is_repeat,
+        )
+
+    async def abort(self, reason: str) -> None:
+        """Give up what the client did not finish; never raises, and does nothing the second time."""
+        if self._is_over:
+            return
+        self._is_over = True
+        journal.upload_aborted(self._journal, reason=reason, size_bytes=self.size_bytes)
+        if isinstance(self._failure, Refused):
+            # The client left at the first error, without the CLOSE that would have told it once more.
+            await self._bench.refuse(self.destination.name, self._identity, self._failure, self._journal)
+        self._fail(Refused("upload.unfinished", detail=reason))
+        await self._discard()
+
+    async def _complete(self) -> TransferDraft:
+        """Seal what is left and judge the whole."""
+        size = self.size_bytes
+        if self._has_hole(size):
+            raise Refused("upload.hole", detail=f"a hole at {size}")
+        if self._is_rewritten:
+            await self._read_again()
+        else:
+            self._digest.update(self._tail)
+            self._check.feed(bytes(self._tail))
+        route = self.destination.route
+        assert route is not None
+        findings = (*route.findings, *self._check.finish())
+        sha256 = self._digest.digest()
+        if self._looks_cut(size) and not await self._was_cut_there_before(sha256):
+            raise Refused("upload.looks_cut")
+        chunks = list(self._staging.waiting)
+        if self._tail:
+            number = self._sealed_bytes // CHUNK_BYTES
+            chunks.append(SealedChunk(number, self._sealer.seal_chunk(number, self._tail)))
+        count = -(-size // CHUNK_BYTES)
+        return TransferDraft(
+            route=route,
+            identity=self._identity,
+            payload=SealedPayload(
+                uid=self._uid,
+                wrapped_key=self._bench.vault.wrap_key(self._key, self._uid, size_bytes=size, chunk_count=count),
+                size_bytes=size,
+                chunk_count=count,
+                sha256=sha256,
+                chunks=tuple(chunks),
+                name_sealed=None if route.address.is_standard else self._sealer.seal_name(route.address.name),
+                staged=self._staging.staged,
+                holder=self._staging.holder,
+            ),
+            in_folder=self.destination.folder is not None,
+            client_mtime=self.client_mtime,
+            findings=findings,
+            path=self.destination.path,
+            is_renamed=self.destination.is_renamed,
+        )
+
+    def _has_hole(self, size: int) -> bool:
+        return bool(self._ahead) or (self._declared_size or 0) > size
+
+    def _looks_cut(self, size: int) -> bool:
+        """True where this client's program would have ended a whole file otherwise."""
+        if self._declared_size == size or self._looked_whole:
+            return False
+        if self._manners.sets_size:
+            return True
+        lengths = self._write_lengths
+        return self._manners.ends_short and len(lengths) == 1 and lengths <= _FULL_WRITES
+
+    async def _was_cut_there_before(self, sha256: bytes) -> bool:
+        name, office = self.destination.name, self._identity.office
+        return await self._bench.ledger.was_refused(office, name, "upload.looks_cut", sha256)
+
+    async def _read_again(self) -> None:
+        """Digest and check an upload that was rewritten, from its beginning: both can only run forwards."""
+        self._digest = hashlib.sha256()
+        self._check = self._start_check()
+        for number in range(-(-self._sealed_bytes // CHUNK_BYTES)):
+            plain = await self._read_back(number)
+            self._digest.update(plain)
+            self._check.feed(plain)
+        self._digest.update(self._tail)
+        self._check.feed(bytes(self._tail))
+
+    async def _read_back(self, number: int) -> bytes:
+        return self._sealer.open_chunk(number, await self._staging.read_back(number))
+
+    async def _discard(self) -> None:
+        self._tail = bytearray()
+        self._ahead.clear()
+        await self._staging.discard()
+
+    def _fail(self, failure: Refused | Deferred) -> None:
+        self._failure = self._failure or failure.again()
+
+    def _raise_failure(self) -> None:
+        self._failure = self._failure or self._staging.failure
+        if self._failure is not None:
+            raise self._failure.again()
+
+
+class _Unjudged:
+    """The check of a file that is not judged yet."""
+
+    def feed(self, data: bytes) -> None:
+        """Take anything."""
+
+    def finish(self) -> tuple[()]:
+        """Find nothing."""
+        return ()
+
+
+def _unwrap(vault: Vault, partial: Partial) -> bytes:
+    return vault.unwrap_key(partial.wrapped_key, PayloadUid(partial.uid), size_bytes=0, chunk_count=0)
