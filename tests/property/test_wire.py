@@ -174,7 +174,7 @@ modes = st.integers(0, 0o7777)
 plain = st.builds(Attributes, u64, modes, u32, u32)
 partial = st.one_of(
     plain,
-    st.builds(Attributes, st.none() | u64, st.none() | modes),
+    st.builds(Attributes, st.none() | u64, st.none() | modes, st.none(), st.none()),
     st.builds(Attributes, st.none() | u64, st.none() | modes, u32, u32),
 )
 

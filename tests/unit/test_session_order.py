@@ -126,6 +126,11 @@ def request(kind: int, *fields: Field) -> tuple[int, tuple[Field, ...]]:
     return kind, fields
 
 
+def clock() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)
+
+
 async def fill(ledger: SqliteLedger, now: datetime) -> Identity:
     """Register three offices and a certificate; return the identity of CARE_MANAGER."""
     for number, services in ((CARE_MANAGER, ("43",)), (HOME_HELP, ("11",)), (DAY_CARE, ("15",))):
@@ -143,7 +148,6 @@ async def line(tmp_path: Path) -> AsyncIterator[Line]:
     config, store = Config(home=tmp_path), tmp_path / "relay.db"
     create_store(store)
     vault = Vault(MasterKey("m1", bytes(32)), bytes(32))
-    clock = lambda: datetime.now(UTC)  # noqa: E731
     async with await open_ledger(store, vault) as ledger:
         identity = await fill(ledger, clock())
         desks = Desks(
