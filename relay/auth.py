@@ -93,6 +93,7 @@ class Reception:
         self.open_session = open_session
         self.rekey_seconds = rekey_seconds
         self.journal = journal.new_journal()
+        edge.keep_ciphers()
         self._host_keys = edge.load_host_keys((key.private, key.certificate) for key in keyring.host_keys)
         self.strangers = Strangers(config)
         self._connections: dict[OfficeServer, None] = {}

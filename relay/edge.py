@@ -25,9 +25,15 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import asyncssh
+from asyncssh import encryption
 from asyncssh.constants import MSG_IGNORE, MSG_KEXINIT, MSG_SERVICE_REQUEST
+from asyncssh.crypto.chacha import ChachaCipher
 from asyncssh.packet import SSHPacket, String
 from asyncssh.public_key import KeyImportError, decode_ssh_certificate
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
+from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 Connection = asyncssh.SSHServerConnection
 Channel = asyncssh.SSHServerChannel[bytes]
@@ -58,6 +64,9 @@ _HOST_KEY_ALGORITHMS = frozenset(
     for suffix in (b"", b"-cert-v01@openssh.com")
 )
 _USERAUTH_SERVICE = b"ssh-userauth"
+# Of chacha20: a counter of eight bytes in front of the nonce, and blocks of 64.
+_FIRST_BLOCK = bytes(8)
+_WHOLE_BLOCK = bytes(64)
 _SUBSYSTEM = b"sftp"
 
 
@@ -299,6 +308,49 @@ def keep_options(conn: Connection) -> None:
 
     unwrapped: Any = conn
     unwrapped.reload_config = keep
+
+
+class KeptChacha(ChachaCipher):
+    """asyncssh's chacha20-poly1305@openssh.com with its two ciphers kept and given each packet's nonce.
+
+    asyncssh makes a cipher three times a packet, which costs more than ciphering a short one.  Half of what a large
+    file costs and a tenth of a small one is spent there, because it is what OpenSSH's clients choose.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__(key)
+        self._data = Cipher(ChaCha20(self._key, bytes(16)), mode=None).encryptor()
+        self._header = Cipher(ChaCha20(self._adkey, bytes(16)), mode=None).encryptor()
+
+    def encrypt_and_sign(self, header: bytes, data: bytes, nonce: bytes) -> tuple[bytes, bytes]:
+        """Return header and data encrypted, and their tag (PROTOCOL.chacha20poly1305)."""
+        tag_key = self._start(nonce)
+        sealed = self.decrypt_header(header, nonce) + self._data.update(data)
+        return sealed, Poly1305.generate_tag(tag_key, sealed)
+
+    def decrypt_header(self, header: bytes, nonce: bytes) -> bytes:
+        """Return the length of a packet."""
+        self._header.reset_nonce(_FIRST_BLOCK + nonce)
+        return self._header.update(header)
+
+    def verify_and_decrypt(self, header: bytes, data: bytes, nonce: bytes, tag: bytes) -> bytes | None:
+        """Return the packet, or None where the tag is not that of *header* and *data*."""
+        tag_key = self._start(nonce)
+        try:
+            Poly1305.verify_tag(tag_key, header + data, tag)
+        except InvalidSignature:
+            return None
+        return self._data.update(data)
+
+    def _start(self, nonce: bytes) -> bytes:
+        """Return the packet's tag key, from block 0 of its stream, and leave the stream at block 1 for the data."""
+        self._data.reset_nonce(_FIRST_BLOCK + nonce)
+        return self._data.update(_WHOLE_BLOCK)[:32]
+
+
+def keep_ciphers() -> None:
+    """Let every connection of this process use `KeptChacha`."""
+    encryption.ChachaCipher = KeptChacha  # type: ignore[attr-defined]
 
 
 def omit_ignored_packets(conn: Connection) -> None:

@@ -86,10 +86,9 @@ class Intake:
 
     async def _route(self, name: str, folder: OfficeNumber | None, identity: Identity) -> Route:
         address = naming.parse_name(name, self._config.naming_rules, folder=folder)
-        sender = await self._ledger.find_office(identity.office)
+        sender, recipient = await self._ledger.find_two_offices(identity.office, address.recipient)
         if sender is None:
             raise Refused("office.suspended", office=identity.office, detail="the office is no longer registered")
-        recipient = await self._ledger.find_office(address.recipient)
         return routing.resolve_route(
             address, sender=sender, recipient=recipient, now=self._clock(), severities=self._config.content.severities
         )

@@ -14,6 +14,7 @@ Writing a line never fails: a full disk under the journal must not cost anybody 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import sqlite3
 import sys
@@ -63,7 +64,7 @@ def configure_journal(
     renderer: Processor = (
         structlog.dev.ConsoleRenderer(colors=out.isatty())
         if as_text
-        else structlog.processors.JSONRenderer(ensure_ascii=False)
+        else structlog.processors.JSONRenderer(serializer=_write_json)
     )
     structlog.configure(
         processors=[
@@ -258,6 +259,14 @@ def transfer_restored(journal: Journal, *, transfer: TransferId, kind: str) -> N
 
 
 # --- how lines are written -------------------------------------------------------------------------------------
+
+
+# Kept, because the json module makes a new encoder for every call with a setting.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, default=repr)
+
+
+def _write_json(facts: object, **_: object) -> str:
+    return _ENCODER.encode(facts)
 
 
 class _LineWriter:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 from types import MappingProxyType
 
 from relay.errors import Finding, Refused, Severity, finding
@@ -58,8 +59,14 @@ def _find(address: Address, sender: Office, recipient: Office, now: datetime) ->
         if service_type is not None and office.service_types and service_type not in office.service_types:
             yield finding("name.service_type", office=office.number, service_type=service_type)
     # Serials have one width, so they compare as text.
-    if address.serial is not None and address.serial > write_serial(now + SERIAL_AHEAD):
+    if address.serial is not None and address.serial > _newest_serial(now.replace(microsecond=0)):
         yield finding("name.serial_future", serial=address.serial)
+
+
+@lru_cache(maxsize=2)
+def _newest_serial(second: datetime) -> str:
+    """Return the newest serial that is no surprise; asked at every OPEN, written once a second."""
+    return write_serial(second + SERIAL_AHEAD)
 
 
 def _sort_out(found: tuple[Finding, ...], severities: Mapping[str, Severity]) -> Iterator[Finding]:

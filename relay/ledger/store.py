@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -96,6 +97,7 @@ class Store:
             reader.close()
 
 
+@cache
 def transfer_sql(name: str, **parts: str) -> str:
     """Return a statement of ``queries.sql`` with its column lists filled in."""
     return SQL[name].format(transfer=TRANSFER_COLUMNS, entry=ENTRY_COLUMNS, partial=PARTIAL_COLUMNS, **parts)

@@ -17,9 +17,13 @@ import asyncssh
 import pytest
 import uvloop
 from asyncssh import connection as asyncssh_connection
+from asyncssh import encryption
 from asyncssh.channel import SSHClientChannel, SSHServerChannel
 from asyncssh.constants import MSG_GLOBAL_REQUEST, MSG_KEXINIT, MSG_SERVICE_REQUEST
-from asyncssh.packet import Boolean, NameList, SSHPacket, String, UInt32
+from asyncssh.crypto.chacha import ChachaCipher
+from asyncssh.packet import Boolean, NameList, SSHPacket, String, UInt32, UInt64
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay import edge
 
@@ -493,6 +497,26 @@ async def test_a_reply_is_one_packet_once_ignored_ones_are_omitted() -> None:
             sent.append(seen.conn._send_seq - before)
             edge.omit_ignored_packets(seen.conn)
         assert sent == [2, 1]
+
+
+@given(st.binary(min_size=64, max_size=64), st.lists(st.binary(max_size=300), min_size=1, max_size=4), st.randoms())
+def test_kept_ciphers_say_the_same_as_asyncssh_own(key: bytes, packets: list[bytes], chance: Any) -> None:
+    """Packet by packet, in both directions, under one key and changing nonces; a changed tag is no packet."""
+    kept, own = edge.KeptChacha(key), ChachaCipher(key)
+    for number, data in enumerate(packets):
+        nonce, header = UInt64(number), UInt32(len(data))
+        sealed, tag = own.encrypt_and_sign(header, data, nonce)
+        assert kept.encrypt_and_sign(header, data, nonce) == (sealed, tag)
+        assert kept.decrypt_header(sealed[:4], nonce) == header
+        assert kept.verify_and_decrypt(sealed[:4], sealed[4:], nonce, tag) == data
+        wrong = bytes([tag[0] ^ 1 << chance.randrange(8)]) + tag[1:]
+        assert kept.verify_and_decrypt(sealed[:4], sealed[4:], nonce, wrong) is None
+
+
+def test_asyncssh_takes_its_cipher_from_where_ours_is_put() -> None:
+    """The class that packets are ciphered with is looked up in the module that `keep_ciphers` changes."""
+    edge.keep_ciphers()
+    assert isinstance(encryption.ChachaEncryption.new(b"", bytes(64), b"")._cipher, edge.KeptChacha)
 
 
 # --- channels ------------------------------------------------------------------------------------------------------

@@ -3,6 +3,9 @@
 -- name: find_office
 SELECT number, name, prefecture, service_types, status FROM office WHERE number = ?;
 
+-- name: find_two_offices
+SELECT number, name, prefecture, service_types, status FROM office WHERE number IN (?, ?);
+
 -- name: list_offices
 SELECT number, name, prefecture, service_types, status FROM office
 WHERE number > :after AND (:status IS NULL OR status = :status) AND (:prefecture IS NULL OR prefecture = :prefecture)
