@@ -6,7 +6,7 @@ import mmap
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from house import House
 
+MakeHouse = Callable[..., House]
 SOURCE = Path(__file__).with_name("shim.c")
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 import raw_sftp as sftp
-from conftest import MakeHouse
-from faultshim import Ending, Shim
+from faultshim import Ending, MakeHouse, Shim
 from house import HOME_HELP, PATIENCE_SECONDS, House, general_name, pdf
 from raw_sftp import open_raw
 

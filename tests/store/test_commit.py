@@ -1,0 +1,240 @@
+"""Group commit: who waits together fails alone, who stops waiting loses nothing, and a step that fails changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from ledgers import NOW, B, Shop, identity, large, open_shop, plan_name
+
+from relay.errors import Deferred, Refused
+from relay.ledger import Shelf, storefile
+from relay.model import EventKind, Transfer, TransferId
+from relay.vault import CHUNK_BYTES
+
+# A verb takes a few turns of the event loop, and many more while COMMIT waits for the disk.
+TURNS = 40
+
+
+@pytest_asyncio.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Shop]:
+    """Return an open embedded ledger that waits half a second for a lock."""
+    opened = await open_shop(tmp_path, lock_wait_seconds=0.5)
+    async with opened.ledger:
+        yield opened
+
+
+def _break(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE office SET name = 'half done'")
+    raise RuntimeError("a defect")
+
+
+def _violate(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE office SET name = 'half done'")
+    connection.execute("UPDATE office SET status = 'no such status'")
+
+
+# --- one batch ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("work", "error"), [(_break, RuntimeError), (_violate, sqlite3.IntegrityError)])
+async def test_one_that_raises_fails_alone(
+    desk: Shop, work: Callable[[sqlite3.Connection], None], error: type[Exception]
+) -> None:
+    """A defect in the middle of a batch is its own: those before and behind it are committed, of it nothing."""
+    before = [asyncio.ensure_future(desk.send(b"m", plan_name(n))) for n in range(5)]
+    await asyncio.sleep(0)
+    broken = desk.ledger._store.change(work)
+    behind = [asyncio.ensure_future(desk.send(b"m", plan_name(n))) for n in range(5, 10)]
+    sent = await asyncio.gather(*before, *behind)
+    with pytest.raises(error):
+        await broken
+    assert len({each.id for each in sent}) == 10
+    assert len(await desk.ledger.list_transfers()) == 10
+    assert all(office.name != "half done" for office in await desk.ledger.list_offices())
+
+
+async def test_refusals_in_a_batch_are_each_ones_own(desk: Shop) -> None:
+    """Conflicts, refusals and lost uploads beside honest ones: each gets its own answer from one transaction."""
+    await desk.send(b"first")
+    gone = desk.parcel(large())
+    await gone.stage(desk.ledger)
+    await desk.ledger.discard_staged(gone.staged)  # type: ignore[arg-type]
+    gone.name = plan_name(5)
+    answers = await asyncio.gather(
+        desk.send(b"other"),
+        desk.send(b"second", plan_name(1)),
+        desk.ledger.commit_transfer(gone.draft(), now=NOW),
+        desk.send(b"third", plan_name(2)),
+        desk.ledger.move_shelf(TransferId(99), Shelf.DONE, identity=identity(B), now=NOW),
+        return_exceptions=True,
+    )
+    codes = [each.code if isinstance(each, Refused) else type(each).__name__ for each in answers]
+    assert codes == ["transfer.conflict", "Transfer", "upload.unfinished", "Transfer", "LookupError"]
+
+
+async def test_those_who_wait_together_are_told_each_by_an_exception_of_its_own(desk: Shop) -> None:
+    """A locked store defers the whole batch; nobody shares an exception, whose traceback would grow with each."""
+    with closing(sqlite3.connect(desk.path, isolation_level=None)) as foreign:
+        foreign.execute("BEGIN IMMEDIATE")
+        answers = await asyncio.gather(*(desk.send(b"m", plan_name(n)) for n in range(4)), return_exceptions=True)
+    assert [each.code for each in answers if isinstance(each, Deferred)] == ["server.busy"] * 4
+    assert len({id(each) for each in answers}) == 4
+    assert await desk.ledger.list_transfers() == []
+    await asyncio.gather(*(desk.send(b"m", plan_name(n)) for n in range(4)))
+
+
+async def test_a_batch_is_one_transaction(desk: Shop) -> None:
+    """What waits together is written together: another process sees none of it or all."""
+    seen = []
+    work = [asyncio.ensure_future(desk.send(b"m", plan_name(n))) for n in range(50)]
+    with closing(sqlite3.connect(desk.path)) as other:
+        while not all(each.done() for each in work):
+            await asyncio.sleep(0)
+            seen.append(other.execute("SELECT count(*) FROM transfer").fetchone()[0])
+    await asyncio.gather(*work)
+    assert set(seen) <= {0, 50}
+
+
+# --- cancelled ---------------------------------------------------------------------------------------------------
+
+
+def _verbs(desk: Shop, sent: Transfer) -> dict[str, Callable[[], Awaitable[object]]]:
+    ledger = desk.ledger
+
+    async def staged_commit() -> object:
+        parcel = desk.parcel(bytes(2 * CHUNK_BYTES + 1), plan_name(7))
+        await parcel.stage(ledger)
+        return await ledger.commit_transfer(parcel.draft(), now=NOW)
+
+    return {
+        "commit": lambda: ledger.commit_transfer(desk.parcel(b"new", plan_name(8)).draft(), now=NOW),
+        "staged commit": staged_commit,
+        "collect": lambda: ledger.record_served(sent.id, [(0, 7)], identity=identity(B), now=NOW),
+        "event": lambda: ledger.record_event(EventKind.NAMES_REVEALED, actor="op", detail="", now=NOW),
+    }
+
+
+@pytest.mark.parametrize("verb", ["commit", "staged commit", "collect", "event"])
+async def test_a_caller_that_is_cancelled_anywhere_leaves_nothing_by_half(tmp_path: Path, verb: str) -> None:
+    """At each turn of the loop: what is there afterwards is there whole, and the same call works afterwards."""
+    for turn in range(TURNS):
+        folder = tmp_path / str(turn)
+        folder.mkdir()
+        desk = await open_shop(folder)
+        async with desk.ledger:
+            sent = await desk.send()
+            task = asyncio.ensure_future(_verbs(desk, sent)[verb]())  # type: ignore[arg-type]
+            for _ in range(turn):
+                await asyncio.sleep(0)
+            was_done = task.done()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await desk.ledger._store.change(lambda _: None)  # behind whatever was still under way
+            await _check_sound(desk)
+            await _verbs(desk, sent)[verb]()
+            await _check_sound(desk)
+        if was_done:
+            return
+
+
+async def _check_sound(desk: Shop) -> None:
+    for transfer in await desk.ledger.list_transfers():
+        assert len(await desk.content(transfer.id)) == transfer.size_bytes
+        kinds = [event.kind for event in await desk.ledger.list_events(transfer=transfer.id)]
+        assert kinds == [EventKind.ACCEPTED] + [EventKind.COLLECTED] * (transfer.collected_at is not None)
+    with closing(sqlite3.connect(desk.path)) as store:
+        assert store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert store.execute("PRAGMA foreign_key_check").fetchall() == []
+
+
+async def test_the_work_of_who_stopped_waiting_is_done_all_the_same(desk: Shop) -> None:
+    """A client that hangs up during its commit may find its file delivered: whole, once."""
+    task = asyncio.ensure_future(desk.send())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    again = await desk.ledger.commit_transfer(desk.parcel().draft(), now=NOW)
+    assert again.is_repeat
+    assert await desk.content(again.transfer.id) == b"content"
+
+
+# --- closing -----------------------------------------------------------------------------------------------------
+
+
+async def test_closing_writes_what_is_waiting_first(tmp_path: Path) -> None:
+    """What was asked before the end is answered; what is asked after it is deferred."""
+    desk = await open_shop(tmp_path)
+    work = [asyncio.ensure_future(desk.send(b"m", plan_name(n))) for n in range(20)]
+    await asyncio.sleep(0)
+    await desk.ledger.close()
+    assert len({each.id for each in await asyncio.gather(*work)}) == 20
+    with pytest.raises(Deferred):
+        await desk.send(b"late", plan_name(99))
+
+
+async def test_closing_that_is_cancelled_does_not_cancel_the_writer(tmp_path: Path) -> None:
+    """An impatient caller of close() costs nobody a commit; closing again ends it."""
+    desk = await open_shop(tmp_path)
+    work = [asyncio.ensure_future(desk.send(b"m", plan_name(n))) for n in range(20)]
+    await asyncio.sleep(0)
+    closing_ = asyncio.ensure_future(desk.ledger.close())
+    await asyncio.sleep(0)
+    closing_.cancel()
+    await asyncio.gather(closing_, return_exceptions=True)
+    assert len({each.id for each in await asyncio.gather(*work)}) == 20
+    await desk.ledger.close()
+    again = await desk.reopen()
+    async with again.ledger:
+        assert len(await again.ledger.list_transfers()) == 20
+
+
+async def test_closing_while_another_keeps_the_lock(tmp_path: Path) -> None:
+    """The ledger closes without folding the log, and nothing is lost by it."""
+    desk = await open_shop(tmp_path, lock_wait_seconds=0.05)
+    sent = await desk.send()
+    lock = storefile.StoreLock(desk.path, 1.0)
+    with lock.held():
+        await desk.ledger.close()
+    lock.close()
+    again = await desk.reopen()
+    async with again.ledger:
+        assert await again.content(sent.id) == b"content"
+
+
+async def test_trouble_is_told_once_and_its_end_once(tmp_path: Path) -> None:
+    """The operator hears of the first failure and of the first success after it, not of each client's."""
+    heard: list[str | None] = []
+    desk = await open_shop(tmp_path, lock_wait_seconds=0.05, on_trouble=heard.append)
+    async with desk.ledger:
+        with closing(sqlite3.connect(desk.path, isolation_level=None)) as foreign:
+            foreign.execute("BEGIN IMMEDIATE")
+            for _ in range(3):
+                with pytest.raises(Deferred):
+                    await desk.send()
+            assert len(heard) == 1
+        await desk.send()
+        await desk.send(name=plan_name(1))
+    assert len(heard) == 2
+    assert heard[1] is None
+
+
+async def test_two_processes_take_turns(desk: Shop) -> None:
+    """Two ledgers on one store write at once, checkpoint at once, and lose nothing."""
+    other = await desk.reopen(checkpoint_bytes=65_536, lock_wait_seconds=30.0)
+    again = await desk.reopen(checkpoint_bytes=65_536, lock_wait_seconds=30.0)
+    async with other.ledger, again.ledger:
+        await asyncio.gather(*(_send_many(place, at) for at, place in enumerate((other, again))))
+        found = await desk.ledger.list_transfers()
+        assert len(found) == 200
+        assert {len(await desk.content(each.id)) for each in found} == {5_000}
+
+
+async def _send_many(place: Shop, at: int) -> None:
+    for number in range(100):
+        await place.send(bytes(5_000), plan_name(1_000 * at + number))
