@@ -61,6 +61,7 @@ office_number,name_ja,prefecture,service_types,status
 0178536215,みほん野ケアサービス（休止中）,北海道,11,suspended
 """
 MONTH = "202607"
+_PERSONS = 1_000
 _FIRST_SERIAL = datetime(2026, 6, 22, 8, 0, tzinfo=UTC)
 
 T = TypeVar("T")
@@ -94,17 +95,27 @@ def general_name(
 
 
 def plan_csv(size_bytes: int = 5_000, recipient: str = HOME_HELP, sender: str = CARE_MANAGER) -> bytes:
-    """Return a conforming use slip of the standard 4.1 with whole records, exactly so long where that can be."""
-    ending = f',"仮名ステーション",,0,{sender},\r\n'.encode("cp932")
-    start = f'202407,019992,%010d,20260622,{MONTH},{sender},"仮名　ケア子",387,0,20260702,,0900,0945,1,111211,,,"'
-    records = (start + f'",,{recipient}').encode("cp932")
-    length = len(records % 0) + len(ending)
+    """Return a conforming use slip of the standard 4.1, exactly so long where one record is no longer than that."""
+    records = [_plan_record(number, recipient, sender) for number in range(_PERSONS)]
+    length = len(records[0])
     count = max(1, size_bytes // length)
-    whole = b"".join([records % number + ending for number in range(count)])
+    # After as many records as there are persons, the next hour: no record occurs twice.
+    blocks = [
+        b"".join(records).replace(b",0900,0945,", b",%02d%02d,2345," % divmod(n, 60))
+        for n in range(needed := min(24 * 60, count // _PERSONS + 1))
+    ]
+    whole = b"".join(blocks[n % needed] for n in range(count // _PERSONS + 1))[: (count - 1) * length]
     # What is missing goes into the last record's name of the equipment, which is free text.
-    missing = max(0, size_bytes - len(whole))
-    last = (start.encode("cp932") % (count - 1)) + b"x" * missing + f'",,{recipient}'.encode() + ending
-    return whole[:-(length)] + last
+    missing = max(0, size_bytes - count * length)
+    return whole + _plan_record(count - 1, recipient, sender, "x" * missing)
+
+
+def _plan_record(number: int, recipient: str, sender: str, equipment: str = "") -> bytes:
+    insured = f"{8_566_330_000 + number % _PERSONS:010d}"
+    return (
+        f'202407,019992,{insured},20260622,{MONTH},{sender},"仮名　ケア子",387,0,20260702,,0900,0945,1,111211,,,'
+        f'"{equipment}",,{recipient},"仮名ステーション",,0,{sender},\r\n'
+    ).encode("cp932")
 
 
 def pdf(size_bytes: int = 5_000) -> bytes:

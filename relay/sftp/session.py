@@ -85,6 +85,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         self._is_greeted = False
         self._is_channel_full = False
         self._is_reading = True
+        self._is_taking_in = False
         self._is_at_eof = False
         self._is_over = False
         self._look: asyncio.TimerHandle | None = None
@@ -166,14 +167,21 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         return len(self._running) < self._limits.requests_in_flight and self._bytes_in_flight < _IN_FLIGHT_BYTES
 
     def _set_reading(self, is_reading: bool) -> None:  # noqa: FBT001
-        if self._chan is None or is_reading == self._is_reading:
+        if self._chan is None or is_reading == self._is_reading or self._is_taking_in:
             return
         self._is_reading = is_reading
-        if is_reading:
-            self._chan.resume_reading()
-        else:
+        if not is_reading:
             self._chan.pause_reading()
             self._look_later()
+            return
+        # asyncssh opens the whole window again with the first piece that it hands over, whatever still waits behind
+        # it.  All of it is taken in before the next pause, or each one would let the client run a window further ahead.
+        self._is_taking_in = True
+        try:
+            self._chan.resume_reading()
+        finally:
+            self._is_taking_in = False
+        self._pump()
 
     def _look_later(self) -> None:
         if self._look is not None:
