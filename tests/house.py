@@ -102,9 +102,9 @@ def plan_csv(size_bytes: int = 5_000, recipient: str = HOME_HELP, sender: str = 
     # After as many records as there are persons, the next hour: no record occurs twice.
     blocks = [
         b"".join(records).replace(b",0900,0945,", b",%02d%02d,2345," % divmod(n, 60))
-        for n in range(needed := min(24 * 60, count // _PERSONS + 1))
+        for n in range(min(24 * 60, count // _PERSONS + 1))
     ]
-    whole = b"".join(blocks[n % needed] for n in range(count // _PERSONS + 1))[: (count - 1) * length]
+    whole = b"".join(blocks[n % len(blocks)] for n in range(count // _PERSONS + 1))[: (count - 1) * length]
     # What is missing goes into the last record's name of the equipment, which is free text.
     missing = max(0, size_bytes - count * length)
     return whole + _plan_record(count - 1, recipient, sender, "x" * missing)
