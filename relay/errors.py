@@ -382,8 +382,8 @@ TABLE: Mapping[str, Row] = _rows(
     ),
     Row(
         "unit.unrelated_person",
-        "{kind}「{kind_ja}」に、UPPLAN（サービス利用票）にいない利用者が{count}人います",
-        "{kind} names {count} persons who are not in the use slip (UPPLAN)",
+        "{kind}「{kind_ja}」に、UPPLAN（サービス利用票）にいない利用者がいます（{where_ja}）",
+        "{kind} names somebody who is not in the use slip UPPLAN ({where})",
         "利用者の選択を確かめ、全部を出力し直してください。",
         "Check which persons were selected and export the whole unit again.",
         Severity.WARN,

@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from relay.cli import cert, config, office, transfer
+from relay.cli import cert, config, office, standard, transfer
 from relay.cli.explain import explain
 from relay.cli.init import init
 from relay.cli.serve import serve
@@ -44,6 +44,7 @@ app.add_typer(office.app, name="office")
 app.add_typer(cert.app, name="cert")
 app.add_typer(transfer.app, name="transfer")
 app.command()(explain)
+app.add_typer(standard.app, name="standard")
 
 
 def _show_version(value: bool) -> None:  # noqa: FBT001 - typer's callback

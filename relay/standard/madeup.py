@@ -48,6 +48,8 @@ _MADE_THAT_DAY = (
     "初回居宅サービス計画作成日", "初回作成日", "同意日",
 )  # fmt: skip
 _CERTIFIED_SINCE = ("認定日", "認定年月日", "認定有効期間開始日", "認定有効期限開始日", "限度額適用開始年月日")
+# What an item is about shows in its name; everything else may hold anything.
+_TEXTS_BY_NAME = (("住所", "架空県見本市例示１－２－３"), ("氏名", "見本　次郎"), ("続柄", "長男"))
 _TEXTS = (
     '本人：「住み慣れた家で、できるだけ長く暮らしたい」\r\n家族：週３回の"デイ"を希望, 夜間は見守る。',
     "①転倒を防ぐ　②口から食べる楽しみを続ける（～月１回）",
@@ -101,6 +103,7 @@ def _describe(kind: str, person: Person, scene: Scene) -> dict[str | int, str]:
         "利用者性別": person.sex,
         "利用者生年月日": _write(person.born),
         "居宅サービス計画作成（変更）日": _NO_DATE if is_slip_supplement else day,
+        "利用者住所２": "",
         "家族構成 画像ファイル名": scene.images.get(person.insured, ""),
     }
     month = NO_MONTH if kind == "UPHOSOKU" and scene.with_plan else scene.month
@@ -126,7 +129,7 @@ def _fill(item: Item, known: Known, scene: Scene, random: Random) -> str:
         if key in known:
             return known[key]
     if item.is_text:
-        return random.choice(_TEXTS)
+        return next((text for part, text in _TEXTS_BY_NAME if part in item.name_ja), None) or random.choice(_TEXTS)
     if _CODES.fullmatch(item.format):
         return random.choice(item.format.split("|"))
     make = _BY_FORMAT.get(item.format)

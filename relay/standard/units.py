@@ -230,12 +230,13 @@ def _find_unrelated(files: Sequence[UnitFile]) -> Iterator[Finding]:
             continue
         strangers = [line for person, line in file.persons.items() if person not in known]
         if strangers:
-            line = min(strangers)
-            place = {"line": line} if line else {}
-            yield finding(
-                "unit.unrelated_person",
-                kind_ja=KINDS[file.kind].title_ja,
-                kind=file.kind,
-                count=len(strangers),
-                **place,
-            )
+            yield _unrelated(file.kind, min(strangers), len(strangers))
+
+
+def _unrelated(kind: str, line: int, count: int) -> Finding:
+    where_ja, where = f"{count}人", f"{count} {'person' if count == 1 else 'persons'}"
+    title = KINDS[kind].title_ja
+    if not line:
+        return finding("unit.unrelated_person", kind=kind, kind_ja=title, where_ja=where_ja, where=where)
+    where_ja, where = f"{line}行目から{where_ja}", f"{where} from line {line} on"
+    return finding("unit.unrelated_person", kind=kind, kind_ja=title, where_ja=where_ja, where=where, line=line)

@@ -168,7 +168,12 @@ def test_a_person_whom_the_slip_lacks_is_told_with_the_line_and_without_the_pers
     assert slip([b"a"], [b"a", b"b"]).findings == ()
     (found,) = slip([b"a", b"x", b"y"], [b"b"]).findings
     assert found.code == "unit.unrelated_person"
-    assert dict(found.facts) == {"kind_ja": "利用者補足情報", "kind": "UPHOSOKU", "count": "2", "line": "2"}
+    assert dict(found.facts)["line"] == "2"
+    assert (
+        found.message_ja
+        == "UPHOSOKU「利用者補足情報」に、UPPLAN（サービス利用票）にいない利用者がいます（2行目から2人）"
+    )
+    assert found.message_en == "UPHOSOKU names somebody who is not in the use slip UPPLAN (2 persons from line 2 on)"
     assert [dict(found.facts)["kind"] for found in slip([b"x"], [b"x"]).findings] == ["UPHOSOKU", "UPSIKYU"]
 
 
