@@ -22,10 +22,12 @@ _ROUND_SECONDS = 600.0
 async def keep_house(ledger: Ledger, clock: Callable[[], datetime], journal_: Journal) -> None:
     """Go round for ever; a store in trouble is left alone until the next round."""
     while True:
+        now = clock()
         try:
-            await ledger.expire_partials(before=clock() - _ABANDONED_AFTER, now=clock())
-            removed = await ledger.remove_abandoned(before=clock() - _ABANDONED_AFTER)
-            await ledger.leave_outbox(now=clock())
+            # In this order and to the same moment: what is abandoned without having expired leaves no row for its sender.
+            await ledger.expire_partials(before=now - _ABANDONED_AFTER, now=now)
+            removed = await ledger.remove_abandoned(before=now - _ABANDONED_AFTER)
+            await ledger.leave_outbox(now=now)
         except Deferred:
             removed = 0
         if removed:
