@@ -94,7 +94,8 @@ def make(
         print_json({"folder": str(out), "units": len(orders), "bytes": size, "files": names})
     else:
         units = "1 unit" if len(orders) == 1 else f"{len(orders):,} units"
-        say(f"{units}, {len(names):,} files, {size:,} bytes in {out}")
+        files = "1 file" if len(names) == 1 else f"{len(names):,} files"
+        say(f"{units}, {files}, {size:,} bytes in {out}")
 
 
 def _check_month(month: str) -> str:
