@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 
 from relay import journal, naming, routing
@@ -27,7 +26,7 @@ from relay.errors import Refused
 from relay.journal import Journal
 from relay.ledger import Accepted, Ledger, Partial
 from relay.model import Identity, OfficeNumber, Route, fold_name
-from relay.temporary import is_temporary, strip_temporary
+from relay.temporary import is_temporary, may_be_cut, strip_temporary
 from relay.upload import Bench, Destination, Manners, Upload
 from relay.vault import Vault
 
@@ -81,7 +80,12 @@ class Intake:
         if not is_temporary(name):
             return Destination(path, folder, await self._route(name, folder, identity))
         final = strip_temporary(name)
-        route = None if final is None else await self._route(final, folder, identity)
+        try:
+            route = None if final is None else await self._route(final, folder, identity)
+        except Refused as refused:
+            if not refused.code.startswith("name.") or not may_be_cut(name):
+                raise
+            route = None
         return Destination(path, folder, route, is_temporary=True)
 
     async def _route(self, name: str, folder: OfficeNumber | None, identity: Identity) -> Route:
@@ -122,6 +126,24 @@ class Intake:
         """Return what was left unfinished at *path*, or None."""
         return await self._ledger.find_partial(identity.office, path)
 
+    async def amend(
+        self, path: str, identity: Identity, *, size_bytes: int | None, client_mtime: datetime | None
+    ) -> bool:
+        """Give what is kept at *path* another size or time; False where nothing is.
+
+        Refused ``upload.hole`` where it would have to grow.
+        """
+        partial = await self._ledger.find_partial(identity.office, path)
+        if partial is None:
+            return False
+        if size_bytes is not None and size_bytes > partial.size_bytes:
+            raise Refused("upload.hole", detail=f"{size_bytes} of {partial.size_bytes}")
+        if size_bytes == 0:
+            return await self.drop(path, identity)
+        if size_bytes not in (None, partial.size_bytes) or client_mtime is not None:
+            await self._ledger.amend_partial(identity.office, path, size_bytes=size_bytes, client_mtime=client_mtime)
+        return True
+
     async def drop(self, path: str, identity: Identity) -> bool:
         """Give up what is unfinished at *path*; False where nothing is.  Never touches an accepted transfer."""
         live = self.find_live(path, identity)
@@ -144,17 +166,20 @@ class Intake:
         a lost reply it succeeds where the target was made of that very path; else Refused ``tree.not_found``.
         """
         name = target.rpartition("/")[2]
-        partial = None if self.find_live(path, identity) else await self._take_over(path, identity)
-        if partial is None or not partial.is_closed:
+        partial = await self._ledger.find_partial(identity.office, path)
+        if partial is None or not partial.is_closed or self.find_live(path, identity):
             return await self._find_renamed(path, name, folder, identity, is_unfinished=partial is not None)
         try:
             route = await self._route(name, folder, identity)
         except Refused as refused:
             await self._bench.refuse(name, identity, refused, journal_)
             raise
+        partial = await self._take_over(path, identity)
+        if partial is None:
+            raise Refused("tree.not_found")
         destination = Destination(path, folder, route, is_renamed=True)
         # Completeness was judged by its program's manners when it was closed.
-        upload = Upload(self._bench, destination, identity, Manners(sets_size=True), journal_, replace(partial))
+        upload = Upload(self._bench, destination, identity, Manners(sets_size=True), journal_, partial)
         await upload.resume(partial)
         accepted = await upload.close()
         assert accepted is not None

@@ -108,4 +108,4 @@ class Staging:
         self.drop(lambda _: True)
         staged, self.staged = self.staged, None
         if staged is not None:
-            await self._ledger.discard_staged(staged)
+            await self._ledger.discard_staged(staged, holder=self.holder)

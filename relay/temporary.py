@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import re
 
-# WinSCP; rclone from 1.63 on; many others; lftp (xfer:use-temp-file).  In any case.
+# WinSCP; rclone from 1.63 on, whose eight characters were any letters at first; many others; lftp
+# (xfer:use-temp-file).  In any case.
 _SUFFIX = re.compile(
-    r"(?P<name>.+)(?:\.filepart|\.[0-9a-f]{8}\.partial|\.partial|\.part|\.tmp)", re.IGNORECASE | re.DOTALL
+    r"(?P<name>.+?)(?:\.filepart|\.[0-9a-z]{8}\.partial|\.partial|\.part|\.tmp)", re.IGNORECASE | re.DOTALL
 )
 _PREFIX = re.compile(r"\.in\.(?P<name>.+)", re.IGNORECASE | re.DOTALL)
 # gvfs: such a name does not hold the final one, which is judged at the RENAME.
 _NAMELESS = re.compile(r"\.giosave[A-Za-z0-9]{6}")
+# rclone makes room for its suffix by cutting a name of more bytes than this.
+_CUT_BEHIND_BYTES = 100
+_RCLONE = re.compile(r".+\.[0-9a-z]{8}\.partial", re.IGNORECASE | re.DOTALL)
 
 
 def is_temporary(name: str) -> bool:
@@ -25,3 +29,8 @@ def strip_temporary(name: str) -> str | None:
     """Return the final name that the temporary *name* holds, None where it is not temporary or holds none."""
     match = _SUFFIX.fullmatch(name) or _PREFIX.fullmatch(name)
     return None if match is None else match["name"]
+
+
+def may_be_cut(name: str) -> bool:
+    """True where the temporary *name* may hold only the beginning of the final one: it is judged at the RENAME."""
+    return len(name.encode()) > _CUT_BEHIND_BYTES and _RCLONE.fullmatch(name) is not None

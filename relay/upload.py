@@ -126,11 +126,12 @@ class Upload:
         holder = os.urandom(_HOLDER_BYTES) if partial is None else partial.holder
         self._staging = Staging(bench.ledger, self._uid, identity.office, holder, bench.clock)
         # Digest and checks can only run forwards: what was resumed or rewritten is read again when it is closed.
-        self._is_rewritten = partial is not None
+        self._is_resumed = self._is_rewritten = partial is not None
         self._looked_whole = partial is not None and partial.looks_whole
         self._declared_size: int | None = None
         self._write_lengths: set[int] = set()
-        self._last_write = (0, 0)
+        # When what is renamed now was closed; until then its owner had not sent the same bytes once more.
+        self._closed_at = None if partial is None or not destination.is_renamed else partial.touched_at
         self._failure: Refused | Deferred | None = None
         self._is_over = False
         self._began = time.monotonic()
@@ -157,32 +158,44 @@ class Upload:
 
         Raises as `write`.
         """
-        self._raise_failure()
+        self._require_open()
         if not data:
             return True
         if offset < self._sealed_bytes or self._staging.is_full:
             return False
-        try:
-            self._place(offset, data)
-        except Refused as refused:
-            self._fail(refused)
-            raise
+        self._write_lengths.add(len(data))
+        self._place(offset, data)
         return True
 
     async def write(self, offset: int, data: bytes | memoryview) -> None:
         """Take *data* at *offset*; Refused for what the content or the size tells so far, Deferred from the store."""
         await self._staging.make_room()
-        self._raise_failure()
+        self._require_open()
+        if data:
+            self._write_lengths.add(len(data))
         if data and offset < self._sealed_bytes:
             within = min(len(data), self._sealed_bytes - offset)
             await self._patch(offset, data[:within])
             offset, data = offset + within, data[within:]
-        if data and not self.write_now(offset, data):
-            raise Deferred("server.busy", detail="the store takes chunks more slowly than they arrive")
+            self._require_open()
+        if data:
+            self._place(offset, data)
+
+    def _require_open(self) -> None:
+        """Raise what failed; also where this upload was taken over or given up while its client still writes."""
+        self._raise_failure()
+        if self._is_over:
+            raise Refused("upload.unfinished", detail="a handle that was overtaken")
 
     def _place(self, offset: int, data: bytes | memoryview) -> None:
+        try:
+            self._put(offset, data)
+        except Refused as refused:
+            self._fail(refused)
+            raise
+
+    def _put(self, offset: int, data: bytes | memoryview) -> None:
         end = offset + len(data)
-        self._note_write(offset, len(data))
         if end > self._bench.config.limits.upload_bytes:
             raise Refused("limit.size", limit=describe_size(self._bench.config.limits.upload_bytes))
         if self._ahead:
@@ -194,11 +207,6 @@ class Upload:
         self._append(offset, data)
         while self._ahead and (due := self._ahead.take(self.size_bytes)) is not None:
             self._append(self.size_bytes, due)
-
-    def _note_write(self, offset: int, length: int) -> None:
-        self._write_lengths.add(length)
-        if offset + length >= sum(self._last_write):
-            self._last_write = (offset, length)
 
     def _append(self, offset: int, data: bytes | memoryview) -> None:
         """Put *data* into the open chunk, at or before its end, sealing every chunk that becomes full."""
@@ -234,8 +242,12 @@ class Upload:
 
     async def truncate(self, size: int) -> None:
         """Take the client's word for the size: shorten to it, or remember that more was to come."""
-        self._raise_failure()
+        self._require_open()
         self._declared_size = size
+        await self.go_back(size)
+
+    async def go_back(self, size: int) -> None:
+        """Forget what is behind *size*: the client goes on from there."""
         self._ahead.cut(size, None)
         if size < self._sealed_bytes:
             await self._staging.settle()
@@ -264,7 +276,7 @@ class Upload:
 
         On return the transfer survives a power cut.  On a refusal no byte is kept and the refusal is in the ledger,
         but for an upload that only looks cut off, or one that was being renamed: these can be tried again.
-        On Deferred nothing was promised and the sender may try again.
+        On Deferred nothing was promised and the sender may try again; what was kept before is kept.
         """
         if self._is_over:
             self._raise_failure()
@@ -272,6 +284,7 @@ class Upload:
         try:
             await self._staging.settle()
             self._raise_failure()
+            self._require_no_hole(self.size_bytes)
             if self.destination.is_temporary:
                 await self._keep(is_closed=True)
                 return None
@@ -281,42 +294,56 @@ class Upload:
             raise
         except Deferred as deferred:
             self._fail(deferred)
-            await self._discard()
+            if not self._is_resumed:
+                await self._discard()
             journal.upload_deferred(self._journal, code=deferred.code, detail=deferred.detail)
             raise
         self._tell(accepted)
         return accepted
 
     async def _end_refused(self, refused: Refused) -> None:
-        is_cut = refused.code == "upload.looks_cut"
-        kept = self._digest.digest() if is_cut else None
-        if is_cut and not self.destination.is_renamed:
-            await self._keep(is_closed=False)
         self._fail(refused)
-        if not is_cut and not self.destination.is_renamed:
+        is_cut = refused.code == "upload.looks_cut"
+        sha256 = self._digest.digest() if is_cut else None
+        if not self.destination.is_renamed and not (is_cut and await self._is_kept()):
             await self._discard()
-        await self._bench.refuse(self.destination.name, self._identity, refused, self._journal, sha256=kept)
+        await self._bench.refuse(self.destination.name, self._identity, refused, self._journal, sha256=sha256)
+
+    async def _is_kept(self) -> bool:
+        try:
+            await self._keep(is_closed=False)
+        except (Refused, Deferred):
+            return False
+        return True
 
     async def leave(self, reason: str) -> None:
         """Keep what is there for a day, for its owner to go on with; never raises, and does nothing when it is over."""
         if self._is_over:
             return
-        if self._failure is not None or self._staging.failure is not None or not self.size_bytes:
+        if self._failure is not None or not self.size_bytes:
             await self.abort(reason)
             return
         self._is_over = True
+        size = self.size_bytes
         try:
             await self._staging.settle()
             await self._keep(is_closed=False)
-        except (Deferred, LookupError) as error:
-            self._is_over = False
-            await self.abort(f"{reason}; not kept: {error}")
-            return
-        journal.upload_left(self._journal, reason=reason, size_bytes=self.size_bytes)
+        except (Refused, Deferred) as error:
+            journal.upload_aborted(self._journal, reason=f"{reason}; not kept: {error.code}", size_bytes=size)
+            if not self._is_resumed:
+                await self._discard()
+        else:
+            journal.upload_left(self._journal, reason=reason, size_bytes=size)
         self._fail(Refused("upload.unfinished", detail=reason))
 
     async def _keep(self, *, is_closed: bool) -> None:
-        """Bring everything into the store as a partial, the open chunk included."""
+        """Bring everything into the store as a partial, the open chunk included.
+
+        Refused where somebody else has taken it over by now.
+        """
+        if self._staging.failure is not None:
+            # What was on its way then is lost: a partial would have a gap.
+            raise self._staging.failure.again()
         chunks = list(self._staging.waiting)
         if self._tail:
             number = self._sealed_bytes // CHUNK_BYTES
@@ -333,11 +360,14 @@ class Upload:
             wrapped_key=self._bench.vault.wrap_key(self._key, self._uid, size_bytes=0, chunk_count=0),
             size_bytes=size,
             is_closed=is_closed,
-            looks_whole=is_closed and not self._looks_cut(size) and not self._has_hole(size),
+            looks_whole=is_closed and not self._looks_cut(size),
             client_mtime=self.client_mtime,
             touched_at=now,
         )
-        await self._bench.ledger.save_partial(partial, chunks, now=now)
+        try:
+            await self._bench.ledger.save_partial(partial, chunks, now=now)
+        except LookupError:
+            raise Refused("upload.unfinished", detail="taken over") from None
 
     def _tell(self, accepted: Accepted) -> None:
         transfer = accepted.transfer
@@ -361,14 +391,14 @@ class Upload:
         if isinstance(self._failure, Refused):
             # The client left at the first error, without the CLOSE that would have told it once more.
             await self._bench.refuse(self.destination.name, self._identity, self._failure, self._journal)
+        is_stores_fault = isinstance(self._failure, Deferred)
         self._fail(Refused("upload.unfinished", detail=reason))
-        await self._discard()
+        if not (self._is_resumed and is_stores_fault):
+            await self._discard()
 
     async def _complete(self) -> TransferDraft:
         """Seal what is left and judge the whole."""
         size = self.size_bytes
-        if self._has_hole(size):
-            raise Refused("upload.hole", detail=f"a hole at {size}")
         if self._is_rewritten:
             await self._read_again()
         else:
@@ -376,10 +406,11 @@ class Upload:
             self._check.feed(bytes(self._tail))
         route = self.destination.route
         assert route is not None
-        findings = (*route.findings, *self._check.finish())
         sha256 = self._digest.digest()
-        if self._looks_cut(size) and not await self._was_cut_there_before(sha256):
+        # Before the content is judged as a whole: what only looks cut off is kept, for its owner to go on with.
+        if size and self._looks_cut(size) and not await self._was_cut_there_before(sha256):
             raise Refused("upload.looks_cut")
+        findings = (*route.findings, *self._check.finish())
         chunks = list(self._staging.waiting)
         if self._tail:
             number = self._sealed_bytes // CHUNK_BYTES
@@ -406,21 +437,24 @@ class Upload:
             is_renamed=self.destination.is_renamed,
         )
 
-    def _has_hole(self, size: int) -> bool:
-        return bool(self._ahead) or (self._declared_size or 0) > size
+    def _require_no_hole(self, size: int) -> None:
+        if self._ahead or (self._declared_size or 0) > size:
+            raise Refused("upload.hole", detail=f"a hole at {size}")
 
     def _looks_cut(self, size: int) -> bool:
         """True where this client's program would have ended a whole file otherwise."""
-        if self._declared_size == size or self._looked_whole:
+        lengths = self._write_lengths
+        if self._declared_size == size or (self._looked_whole and not lengths):
             return False
         if self._manners.sets_size:
             return True
-        lengths = self._write_lengths
-        return self._manners.ends_short and len(lengths) == 1 and lengths <= _FULL_WRITES
+        # One that was taken up again and to which nothing was added ended as it had been cut off.
+        return self._manners.ends_short and len(lengths) <= 1 and lengths <= _FULL_WRITES
 
     async def _was_cut_there_before(self, sha256: bytes) -> bool:
         name, office = self.destination.name, self._identity.office
-        return await self._bench.ledger.was_refused(office, name, "upload.looks_cut", sha256)
+        before = self._closed_at or self._bench.clock()
+        return await self._bench.ledger.was_refused(office, name, "upload.looks_cut", sha256, before=before)
 
     async def _read_again(self) -> None:
         """Digest and check an upload that was rewritten, from its beginning: both can only run forwards."""

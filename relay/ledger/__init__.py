@@ -279,11 +279,14 @@ class Ledger(Register, Protocol):
     async def read_staged(self, staged: PayloadId, number: int) -> bytes:
         """Return a sealed chunk of an upload in progress.  LookupError where it is not there."""
 
-    async def discard_staged(self, staged: PayloadId) -> None:
-        """Remove the chunks of an upload that ended without a transfer; never raises."""
+    async def discard_staged(self, staged: PayloadId, *, holder: bytes | None = None) -> None:
+        """Remove the chunks of an upload that ended without a transfer, and the partial they belong to; never raises.
+
+        With *holder* only where nobody else has taken it over.
+        """
 
     async def remove_abandoned(self, *, before: datetime) -> int:
-        """Remove uploads that nothing was added to since *before*; returns how many."""
+        """Remove uploads, but for partials, that nothing was added to since *before*; returns how many."""
 
     async def save_partial(self, partial: Partial, chunks: Sequence[SealedChunk], *, now: datetime) -> Partial:
         """Keep *partial* with these chunks, in the place of what its path held; returns it with its payload's id.
@@ -299,6 +302,11 @@ class Ledger(Register, Protocol):
 
     async def take_over(self, office: OfficeNumber, path: str, holder: bytes, *, now: datetime) -> Partial | None:
         """Make *holder* the only one who may write to the partial; returns it, or None where there is none."""
+
+    async def amend_partial(
+        self, office: OfficeNumber, path: str, *, size_bytes: int | None = None, client_mtime: datetime | None = None
+    ) -> None:
+        """Shorten a partial to *size_bytes*, or keep the time that the client gives it; a larger size does nothing."""
 
     async def drop_partial(self, office: OfficeNumber, path: str) -> bool:
         """Remove a partial; False where there was none."""
@@ -326,8 +334,8 @@ class Ledger(Register, Protocol):
     ) -> int:
         """Keep a refusal; the same one again is counted, not repeated.  Returns the count."""
 
-    async def was_refused(self, office: OfficeNumber, name: str, code: str, sha256: bytes) -> bool:
-        """True where this office was refused these very bytes under this name with this code before."""
+    async def was_refused(self, office: OfficeNumber, name: str, code: str, sha256: bytes, *, before: datetime) -> bool:
+        """True where this office was refused these very bytes under this name with this code *before*."""
 
     async def list_refusals(self, office: OfficeNumber, *, since: datetime, limit: int | None = None) -> list[Refusal]:
         """Return the refusals of *office*, newest first."""

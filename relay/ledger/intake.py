@@ -87,9 +87,9 @@ class IntakeVerbs:
             raise LookupError(number)
         return bytes(row[0])
 
-    async def discard_staged(self, staged: PayloadId) -> None:
+    async def discard_staged(self, staged: PayloadId, *, holder: bytes | None = None) -> None:
         try:
-            await self._remove_staged(staged, _ANY_TIME)
+            await self._remove_staged(staged, _ANY_TIME, holder)
         except Deferred:
             return  # what stays behind is removed as abandoned
 
@@ -100,7 +100,7 @@ class IntakeVerbs:
                 removed += await self._remove_staged(PayloadId(staged), to_cell(before))
         return removed
 
-    async def _remove_staged(self, staged: PayloadId, before: int) -> bool:
+    async def _remove_staged(self, staged: PayloadId, before: int, holder: bytes | None = None) -> bool:
         """Remove an upload that nothing was added to since *before*; False where there is none such.
 
         A slice at a time, because removing 2 GiB takes seconds.  With the first one the upload is given up and takes
@@ -108,7 +108,7 @@ class IntakeVerbs:
         """
         while True:
             is_removed = await self._store.change(
-                lambda connection: _remove_slice(connection, staged, before), is_durable=False
+                lambda connection: _remove_slice(connection, staged, before, holder), is_durable=False
             )
             if is_removed is not None:
                 return is_removed
@@ -135,6 +135,8 @@ class IntakeVerbs:
             earlier = self._find_earlier(connection, draft, identity_key)
             if earlier is not None and earlier.state in LIVE and _is_same_content(earlier, draft):
                 _forget_partial(connection, staged_from)
+                if draft.is_renamed:
+                    connection.execute(SQL["note_renamed"], (staged_from, earlier.id))
                 return Accepted(earlier, is_repeat=True)
             delivered = self._choose_delivered(connection, draft, identity_key, now)
             _check_whole(connection, draft.payload)
@@ -149,7 +151,7 @@ class IntakeVerbs:
         await self._trim_staged(draft.payload)
         accepted = await self._store.change(work)
         if accepted.is_repeat and draft.payload.staged is not None:
-            await self.discard_staged(draft.payload.staged)
+            await self.discard_staged(draft.payload.staged, holder=draft.payload.holder)
         return accepted
 
     async def set_sent_mtime(self, transfer: TransferId, mtime: datetime) -> None:
@@ -170,8 +172,9 @@ class IntakeVerbs:
 
         return await self._store.change(work)
 
-    async def was_refused(self, office: OfficeNumber, name: str, code: str, sha256: bytes) -> bool:
-        return self._store.row(SQL["was_refused"], (self._refusal_key(office, name, code, sha256),)) is not None
+    async def was_refused(self, office: OfficeNumber, name: str, code: str, sha256: bytes, *, before: datetime) -> bool:
+        key = self._refusal_key(office, name, code, sha256)
+        return self._store.row(SQL["was_refused"], (key, to_cell(before))) is not None
 
     async def list_refusals(self, office: OfficeNumber, *, since: datetime, limit: int | None = None) -> list[Refusal]:
         rows = self._store.rows(SQL["list_refusals"], (office, to_cell(since), -1 if limit is None else limit))
@@ -353,10 +356,12 @@ def _chunk_ids(payload: PayloadId) -> tuple[int, int]:
     return payload * CHUNKS_MOST, (payload + 1) * CHUNKS_MOST - 1
 
 
-def _remove_slice(connection: sqlite3.Connection, staged: PayloadId, before: int) -> bool | None:
+def _remove_slice(connection: sqlite3.Connection, staged: PayloadId, before: int, holder: bytes | None) -> bool | None:
     """Remove a part of a staged upload: True when it was the last, False where there is nothing to remove."""
-    if connection.execute(SQL["give_up_payload"], (staged, before)).rowcount != 1:
+    if connection.execute(SQL["give_up_payload"], (staged, before, holder)).rowcount != 1:
         return False
+    # With the first slice, or somebody could go on with what is half removed.
+    connection.execute(SQL["delete_partial_of"], (staged,))
     removed = connection.execute(SQL["delete_chunks"], (*_chunk_ids(staged), _SLICE_CHUNKS)).rowcount
     if removed == _SLICE_CHUNKS:
         return None

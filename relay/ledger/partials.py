@@ -18,7 +18,8 @@ from relay.ledger.intake import IntakeVerbs, insert_payload, put_chunks
 from relay.ledger.rows import Row, to_cell, to_time
 from relay.ledger.statements import SQL
 from relay.ledger.store import transfer_sql
-from relay.model import OfficeNumber, PayloadId, PayloadUid, fold_name
+from relay.model import OfficeNumber, PayloadId, PayloadUid
+from relay.temporary import strip_temporary
 
 # One expiry a transaction; an office leaves a handful a day.
 _EXPIRED_MOST = 64
@@ -62,13 +63,19 @@ class PartialVerbs(IntakeVerbs):
 
         def work(connection: sqlite3.Connection) -> Row | None:
             row: Row | None = connection.execute(transfer_sql("find_partial"), (path_key,)).fetchone()
-            if row is not None:
-                connection.execute(SQL["take_over"], (holder, to_cell(now), row[3]))
-                row = connection.execute(transfer_sql("find_partial"), (path_key,)).fetchone()
-            return row
+            if row is None or connection.execute(SQL["take_over"], (holder, to_cell(now), row[3])).rowcount != 1:
+                return None
+            row = connection.execute(transfer_sql("find_partial"), (path_key,)).fetchone()
+            return row  # noqa: RET504 - it is fetched as Any
 
         row = await self._store.change(work)
         return None if row is None else self._read(row)
+
+    async def amend_partial(
+        self, office: OfficeNumber, path: str, *, size_bytes: int | None = None, client_mtime: datetime | None = None
+    ) -> None:
+        cells = (self._path_key(office, path), size_bytes, None if client_mtime is None else to_cell(client_mtime))
+        await self._store.change(lambda connection: connection.execute(SQL["amend_partial"], cells), is_durable=False)
 
     async def drop_partial(self, office: OfficeNumber, path: str) -> bool:
         path_key = self._path_key(office, path)
@@ -80,26 +87,30 @@ class PartialVerbs(IntakeVerbs):
         return await self._store.change(work, is_durable=False)
 
     async def expire_partials(self, *, before: datetime, now: datetime) -> int:
-        expired = [
-            self._read(row) for row in self._store.rows(transfer_sql("list_expired"), (to_cell(before), _EXPIRED_MOST))
-        ]
-        for partial in expired:
-            await self._expire(partial, before, now)
-        return len(expired)
+        count = 0
+        while rows := self._store.rows(transfer_sql("list_expired"), (to_cell(before), _EXPIRED_MOST)):
+            for row in rows:
+                count += await self._expire(self._read(row), before, now)
+        return count
 
-    async def _expire(self, partial: Partial, before: datetime, now: datetime) -> None:
+    async def _expire(self, partial: Partial, before: datetime, now: datetime) -> bool:
         """Remove *partial* and leave a row in ``status/refused``: the sender's program may have said success."""
         told = finding("upload.unfinished")
-        key = self._store.vault.index("refusal", partial.office, fold_name(partial.path), told.code, "")
-        note = self._store.vault.seal_note(json.dumps([partial.path, {}], ensure_ascii=False))
+        last = partial.path.rpartition("/")[2]
+        name = strip_temporary(last) or last
+        key = self._refusal_key(partial.office, name, told.code, None)
+        note = self._store.vault.seal_note(json.dumps([name, {}], ensure_ascii=False))
         path_key = self._path_key(partial.office, partial.path)
 
-        def work(connection: sqlite3.Connection) -> None:
-            if connection.execute(SQL["delete_expired"], (path_key, to_cell(before))).rowcount == 1:
-                at = to_cell(now)
-                connection.execute(SQL["put_refusal"], (partial.office, key, told.code, note, at, at)).fetchall()
+        def work(connection: sqlite3.Connection) -> bool:
+            if connection.execute(SQL["delete_expired"], (path_key, to_cell(before))).rowcount != 1:
+                return False
+            at = to_cell(now)
+            connection.execute(SQL["put_refusal"], (partial.office, key, told.code, note, at, at)).fetchall()
+            return True
 
-        await self._store.change(work)
+        # The chunks are a staged payload that nothing names any more: `remove_abandoned` comes next.
+        return await self._store.change(work)
 
     def _read(self, row: Row) -> Partial:
         (office, note, size, payload, uid, holder, wrapped, is_closed, looks_whole, mtime, touched) = row

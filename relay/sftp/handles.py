@@ -23,11 +23,15 @@ _WARM_READINGS = 4
 
 @dataclass(slots=True)
 class Listing:
-    """An open directory: entries that are packed and wait, and where the next ones come from (None: no more)."""
+    """An open directory: entries that are packed and wait, and where the next ones come from (None: no more).
+
+    *shown* are names, folded, under which something else is listed already.
+    """
 
     place: Directory
     ready: list[bytes]
     cursor: ListingCursor | None
+    shown: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)

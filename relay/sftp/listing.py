@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from relay import tree
 from relay.ledger import Entry, ListingCursor, ListingPage, Partial, Shelf
-from relay.model import OfficeNumber
+from relay.model import OfficeNumber, fold_name
 from relay.sftp import wire
 from relay.sftp.desks import Desks
 from relay.sftp.handles import Listing
@@ -36,17 +36,19 @@ class Directories:
         ready += [
             packer.generated(file.name, len(await self._lookup.generated(file))) for file in await self._files(place)
         ]
+        listing = Listing(place, ready, None)
         if place.folder is Folder.SEND:
             partials = await self._desks.ledger.list_partials(self._office, place.address)
             ready += [packer.unfinished(partial) for partial in partials]
-        listing = Listing(place, ready, None)
+            # A name that was accepted before and is being sent again is listed once, as STAT tells of it.
+            listing.shown = frozenset(fold_name(_last_part(partial.path)) for partial in partials)
         if place.folder not in (Folder.ROOT, Folder.STATUS):
             await self._read_page(listing)
         return listing
 
     async def next_entries(self, listing: Listing) -> list[bytes]:
         """Return as many entries as one reply may hold; empty at the end."""
-        if not listing.ready and listing.cursor is not None:
+        while not listing.ready and listing.cursor is not None:
             await self._read_page(listing)
         size = count = 0
         for packed in listing.ready:
@@ -60,7 +62,10 @@ class Directories:
     async def _read_page(self, listing: Listing) -> None:
         page = await self._page(listing.place, listing.cursor)
         packer = _Packer(self._office, self._desks.clock().timestamp())
-        listing.ready += [packer.entry(entry) for entry in page.entries]
+        entries = page.entries
+        if listing.shown:
+            entries = tuple(entry for entry in entries if fold_name(entry.name) not in listing.shown)
+        listing.ready += [packer.entry(entry) for entry in entries]
         listing.cursor = page.cursor
 
     async def _page(self, place: Directory, cursor: ListingCursor | None) -> ListingPage:
@@ -89,6 +94,10 @@ class Directories:
         return [path for path in paths if isinstance(path, GeneratedFile)]
 
 
+def _last_part(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
 class _Packer:
     """Packs directory entries for one page."""
 
@@ -108,8 +117,7 @@ class _Packer:
 
     def unfinished(self, partial: Partial) -> bytes:
         """What its owner may go on with, or has still to rename."""
-        name = partial.path.rpartition("/")[2]
-        return self._pack(name, partial_attributes(partial), owner=self._office, group=self._office)
+        return self._pack(_last_part(partial.path), partial_attributes(partial), owner=self._office, group=self._office)
 
     def entry(self, entry: Entry) -> bytes:
         """The sender shows as owner, the recipient as group."""

@@ -41,6 +41,7 @@ class Lookup:
         self._handles = handles
         self._pinned: dict[str, bytes] = {}
         self._refused: dict[str, Refused | Deferred] = {}
+        self._told: dict[str, int] = {}
 
     # --- transfers -----------------------------------------------------------------------------------------------
 
@@ -90,6 +91,18 @@ class Lookup:
 
     async def _unfinished_attributes(self, place: SentFile) -> Attributes | None:
         """Return what STAT tells of an upload, open or kept, which only its owner sees; its refusal comes first."""
+        found = await self._find_unfinished(place)
+        if found is not None and found.size is not None:
+            if len(self._told) >= _REFUSALS_MOST:
+                self._told.pop(next(iter(self._told)))
+            self._told[place.key] = found.size
+        return found
+
+    def take_told_size(self, place: SentFile) -> int | None:
+        """Return, once, the size that this session was last told of an unfinished upload."""
+        return self._told.pop(place.key, None)
+
+    async def _find_unfinished(self, place: SentFile) -> Attributes | None:
         live = self._desks.intake.find_live(place.upload_path, self._identity)
         if live is not None:
             return self._upload_attributes(live)

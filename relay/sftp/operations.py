@@ -135,6 +135,7 @@ class Operations:
         if not isinstance(place, SentFile):
             raise Refused("tree.read_only")
         self._lookup.forget(place)
+        told_size = self._lookup.take_told_size(place)
         flags, mtime = request.length, moment(request.attributes.mtime)
         try:
             upload = await self._desks.intake.open(
@@ -152,6 +153,9 @@ class Operations:
         # Appending goes on at the end of what is there, whatever the offset says; where nothing is there, an offset
         # behind the beginning is a hole and not a file.
         is_appending = bool(flags & wire.FXF_APPEND) and upload.size_bytes > 0
+        if is_appending and told_size is not None and told_size < upload.size_bytes:
+            # STAT told of less: what arrived since, on the connection that is taken over, comes once more.
+            await upload.go_back(told_size)
         return Uploading(place, upload, is_appending)
 
     async def _close(self, request: Request) -> bytes:
@@ -174,7 +178,8 @@ class Operations:
         try:
             await handle.upload.close()
         except (Refused, Deferred) as error:
-            if not is_stale:
+            # What looks cut off is still there to go on with, which clients ask STAT about.
+            if not is_stale and error.code != "upload.looks_cut":
                 self._lookup.remember(handle.place, error)
             raise
         self._lookup.forget(handle.place)
@@ -232,11 +237,14 @@ class Operations:
         live = self._desks.intake.find_live(place.upload_path, self._identity)
         if live is not None:
             await self._apply(live, attributes)
-        elif await self._desks.intake.find_partial(place.upload_path, self._identity) is None:
+            return
+        mtime = moment(attributes.mtime)
+        if not await self._desks.intake.amend(
+            place.upload_path, self._identity, size_bytes=attributes.size, client_mtime=mtime
+        ):
             transfer = await self._lookup.find(place)
             if attributes.size not in (None, transfer.size_bytes):
                 raise Refused("transfer.accepted")
-            mtime = moment(attributes.mtime)
             if mtime is not None:
                 await self._desks.ledger.set_sent_mtime(transfer.id, mtime)
 

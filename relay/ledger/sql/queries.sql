@@ -76,7 +76,8 @@ UPDATE payload SET touched_at = ? WHERE id = ? AND uid = ? AND holder IS ? AND w
 SELECT 1 FROM payload WHERE id = ? AND uid = ? AND holder IS ? AND wrapped_key IS NULL AND touched_at > 0;
 
 -- name: give_up_payload
-UPDATE payload SET touched_at = 0 WHERE id = ? AND wrapped_key IS NULL AND touched_at < ?;
+UPDATE payload SET touched_at = 0
+WHERE id = ?1 AND wrapped_key IS NULL AND touched_at < ?2 AND (?3 IS NULL OR holder IS ?3);
 
 -- name: find_payload
 SELECT p.id, p.uid, p.wrapped_key, p.size_bytes, p.chunk_count
@@ -86,7 +87,9 @@ FROM transfer AS t JOIN payload AS p ON p.id = t.payload WHERE t.id = ? AND p.wr
 DELETE FROM payload WHERE id = ? AND wrapped_key IS NULL;
 
 -- name: list_abandoned
-SELECT id FROM payload WHERE wrapped_key IS NULL AND touched_at < ? LIMIT 64;
+-- What a partial names is none of this: it ends by expiring, which its owner is told.
+SELECT id FROM payload WHERE wrapped_key IS NULL AND touched_at < ?
+  AND NOT EXISTS (SELECT 1 FROM partial AS r WHERE r.payload = payload.id) LIMIT 64;
 
 -- name: put_chunk
 INSERT INTO chunk (id, sealed) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET sealed = excluded.sealed;
@@ -195,7 +198,7 @@ ON CONFLICT (refusal_key) DO UPDATE SET last_at = excluded.last_at, count = coun
 RETURNING count;
 
 -- name: was_refused
-SELECT 1 FROM refusal WHERE refusal_key = ?;
+SELECT 1 FROM refusal WHERE refusal_key = ? AND first_at < ?;
 
 -- name: list_refusals
 SELECT code, note_sealed, first_at, last_at, count FROM refusal WHERE office = ? AND last_at >= ?
@@ -212,7 +215,7 @@ UPDATE payload SET touched_at = ?1, holder = ?3
 WHERE id = ?2 AND (holder IS NULL OR holder = ?3) AND wrapped_key IS NULL AND touched_at > 0;
 
 -- name: take_over
-UPDATE payload SET holder = ?, touched_at = ? WHERE id = ?;
+UPDATE payload SET holder = ?, touched_at = ? WHERE id = ? AND wrapped_key IS NULL AND touched_at > 0;
 
 -- name: put_partial
 INSERT INTO partial (path_key, office, folder, payload, key_wrapped, note_sealed, size_bytes, is_closed, looks_whole,
@@ -228,13 +231,25 @@ SELECT {partial} WHERE r.path_key = ?;
 SELECT {partial} WHERE r.office = ? AND r.folder = ?;
 
 -- name: list_expired
-SELECT {partial} WHERE r.touched_at < ? LIMIT ?;
+-- One that was taken up again lives as long as bytes arrive.
+SELECT {partial} WHERE r.touched_at < ?1 AND p.touched_at < ?1 LIMIT ?2;
 
 -- name: delete_partial
 DELETE FROM partial WHERE path_key = ?;
 
 -- name: delete_expired
-DELETE FROM partial WHERE path_key = ? AND touched_at < ?;
+DELETE FROM partial WHERE path_key = ?1 AND touched_at < ?2
+  AND (SELECT touched_at FROM payload WHERE id = partial.payload) < ?2;
+
+-- name: delete_partial_of
+DELETE FROM partial WHERE payload = ?;
+
+-- name: amend_partial
+UPDATE partial SET size_bytes = coalesce(?2, size_bytes), client_mtime = coalesce(?3, client_mtime)
+WHERE path_key = ?1 AND coalesce(?2, 0) <= size_bytes;
+
+-- name: note_renamed
+UPDATE transfer SET staged_from = ? WHERE id = ?;
 
 -- name: find_staged_from
 SELECT 1 FROM transfer WHERE id = ? AND staged_from = ?;
