@@ -2,7 +2,8 @@
 
 A check is fed a file from its first byte to its last, in pieces of any size, and either refuses it or returns what is
 to be said about it.  The answer does not depend on how the file was split, and nothing of the file is kept but its
-first bytes and, for some formats, a bounded part of its end.
+first bytes and, for some formats, a bounded part of its end; of the standard's own CSV, what `relay.standard.checks`
+names.
 
 What is looked at depends on the kind: the standard's own files and what is complete in others (DESIGN section 6).
 Each finding does what the operator chose for its code, or what the table in `relay.errors` says.
@@ -12,7 +13,8 @@ Findings name a place or an item, never a value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from relay.completeness import (
@@ -26,9 +28,8 @@ from relay.completeness import (
     ZipEnding,
 )
 from relay.errors import TABLE, Finding, Refused, Severity, finding
-from relay.model import Address, Grammar
-from relay.standard.kinds import STANDARD_32, STANDARD_41
-from relay.standard.layouts import count_items
+from relay.model import Address
+from relay.standard.checks import FORM_CODES, StandardCheck
 
 # What an office document that is protected by a password begins with; where it ends cannot be told.
 _COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -62,6 +63,18 @@ _STARTS: Mapping[str, tuple[bytes, ...]] = {
 _START_BYTES = max(len(start) for starts in _STARTS.values() for start in starts)
 
 
+# So many warnings of one file are kept; the rest are of the same kind.
+MOST_FINDINGS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One finding and what it does to its file."""
+
+    finding: Finding
+    severity: Severity
+
+
 class ContentCheck(Protocol):
     """The check of one file's content."""
 
@@ -72,9 +85,69 @@ class ContentCheck(Protocol):
         """Return what is to be said about the whole file, or Refused.  Nothing may be fed afterwards."""
 
 
-def start_check(address: Address, severities: Mapping[str, Severity]) -> ContentCheck:
-    """Return the check for the content of *address*; *severities* are those the operator set otherwise."""
+class ThoroughCheck(ContentCheck, Protocol):
+    """A check that can also tell more than the first reason."""
+
+    def find_all(self) -> tuple[Judged, ...]:
+        """Return everything that refuses the whole file, the worst first, then every warning; in place of `finish`."""
+
+
+def start_check(
+    address: Address,
+    severities: Mapping[str, Severity],
+    *,
+    recipient_services: Sequence[str] = (),
+    sender_services: Sequence[str] = (),
+) -> ThoroughCheck:
+    """Return the check for the content of *address*; *severities* are those the operator set otherwise.
+
+    The services are the types that the register has of both offices: names of 3.2 have none, and whether a person
+    has anything to do with a recipient depends on what the recipient does (standard, section 9).
+    """
+    if address.is_standard and _extension(address) == "csv":
+        check = StandardCheck(address, recipient_services=recipient_services, sender_services=sender_services)
+        return _StandardCsvCheck(check, severities)
     return _Check(address, severities)
+
+
+def _extension(address: Address) -> str:
+    return address.name.rpartition(".")[2].lower()
+
+
+class _StandardCsvCheck:
+    """The checks of the standard's own CSV; what they find is told when all of it is there."""
+
+    __slots__ = ("_check", "_is_empty", "_severities")
+
+    def __init__(self, check: StandardCheck, severities: Mapping[str, Severity]) -> None:
+        self._check = check
+        self._severities = severities
+        self._is_empty = True
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the file."""
+        if self._is_empty:
+            self._is_empty = not data or data.isspace()
+        self._check.feed(data)
+
+    def finish(self) -> tuple[Finding, ...]:
+        """Return what is to be said about the whole file."""
+        found = self.find_all()
+        for judged in found:
+            if judged.severity is Severity.REFUSE:
+                raise Refused(judged.finding.code, **dict(judged.finding.facts))
+        return tuple(judged.finding for judged in found)
+
+    def find_all(self) -> tuple[Judged, ...]:
+        """Return everything that refuses the whole file, the worst first, then every warning."""
+        found = [finding("content.empty")] if self._is_empty else self._check.finish()
+        judged = [Judged(one, _weigh(one.code, self._severities)) for one in found]
+        refusing = [one for one in judged if one.severity is Severity.REFUSE]
+        if any(one.finding.code in FORM_CODES for one in refusing):
+            # What is said of records then only follows from it.
+            return tuple(one for one in refusing if one.finding.code in FORM_CODES)
+        warning = [one for one in judged if one.severity is Severity.WARN]
+        return (*refusing, *warning)[:MOST_FINDINGS]
 
 
 class _Check:
@@ -84,7 +157,7 @@ class _Check:
 
     def __init__(self, address: Address, severities: Mapping[str, Severity]) -> None:
         self._severities = severities
-        self._extension = address.name.rpartition(".")[2].lower()
+        self._extension = _extension(address)
         self._findings: list[Finding] = []
         self._is_empty = True
         # What the file may begin with, until that is decided.
@@ -110,6 +183,13 @@ class _Check:
             self._report("content.truncated", where_ja=cut.where_ja, where=cut.where)
         return tuple(self._findings)
 
+    def find_all(self) -> tuple[Judged, ...]:
+        """Return the one refusal of the whole file, or every warning."""
+        try:
+            return tuple(Judged(one, Severity.WARN) for one in self.finish())
+        except Refused as refused:
+            return (Judged(refused.finding, Severity.REFUSE),)
+
     def _judge_start(self, data: bytes) -> None:
         """Decide by the first bytes whether this can be such a file; a start that is too short for that waits."""
         head = self._head + data
@@ -128,7 +208,7 @@ class _Check:
         self._starts = ()
 
     def _severity(self, code: str) -> Severity:
-        return self._severities.get(code, TABLE[code].severity)
+        return _weigh(code, self._severities)
 
     def _report(self, code: str, **facts: str) -> None:
         severity = self._severity(code)
@@ -138,12 +218,11 @@ class _Check:
             self._findings.append(finding(code, **facts))
 
 
+def _weigh(code: str, severities: Mapping[str, Severity]) -> Severity:
+    return severities.get(code, TABLE[code].severity)
+
+
 def _choose_ending(extension: str, address: Address) -> Ending | None:
-    if extension == "csv":
-        if not address.is_standard:
-            return CsvEnding()
-        standard = STANDARD_41 if address.grammar is Grammar.STANDARD_41 else STANDARD_32
-        return CsvEnding(is_standard=True, items=count_items(address.kind, standard))
     if extension in ("jpg", "jpeg"):
         return JpegEnding(is_standard=address.is_standard)
     make = _ENDINGS.get(extension)
@@ -151,6 +230,7 @@ def _choose_ending(extension: str, address: Address) -> Ending | None:
 
 
 _ENDINGS: Mapping[str, Callable[[], Ending]] = {
+    "csv": CsvEnding,
     "pdf": PdfEnding,
     "png": PngEnding,
     "zip": ZipEnding,

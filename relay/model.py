@@ -124,12 +124,17 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A decision: this address, from this sender, goes to this office; *findings* warn and stop nothing."""
+    """A decision: this address, from this sender, goes to this office; *findings* warn and stop nothing.
+
+    The services are the types that the register has of both offices; empty where it has none.
+    """
 
     address: Address
     sender: OfficeNumber
     recipient: OfficeNumber
     findings: tuple[Finding, ...] = ()
+    sender_services: tuple[str, ...] = ()
+    recipient_services: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,14 @@ def resolve_route(
     if not recipient.is_active:
         raise Refused("route.recipient_suspended", office=recipient.number)
     found = (*address.findings, *_find(address, sender, recipient, now))
-    return Route(address, sender.number, recipient.number, tuple(_sort_out(found, severities)))
+    return Route(
+        address,
+        sender.number,
+        recipient.number,
+        tuple(_sort_out(found, severities)),
+        sender_services=sender.service_types,
+        recipient_services=recipient.service_types,
+    )
 
 
 def _find(address: Address, sender: Office, recipient: Office, now: datetime) -> Iterator[Finding]:

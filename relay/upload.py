@@ -141,7 +141,12 @@ class Upload:
         route = self.destination.route
         if route is None or self.destination.is_temporary:
             return _Unjudged()
-        return content.start_check(route.address, self._bench.config.content.severities)
+        return content.start_check(
+            route.address,
+            self._bench.config.content.severities,
+            sender_services=route.sender_services,
+            recipient_services=route.recipient_services,
+        )
 
     @property
     def size_bytes(self) -> int:

@@ -8,8 +8,7 @@ import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 from hypothesis import given
@@ -18,21 +17,13 @@ from hypothesis import strategies as st
 from relay.content import start_check
 from relay.errors import Refused
 from relay.model import Address, Grammar, OfficeNumber
-from relay.naming import NamingRules, parse_name
 
 RECIPIENT = OfficeNumber("0178515854")
-SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
-RULES = NamingRules(frozenset({"csv", "pdf", "jpg"}))
 
 
 def free(extension: str) -> Address:
     """Return the address of some file with that extension that is not the standard's."""
     return Address(f"x.{extension}", Grammar.FOLDER, extension.upper(), RECIPIENT)
-
-
-def standard(kind: str) -> Address:
-    """Return the address of a CSV of the standard, 4.1."""
-    return Address(f"{kind}_x.CSV", Grammar.STANDARD_41, kind, RECIPIENT)
 
 
 def judge(address: Address, pieces: Iterable[bytes]) -> str:
@@ -155,88 +146,6 @@ def test_a_file_cut_at_any_byte_is_refused_unless_it_is_still_whole(extension: s
         assert is_refused_as_cut(free(extension), beginning) != is_whole(extension, beginning, data), length
 
 
-# --- CSV ---------------------------------------------------------------------------------------------------------
-
-
-def records(data: bytes) -> tuple[list[int], bool, bool]:
-    """Read CSV of MS932 byte by byte: items of each record that has begun; open quote; ends inside a character."""
-    counts, is_open, is_lead, begun = [], False, False, 0
-    for byte in data:
-        if is_lead:
-            is_lead = False
-            continue
-        is_lead = 0x81 <= byte <= 0x9F or 0xE0 <= byte <= 0xFC
-        is_open ^= byte == ord('"')
-        begun = begun or 1
-        if not is_open and byte == ord(","):
-            begun += 1
-        if not is_open and byte == ord("\n"):
-            counts.append(begun)
-            begun = 0
-    return ([*counts, begun] if begun else counts), is_open, is_lead
-
-
-def can_be_told(data: bytes, items: int) -> bool:
-    """Say whether *data*, the beginning of a file of records with *items* items, can be known to be cut."""
-    counts, is_open, is_lead = records(data)
-    if not data.strip() or is_open or is_lead or data.endswith(b"\r"):
-        return True
-    return not data.endswith(b"\n") and counts[-1] < items
-
-
-def slips() -> bytes:
-    """Three records of 25 items with everything that is allowed in them."""
-    texts = ['"山田,太郎"', '"表ソ能"', '"a""b"', '"1行目\r\n2行目\n"', "ｱｲｳ", '""', ""]
-    items = ["202407", *texts, *(str(number) for number in range(25 - len(texts) - 2)), "30"]
-    return ("\r\n".join([",".join(items)] * 3) + "\r\n").encode("cp932")
-
-
-def test_a_standard_csv_cut_at_any_byte_is_refused_where_it_can_be_told() -> None:
-    """Only a cut between records, or in the last item of one, leaves what may be a whole file."""
-    data = slips()
-    address = standard("UPPLAN")
-    untold = 0
-    for length in range(len(data) + 1):
-        is_told = can_be_told(data[:length], 25)
-        assert is_refused_as_cut(address, data[:length]) == is_told, length
-        untold += not is_told
-    # In each record: before the last item, after each of its two digits, and after the line end.
-    assert untold == 3 * 4
-
-
-@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the samples are not beside this checkout")
-def test_every_sample_cut_at_any_byte_is_refused_where_it_can_be_told() -> None:
-    """The same of all conforming samples, with the item counts of their own kinds."""
-    for path in sample_files("accept"):
-        data = path.read_bytes()
-        if path.suffix.lower() != ".csv" or len(data) > 20_000:
-            continue
-        address = parse_name(path.name, RULES)
-        items = records(data)[0][0]
-        lengths = range(0, len(data), max(1, len(data) // 400))
-        for length in lengths:
-            assert is_refused_as_cut(address, data[:length]) == can_be_told(data[:length], items), (path.name, length)
-
-
-def sample_files(*verdicts: str) -> Iterator[Path]:
-    """Yield the samples that should get one of *verdicts*."""
-    for verdict in verdicts:
-        yield from sorted((SAMPLES / verdict).glob("*/*"))
-
-
-@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the samples are not beside this checkout")
-def test_no_conforming_sample_is_refused() -> None:
-    """All samples that are to be accepted or warned about pass, in one piece and byte by byte."""
-    files = list(sample_files("accept", "warn"))
-    assert len(files) > 60
-    for path in files:
-        data = path.read_bytes()
-        address = parse_name(path.name, RULES)
-        assert judge(address, [data]) == "ok", path.name
-        if len(data) < 20_000:
-            assert judge(address, split(data, range(len(data)))) == "ok", path.name
-
-
 # --- splitting ---------------------------------------------------------------------------------------------------
 
 
@@ -297,7 +206,7 @@ def test_any_split_gives_the_same_answer(data: st.DataObject) -> None:
     content = b"".join(data.draw(st.lists(st.sampled_from(TOKENS[extension]), max_size=40)))
     places = data.draw(st.lists(st.integers(0, len(content)), max_size=12))
     makers: Sequence[Callable[[str], Address]] = [free]
-    if extension in ("csv", "jpg"):
+    if extension == "jpg":
         makers = [free, lambda ext: Address(f"x.{ext}", Grammar.STANDARD_41, "UPPLAN", RECIPIENT)]
     address = data.draw(st.sampled_from(makers))(extension)
     whole = judge(address, [content])

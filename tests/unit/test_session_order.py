@@ -235,7 +235,8 @@ async def test_a_listing_behind_a_close_shows_what_was_closed(line: Line) -> Non
     handles = [await line.open(f"/send/{NAME}"), await line.open(f"/send/{DAY_CARE}/{OTHER}")]
     with line.locked_store():
         closing = line.send(
-            *(request(sftp.WRITE, handle, Long(0), plan_csv()) for handle in handles),
+            request(sftp.WRITE, handles[0], Long(0), plan_csv()),
+            request(sftp.WRITE, handles[1], Long(0), plan_csv(recipient=DAY_CARE)),
             *(request(sftp.CLOSE, handle) for handle in handles),
         )
         opening = line.send(request(sftp.OPENDIR, "/send"), request(sftp.OPENDIR, f"/send/{DAY_CARE}"))

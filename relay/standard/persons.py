@@ -1,0 +1,57 @@
+"""Persons: who in a file has nothing to do with its recipient (standard, sections 3 and 9).
+
+Table 6 as planned and table 7 list the services of all providers of a person.  A person (insurer and insured) none
+of whose lines names the recipient as the provider must not be in the file: it is the worst accident that an exchange
+can have, and the reason why this is judged although it needs the whole file.
+
+Numbers of persons are held while the file arrives, at most `MOST_PERSONS`; a file with more cannot be judged and is
+taken for one with a stranger in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import compress
+
+# A hundred times what a large office has in a month; about 20 MB.
+MOST_PERSONS = 100_000
+
+
+class Strangers:
+    """The persons of a file who have no line of the recipient's, as far as it was read."""
+
+    __slots__ = ("_recipient", "_related", "_waiting", "is_overfull")
+
+    def __init__(self, recipient: str) -> None:
+        self._recipient = recipient.encode()
+        self._related: set[bytes] = set()
+        # With the line in which each of them is named first.
+        self._waiting: dict[bytes, int] = {}
+        self.is_overfull = False
+
+    def note(self, persons: Sequence[bytes], providers: Iterable[bytes], line_of: Callable[[int], int]) -> None:
+        """Take records: the person of each and the provider it names; *line_of* tells the line of the n-th."""
+        served = set(compress(persons, map(self._recipient.__eq__, providers)))
+        if served:
+            self._related |= served
+            for person in self._waiting.keys() & served:
+                del self._waiting[person]
+        strange = set(persons) - self._related - self._waiting.keys()
+        if strange:
+            self._wait(persons, strange, line_of)
+        if len(self._related) + len(self._waiting) > MOST_PERSONS:
+            self.is_overfull = True
+
+    def _wait(self, persons: Sequence[bytes], strange: set[bytes], line_of: Callable[[int], int]) -> None:
+        for index, person in enumerate(persons):
+            if person in strange:
+                strange.discard(person)
+                if len(self._waiting) <= MOST_PERSONS:
+                    self._waiting[person] = line_of(index)
+                if not strange:
+                    return
+
+    @property
+    def lines(self) -> list[int]:
+        """The lines in which persons are named first who have no line of the recipient's, in order."""
+        return sorted(self._waiting.values())
