@@ -21,7 +21,7 @@ from relay.vault import CHUNK_BYTES, Vault
 
 SMALL, LARGE = 10_000, 5 * CHUNK_BYTES + 1_000
 # A large upload is some 800 calls: all of them with one that is killed would take an hour.
-LARGE_STEPS = 20
+LARGE_STEPS = 14
 
 
 @pytest.fixture
