@@ -57,7 +57,7 @@ class Sftp:
     """OpenSSH's sftp."""
 
     name = "sftp"
-    needs = ("sftp",)
+    needs: tuple[str, ...] = ("sftp",)
 
     def put(self, house: House, office: OfficeNumber, file: Path, target: str) -> Said:
         """Put with a batch."""
@@ -76,7 +76,7 @@ class Scp(Sftp):
     """OpenSSH's scp, which lists nothing: sftp does that."""
 
     name = "scp"
-    needs = ("scp", "sftp")
+    needs: tuple[str, ...] = ("scp", "sftp")
 
     def put(self, house: House, office: OfficeNumber, file: Path, target: str) -> Said:
         """Copy there."""
@@ -91,7 +91,7 @@ class Psftp:
     """PuTTY's psftp."""
 
     name = "psftp"
-    needs = ("psftp", "puttygen")
+    needs: tuple[str, ...] = ("psftp", "puttygen")
 
     def put(self, house: House, office: OfficeNumber, file: Path, target: str) -> Said:
         """Put with a script."""
@@ -110,7 +110,7 @@ class Paramiko:
     """Python's paramiko."""
 
     name = "paramiko"
-    needs = ()
+    needs: tuple[str, ...] = ()
 
     def put(self, house: House, office: OfficeNumber, file: Path, target: str) -> Said:
         """Put, with the STAT that it confirms by."""
@@ -140,7 +140,7 @@ class Asyncssh:
     """asyncssh's client, with its parallel requests."""
 
     name = "asyncssh"
-    needs = ()
+    needs: tuple[str, ...] = ()
 
     def put(self, house: House, office: OfficeNumber, file: Path, target: str) -> Said:
         """Put."""
