@@ -18,6 +18,7 @@ from relay import journal
 from relay.errors import Deferred, Refused
 from relay.journal import Journal
 from relay.ledger import Ledger, Shelf, StoredPayload
+from relay.ledger.words import refuse_ended
 from relay.lifecycle import State
 from relay.model import Identity, Transfer
 from relay.vault import CHUNK_BYTES, Sealer, Vault, VaultError
@@ -39,6 +40,7 @@ class Collection:
         try:
             payload = await self.ledger.open_payload(transfer.id)
         except LookupError:
+            refuse_ended(transfer)
             raise Refused("tree.not_found", detail="the payload no longer exists") from None
         try:
             sealer = self._vault.open_sealer(
@@ -50,9 +52,12 @@ class Collection:
 
     async def move(self, transfer: Transfer, to: Shelf, identity: Identity, journal_: Journal) -> Transfer:
         """Put a file away into ``done/`` or take it back from there; Refused where it was never collected."""
-        moved = await self.ledger.move_shelf(
-            transfer.id, to, identity=identity, now=self.clock(), may_discard=self._may_discard
-        )
+        try:
+            moved = await self.ledger.move_shelf(
+                transfer.id, to, identity=identity, now=self.clock(), may_discard=self._may_discard
+            )
+        except LookupError:
+            raise Refused("tree.not_found", detail="its sender took it back meanwhile") from None
         if moved.is_removed != transfer.is_removed:
             tell = journal.transfer_removed if moved.is_removed else journal.transfer_restored
             tell(journal_, transfer=moved.id, kind=moved.kind)
@@ -130,6 +135,9 @@ class Reading:
         try:
             return self._sealer.open_chunk(number, await self._desk.ledger.read_chunk(self._payload, number))
         except (LookupError, VaultError) as error:
+            now = await self._desk.ledger.find_transfer(self.transfer.id)
+            if now is not None:
+                refuse_ended(now)
             raise Deferred("server.busy", detail=f"payload {self._payload.id}: {error}") from error
 
     def note_served(self, offset: int, length: int) -> None:
@@ -149,7 +157,8 @@ class Reading:
     async def close(self) -> None:
         """Count what was served: the recipient closed the handle itself.
 
-        On return a transfer that was read completely is collected, on stable storage.
+        On return a transfer that was read completely is collected, on stable storage.  Refused where its sender has
+        taken it back or replaced it meanwhile: what was read does not count, and the recipient's program is told.
         """
         self.forget()
         transfer = self.transfer

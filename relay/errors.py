@@ -200,6 +200,20 @@ TABLE: Mapping[str, Row] = _rows(
         "Export again with a new serial.",
     ),
     Row(
+        "transfer.recalled",
+        "送信元が {at} に取り消しました",
+        "taken back by its sender at {at}",
+        "このファイルは取り込まないでください。必要なときは送信元に連絡してください。",
+        "Do not import this file. If you need it, call the sender.",
+    ),
+    Row(
+        "transfer.superseded",
+        "送信元が {at} に送り直しました。新しいほうを取得してください",
+        "replaced by its sender at {at}; fetch the new one",
+        "new/ にある新しいファイルを取得してください。",
+        "Fetch the new file from new/.",
+    ),
+    Row(
         "transfer.not_collected",
         "まだ取得していません。読み終えてから移してください",
         "not collected yet: read the whole file first",
@@ -208,8 +222,8 @@ TABLE: Mapping[str, Row] = _rows(
     ),
     Row(
         "transfer.accepted",
-        "受け付け済みの送信は削除できません",
-        "an accepted file cannot be removed here",
+        "受け付け済みの送信は削除できません。取り消すときは recall/ へ移してください",
+        "an accepted file cannot be removed here; to take it back, move it into recall/",
         "取り消すときは recall/ へ移してください。",
         "To take it back, move it into recall/.",
     ),

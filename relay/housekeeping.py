@@ -1,7 +1,8 @@
 """Housekeeping: what time does to the store, in small steps that never hold up an upload.
 
 At present: chunks of uploads that never became a transfer are removed a day after they were last added to, and what
-is not listed in ``send/`` any more leaves the index of that listing.
+is not listed in ``send/`` any more leaves the index of that listing.  Of what was taken back or replaced the key is
+destroyed after a week; its bytes went at once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from relay.journal import Journal
 from relay.ledger import Ledger
 
 _ABANDONED_AFTER = timedelta(days=1)
+# For so long recall/ lists what was taken back, by its name.
+_NAMED_AFTER = timedelta(days=7)
 _ROUND_SECONDS = 600.0
 
 
@@ -28,6 +31,7 @@ async def keep_house(ledger: Ledger, clock: Callable[[], datetime], journal_: Jo
             await ledger.expire_partials(before=now - _ABANDONED_AFTER, now=now)
             removed = await ledger.remove_abandoned(before=now - _ABANDONED_AFTER)
             await ledger.leave_outbox(now=now)
+            await ledger.destroy_ended(before=now - _NAMED_AFTER)
         except Deferred:
             removed = 0
         if removed:

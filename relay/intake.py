@@ -25,7 +25,7 @@ from relay.config import Config
 from relay.errors import Refused
 from relay.journal import Journal
 from relay.ledger import Accepted, Ledger, Partial
-from relay.model import Identity, OfficeNumber, Route, fold_name
+from relay.model import Identity, OfficeNumber, Route, Transfer, fold_name
 from relay.temporary import is_temporary, may_be_cut, strip_temporary
 from relay.upload import Bench, Destination, Manners, Upload
 from relay.vault import Vault
@@ -184,6 +184,18 @@ class Intake:
         accepted = await upload.close()
         assert accepted is not None
         return accepted
+
+    async def recall(self, transfer: Transfer, identity: Identity, journal_: Journal) -> None:
+        """Take *transfer* back; repeated after a lost reply it succeeds.
+
+        Refused ``transfer.already_collected`` with the time, so that nobody believes in a recall that did not happen.
+        """
+        try:
+            recalled = await self._ledger.recall_transfer(transfer.id, identity=identity, now=self._clock())
+        except LookupError:
+            raise Refused("tree.not_found", detail=f"transfer {transfer.id} ended otherwise") from None
+        if transfer.state is not recalled.state:
+            journal.transfer_recalled(journal_, transfer=recalled.id, kind=recalled.kind, recipient=recalled.recipient)
 
     async def _find_renamed(
         self, path: str, name: str, folder: OfficeNumber | None, identity: Identity, *, is_unfinished: bool

@@ -248,6 +248,11 @@ def transfer_collected(
     journal.logger.info("transfer.collected", transfer=transfer, kind=kind, sender=sender, recipient=recipient)
 
 
+def transfer_recalled(journal: Journal, *, transfer: TransferId, kind: str, recipient: OfficeNumber) -> None:
+    """Tell that the sender has taken back a file that nobody had collected."""
+    journal.logger.info("transfer.recalled", transfer=transfer, kind=kind, recipient=recipient)
+
+
 def transfer_removed(journal: Journal, *, transfer: TransferId, kind: str) -> None:
     """Tell that the recipient has put a file away into ``done/``."""
     journal.logger.info("transfer.removed", transfer=transfer, kind=kind)

@@ -192,6 +192,7 @@ class EventKind(StrEnum):
     COLLECTED = "collected"
     REMOVED = "removed"
     RESTORED = "restored"
+    RECALLED = "recalled"
     OFFICE_ADDED = "office.added"
     OFFICE_CHANGED = "office.changed"
     OFFICE_SUSPENDED = "office.suspended"

@@ -40,6 +40,7 @@ class Folder(StrEnum):
 
     ROOT = ""
     SEND = "send"
+    RECALL = "recall"
     RECEIVE = "receive"
     NEW = "new"
     DONE = "done"
@@ -94,6 +95,13 @@ class ShelfFile(Place):
     """A file in ``receive/``, ``new/`` or ``done/``; it may or may not exist."""
 
     shelf: Folder
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecalledFile(Place):
+    """A file in ``recall/``: what was taken back, or where something is being moved to that shall be."""
+
     name: str
 
 
@@ -158,6 +166,8 @@ def _resolve(raw: bytes) -> Place:
         return _in_send(path, rest)
     if len(rest) == 1 and first in SHELVES:
         return ShelfFile(path, f"shelves/{fold_name(rest[0])}", Folder(first), rest[0])
+    if len(rest) == 1 and first == Folder.RECALL:
+        return RecalledFile(path, f"recall/{fold_name(rest[0])}", rest[0])
     if len(rest) == 1 and first == Folder.STATUS:
         return GeneratedFile(path, path[1:], Folder.STATUS, rest[0])
     return Nowhere(path, path[1:])

@@ -53,6 +53,7 @@ _README_JA = """\
 
   send/     送るファイルをここに入れます。宛先はファイル名で決まります。
             入れたファイルは、相手が取得するまで一覧に残ります。
+  recall/   send/ のファイルをここへ移すと、送信を取り消します。
   receive/  届いたファイルの一覧です。
   new/      届いたファイルのうち、まだ取得していないものです。
   done/     receive/ や new/ から削除したファイルです。まだ読めます。
@@ -79,6 +80,14 @@ _README_JA = """\
   事業所番号は10桁です。先頭の 0 も省かないでください。
   大きさは1つ {size} まで、拡張子は次のものです。
     {extensions}
+
+■ 取り消し方
+
+  send/ のファイルを recall/ へ移してください（ドラッグか名前の変更）。
+  相手の一覧からすぐに消え、status/ に「取消済み」と出ます。
+  相手が取得した後は取り消せません。そのときは取得された日時が出ます。
+  send/ で削除しても、送信は取り消されません。
+  取り消したファイルは recall/ の一覧に1週間残りますが、中身は残りません。
 
 ■ 受け取り方
 
@@ -118,6 +127,7 @@ Folders
 
   send/     Put files to be sent here. The file's name says who receives it.
             A file stays listed until the recipient has collected it.
+  recall/   Move a file from send/ to here to take it back.
   receive/  What was sent to you.
   new/      The part of it that you have not collected yet.
   done/     What you removed from receive/ or new/. It can still be read.
@@ -142,6 +152,14 @@ Sending
   An office number has ten characters; do not leave out a leading zero.
   A file may have up to {size}, and one of these extensions:
     {extensions}
+
+Taking back
+
+  Move the file from send/ into recall/ (drag it there, or rename it). It
+  vanishes from the recipient's folders at once. After the recipient has
+  collected it, the move is refused and says when that was. Removing a file
+  from send/ never takes it back. recall/ lists what you took back for a
+  week; the content is gone.
 
 Receiving
 

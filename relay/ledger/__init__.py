@@ -340,6 +340,31 @@ class Ledger(Register, Protocol):
     async def list_refusals(self, office: OfficeNumber, *, since: datetime, limit: int | None = None) -> list[Refusal]:
         """Return the refusals of *office*, newest first."""
 
+    # --- taking back -------------------------------------------------------------------------------------------
+
+    async def recall_transfer(self, transfer: TransferId, *, identity: Identity, now: datetime) -> Transfer:
+        """Take back what nobody has collected: gone from the recipient's directories, its bytes destroyed.
+
+        Of the bytes nothing can be read from then on, though removing a large file goes on for a moment.  Taking
+        back what was taken back does nothing.  Refused ``transfer.already_collected``; LookupError where *identity*
+        did not send it, or it ended otherwise.
+        """
+
+    async def find_recalled(self, office: OfficeNumber, name: str, *, since: datetime) -> Transfer | None:
+        """Return what *office* took back last under that name, if it did so since then."""
+
+    async def list_recalled(
+        self, office: OfficeNumber, *, since: datetime, cursor: ListingCursor | None = None
+    ) -> ListingPage:
+        """Return a page of what *office* has taken back since then, each name once."""
+
+    async def destroy_ended(self, *, before: datetime) -> int:
+        """Destroy what is left of files taken back or replaced; returns how many keys went.
+
+        The bytes of all of them, where a crash left any; and the key of those that ended *before*: with it goes a
+        free name, which is told as its kind from then on.
+        """
+
     # --- collection --------------------------------------------------------------------------------------------
 
     async def open_payload(self, transfer: TransferId) -> StoredPayload:
@@ -351,7 +376,10 @@ class Ledger(Register, Protocol):
     async def record_served(
         self, transfer: TransferId, ranges: Sequence[tuple[int, int]], *, identity: Identity, now: datetime
     ) -> Transfer:
-        """Add byte ranges (start, end) that the recipient has read; collected once they cover the whole file."""
+        """Add byte ranges (start, end) that the recipient has read; collected once they cover the whole file.
+
+        Refused ``transfer.recalled`` or ``transfer.superseded`` where the sender was faster.
+        """
 
     async def move_shelf(
         self, transfer: TransferId, to: Shelf, *, identity: Identity, now: datetime, may_discard: bool = False

@@ -6,13 +6,15 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 from relay.errors import Deferred, Finding, Refused
 from relay.ledger import Accepted, SealedChunk, SealedPayload, TransferDraft
+from relay.ledger.endings import CHUNKS_MOST, SLICE_CHUNKS, chunk_ids
 from relay.ledger.rows import findings_cell, to_cell
 from relay.ledger.statements import SQL
 from relay.ledger.store import Store, append_event, transfer_sql
+from relay.ledger.words import JAPAN, local_text
 from relay.lifecycle import LIVE, State
 from relay.model import (
     EventKind,
@@ -26,12 +28,6 @@ from relay.model import (
     fold_name,
 )
 
-# Chunks of one payload lie under consecutive ids; a million of 255 KiB are more than any limit allows.
-CHUNKS_MOST = 1 << 20
-# The standard's serials are Japan time (standard, section 3); so is the time in front of a free name.
-_JAPAN = timezone(timedelta(hours=9))
-# Removing so many holds up the event loop for some ten milliseconds.
-_SLICE_CHUNKS = 32
 _ANY_TIME = (1 << 63) - 1
 
 
@@ -117,8 +113,8 @@ class IntakeVerbs:
         """Remove what an upload that was shortened left behind its end."""
         if payload.staged is None:
             return
-        first, last = _chunk_ids(payload.staged)
-        cells = (first + payload.chunk_count, last, _SLICE_CHUNKS)
+        first, last = chunk_ids(payload.staged)
+        cells = (first + payload.chunk_count, last, SLICE_CHUNKS)
         while self._store.row(SQL["list_chunks"] + " LIMIT 1", cells[:2]) is not None:
             await self._store.change(
                 lambda connection: connection.execute(SQL["delete_chunks"], cells).rowcount, is_durable=False
@@ -261,7 +257,7 @@ class IntakeVerbs:
         prefix, moment = "", now
         while True:
             if route.address.is_free:
-                prefix = f"{route.sender}_{moment.astimezone(_JAPAN):%Y%m%d%H%M%S}_"
+                prefix = f"{route.sender}_{moment.astimezone(JAPAN):%Y%m%d%H%M%S}_"
             key = self._delivered_key(route.recipient, prefix + name)
             holder = connection.execute(SQL["find_delivered_holder"], (key,)).fetchone()
             if holder is None:
@@ -274,11 +270,6 @@ class IntakeVerbs:
             # The same name, sent again after its recipient had thrown it away unread.
             return _Delivered(prefix, key, TransferId(number))
         raise Refused("transfer.conflict", at=local_text(now), detail=f"transfer {number} is delivered under that name")
-
-
-def local_text(moment: datetime) -> str:
-    """Return *moment* as a sentence to an office has it: Japan time, to the minute."""
-    return f"{moment.astimezone(_JAPAN):%Y-%m-%d %H:%M} JST" if moment.tzinfo else f"{moment.replace(tzinfo=UTC)}"
 
 
 def _check_standing(connection: sqlite3.Connection, draft: TransferDraft) -> None:
@@ -325,7 +316,7 @@ def _check_whole(connection: sqlite3.Connection, payload: SealedPayload) -> None
     if payload.staged is not None:
         if connection.execute(SQL["is_staged"], (payload.staged, payload.uid, payload.holder)).fetchone() is None:
             raise Refused("upload.unfinished", detail=f"staged payload {payload.staged} is gone")
-        first, last = _chunk_ids(payload.staged)
+        first, last = chunk_ids(payload.staged)
         numbers.update(number - first for (number,) in connection.execute(SQL["list_chunks"], (first, last)))
     if numbers != set(range(payload.chunk_count)):
         raise ValueError(f"a payload of {payload.chunk_count} chunks has {len(numbers)}, or others")
@@ -351,19 +342,14 @@ def put_chunks(connection: sqlite3.Connection, payload: PayloadId, chunks: Seque
         connection.execute(SQL["put_chunk"], (payload * CHUNKS_MOST + chunk.number, chunk.sealed))
 
 
-def _chunk_ids(payload: PayloadId) -> tuple[int, int]:
-    """Return the first and the last id that a chunk of *payload* may have."""
-    return payload * CHUNKS_MOST, (payload + 1) * CHUNKS_MOST - 1
-
-
 def _remove_slice(connection: sqlite3.Connection, staged: PayloadId, before: int, holder: bytes | None) -> bool | None:
     """Remove a part of a staged upload: True when it was the last, False where there is nothing to remove."""
     if connection.execute(SQL["give_up_payload"], (staged, before, holder)).rowcount != 1:
         return False
     # With the first slice, or somebody could go on with what is half removed.
     connection.execute(SQL["delete_partial_of"], (staged,))
-    removed = connection.execute(SQL["delete_chunks"], (*_chunk_ids(staged), _SLICE_CHUNKS)).rowcount
-    if removed == _SLICE_CHUNKS:
+    removed = connection.execute(SQL["delete_chunks"], (*chunk_ids(staged), SLICE_CHUNKS)).rowcount
+    if removed == SLICE_CHUNKS:
         return None
     connection.execute(SQL["delete_staged_payload"], (staged,))
     return True

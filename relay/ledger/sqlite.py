@@ -15,9 +15,9 @@ from typing import Self
 from relay.ledger import storefile
 from relay.ledger.commit import Writer
 from relay.ledger.partials import PartialVerbs
+from relay.ledger.recalls import RecallVerbs
 from relay.ledger.register import RegisterVerbs
 from relay.ledger.store import Store
-from relay.ledger.views import ViewVerbs
 from relay.vault import Vault
 
 CHECKPOINT_BYTES = 16 * 1024 * 1024
@@ -25,7 +25,7 @@ CHECKPOINT_BYTES = 16 * 1024 * 1024
 PAGE_BYTES = 8192
 
 
-class SqliteLedger(RegisterVerbs, PartialVerbs, ViewVerbs):
+class SqliteLedger(RegisterVerbs, PartialVerbs, RecallVerbs):
     """`relay.ledger.Ledger` on SQLite; made by `open_ledger`, closed by leaving its ``async with``."""
 
     def __init__(self, store: Store, sent_listed: timedelta) -> None:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from relay.errors import Refused
 from relay.ledger import ListingCursor, ListingPage, Shelf, StoredPayload
-from relay.ledger.intake import CHUNKS_MOST
+from relay.ledger.endings import CHUNKS_MOST
 from relay.ledger.rows import to_cell
 from relay.ledger.statements import SQL
 from relay.ledger.store import Store, append_event, transfer_sql
+from relay.ledger.words import refuse_ended
 from relay.lifecycle import State, Step, advance
 from relay.model import EventKind, Identity, OfficeNumber, PayloadId, PayloadUid, Transfer, TransferId, fold_name
 
@@ -64,6 +65,7 @@ class ViewVerbs:
     ) -> Transfer:
         def work(connection: sqlite3.Connection) -> Transfer:
             found = self._of_recipient(connection, transfer, identity)
+            refuse_ended(found)
             if found.state is not State.ACCEPTED:
                 return found
             row = connection.execute(SQL["find_served"], (transfer,)).fetchone()

@@ -12,7 +12,7 @@ from relay.model import OfficeNumber, fold_name
 from relay.sftp import wire
 from relay.sftp.desks import Desks
 from relay.sftp.handles import Listing
-from relay.sftp.lookup import Lookup, partial_attributes
+from relay.sftp.lookup import RECALL_LISTED, Lookup, partial_attributes
 from relay.sftp.wire import Attributes, NameEntry
 from relay.tree import Directory, Folder, GeneratedFile
 
@@ -72,6 +72,9 @@ class Directories:
         if place.folder is Folder.SEND:
             now = self._desks.clock()
             return await self._desks.ledger.list_sent(self._office, place.address, now=now, cursor=cursor)
+        if place.folder is Folder.RECALL:
+            since = self._desks.clock() - RECALL_LISTED
+            return await self._desks.ledger.list_recalled(self._office, since=since, cursor=cursor)
         return await self._desks.ledger.list_shelf(self._office, Shelf(place.folder.value), cursor)
 
     async def _subfolders(self, place: Directory) -> list[str]:

@@ -8,7 +8,7 @@ again.
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from relay import naming, tree
 from relay.errors import Deferred, Refused
@@ -19,7 +19,7 @@ from relay.sftp.desks import Desks
 from relay.sftp.handles import Downloading, Generated, Handle, Handles, Uploading
 from relay.sftp.wire import Attributes
 from relay.status import render_folder_notice, render_readme
-from relay.tree import Directory, Folder, GeneratedFile, Place, SentFile, ShelfFile
+from relay.tree import Directory, Folder, GeneratedFile, Place, RecalledFile, SentFile, ShelfFile
 from relay.upload import Upload
 
 # A generated file tells the same size for this long: rclone, curl and sshfs read exactly what STAT said.
@@ -29,6 +29,8 @@ _PINNED_MOST = 32
 # Names that were refused in this session, for clients that learn of it only by STAT.
 _REFUSALS_MOST = 256
 _UPLOAD_MODE = 0o100640
+# How long recall/ shows what was taken back; its key lives no longer (`relay.housekeeping`).
+RECALL_LISTED = timedelta(days=7)
 
 
 class Lookup:
@@ -53,12 +55,18 @@ class Lookup:
             if transfer is not None and transfer.is_removed == (place.shelf is Folder.DONE):
                 return transfer
         elif isinstance(place, SentFile):
-            transfer = await self._find_sent(place)
+            transfer = await self.find_newest(place)
             if transfer is not None and transfer.state in LIVE:
+                return transfer
+        elif isinstance(place, RecalledFile):
+            since = self._desks.clock() - RECALL_LISTED
+            transfer = await self._desks.ledger.find_recalled(self._office, place.name, since=since)
+            if transfer is not None:
                 return transfer
         raise Refused("tree.not_found")
 
-    async def _find_sent(self, place: SentFile) -> Transfer | None:
+    async def find_newest(self, place: SentFile) -> Transfer | None:
+        """Return what this office sent under that name last, whatever became of it."""
         try:
             address = naming.parse_name(place.name, self._desks.config.naming_rules, folder=place.address)
         except Refused:
@@ -87,7 +95,7 @@ class Lookup:
             unfinished = await self._unfinished_attributes(place)
             if unfinished is not None:
                 return unfinished
-        return _file_attributes(await self.find(place), as_sent=isinstance(place, SentFile))
+        return _file_attributes(await self.find(place), as_sent=isinstance(place, (SentFile, RecalledFile)))
 
     async def _unfinished_attributes(self, place: SentFile) -> Attributes | None:
         """Return what STAT tells of an upload, open or kept, which only its owner sees; its refusal comes first."""
@@ -126,7 +134,7 @@ class Lookup:
         if place.address is not None:
             await self._require_address(place.address)
         now = int(self._desks.clock().timestamp())
-        is_writable = place.folder in (Folder.SEND, Folder.ROOT)
+        is_writable = place.folder in (Folder.SEND, Folder.RECALL, Folder.ROOT)
         return Attributes(0, tree.INBOX_MODE if is_writable else tree.DIRECTORY_MODE, now, now)
 
     async def _require_address(self, address: OfficeNumber) -> None:

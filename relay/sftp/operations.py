@@ -16,17 +16,16 @@ from typing import ClassVar
 from relay import tree
 from relay.errors import FX_EOF, FX_OK, FX_OP_UNSUPPORTED, Deferred, Refused
 from relay.journal import Journal
-from relay.ledger import Shelf
 from relay.model import Identity
 from relay.sftp import wire
+from relay.sftp.changes import Changes
 from relay.sftp.desks import Desks
 from relay.sftp.handles import Downloading, Generated, Handles, Listing, Uploading
 from relay.sftp.listing import Directories
 from relay.sftp.lookup import Lookup, moment
 from relay.sftp.order import find_lanes
 from relay.sftp.wire import Attributes, NameEntry, Request
-from relay.temporary import is_temporary
-from relay.tree import Directory, Folder, GeneratedFile, Place, SentFile, ShelfFile
+from relay.tree import Directory, GeneratedFile, Place, SentFile
 from relay.upload import Manners, Upload
 
 _WRITING = wire.FXF_WRITE | wire.FXF_APPEND | wire.FXF_CREAT | wire.FXF_TRUNC
@@ -61,6 +60,7 @@ class Operations:
         self._handles = Handles(desks.config.limits.handles_per_session)
         self._lookup = Lookup(desks, identity, self._handles)
         self._directories = Directories(desks, identity.office, self._lookup)
+        self._changes = Changes(desks, identity, self._lookup, journal)
 
     # --- the session's questions ---------------------------------------------------------------------------------
 
@@ -280,34 +280,8 @@ class Operations:
     # --- changes -------------------------------------------------------------------------------------------------
 
     async def _remove(self, request: Request) -> bytes:
-        place = tree.resolve_path(request.subject)
-        if isinstance(place, SentFile):
-            await self._remove_sent(place)
-        elif isinstance(place, ShelfFile):
-            await self._remove_received(place)
-        elif isinstance(place, Directory):
-            raise Refused("tree.is_directory")
-        else:
-            await self._lookup.attributes(place)
-            raise Refused("tree.read_only")
+        await self._changes.remove(tree.resolve_path(request.subject))
         return wire.pack_status(request.id, FX_OK)
-
-    async def _remove_sent(self, place: SentFile) -> None:
-        """Give up what is being uploaded or was just refused; an accepted transfer is never taken back by this."""
-        was_unfinished = await self._desks.intake.drop(place.upload_path, self._identity)
-        if self._lookup.forget(place) or was_unfinished:
-            return
-        await self._lookup.find(place)
-        raise Refused("transfer.accepted")
-
-    async def _remove_received(self, place: ShelfFile) -> None:
-        if place.shelf is Folder.DONE:
-            await self._lookup.find(place)
-            raise Refused("tree.read_only", detail="REMOVE in done/")
-        transfer = await self._desks.ledger.find_delivered(self._identity.office, place.name)
-        if transfer is None or (transfer.is_removed and place.shelf is not Folder.NEW):
-            raise Refused("tree.not_found")
-        await self._desks.collection.move(transfer, Shelf.DONE, self._identity, self._journal)
 
     async def _rename(self, request: Request) -> bytes:
         return await self._move(request, request.subject, request.target)
@@ -317,31 +291,8 @@ class Operations:
         return await self._move(request, source, target)
 
     async def _move(self, request: Request, source: bytes, target: bytes) -> bytes:
-        """Give an upload its final name, or move between ``receive/`` or ``new/`` and ``done/`` under the same name."""
-        here, there = tree.resolve_path(source), tree.resolve_path(target)
-        if isinstance(here, SentFile) and isinstance(there, SentFile) and is_temporary(here.name):
-            await self._rename_upload(here, there)
-            return wire.pack_status(request.id, FX_OK)
-        if not isinstance(here, (ShelfFile, SentFile)):
-            await self._lookup.attributes(here)
-            raise Refused("tree.no_rename")
-        transfer = await self._lookup.find(here)
-        if not isinstance(here, ShelfFile) or not isinstance(there, ShelfFile) or there.lane != here.lane:
-            raise Refused("tree.no_rename")
-        to = Shelf.DONE if there.shelf is Folder.DONE else Shelf.RECEIVE
-        await self._desks.collection.move(transfer, to, self._identity, self._journal)
+        await self._changes.move(tree.resolve_path(source), tree.resolve_path(target))
         return wire.pack_status(request.id, FX_OK)
-
-    async def _rename_upload(self, here: SentFile, there: SentFile) -> None:
-        try:
-            await self._desks.intake.rename(
-                here.upload_path, there.upload_path, there.address, self._identity, self._journal
-            )
-        except (Refused, Deferred) as error:
-            if error.code != "tree.not_found":
-                self._lookup.remember(there, error)
-            raise
-        self._lookup.forget(there)
 
     async def _mkdir(self, request: Request) -> bytes:
         place = tree.resolve_path(request.subject)

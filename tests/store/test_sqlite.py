@@ -141,6 +141,10 @@ async def test_each_listing_uses_the_index_made_for_it(two: Path) -> None:
         "list_outbox": "transfer_outbox",
         "leave_outbox": "transfer_leaving",
         "list_abandoned": "payload_staged",
+        "list_recalled": "transfer_recalled",
+        "find_recalled": "transfer_recall",
+        "list_undestroyed": "transfer_ended",
+        "list_readable": "transfer_ended",
         "list_refusals": "refusal_office",
         "find_by_identity": "transfer_identity",
     }

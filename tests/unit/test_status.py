@@ -28,6 +28,7 @@ from relay.status import (
     render_refused,
     render_sent,
 )
+from relay.tree import Folder
 
 AT = datetime(2026, 6, 22, 15, 30, 5, tzinfo=UTC)
 OFFICE = Office(OfficeNumber("0178515854"), "みほん野居宅介護支援事業所", "北海道", ("43", "11"))
@@ -193,11 +194,15 @@ def test_the_readme_explains_every_family_of_refusals_that_an_upload_can_meet() 
     assert not [family for family in families if text.count(f"  {family} ") < 2]
 
 
-def test_the_readme_announces_nothing_that_is_not_there_yet() -> None:
-    """A folder that does not exist is not recommended."""
+def test_the_readme_names_every_folder_and_how_to_take_back() -> None:
+    """Each folder of the tree is explained in both languages; none that is not there is recommended."""
     text = render_readme(CONFIG, OFFICE).decode()
-    assert "recall" not in text
-    assert "取消" not in text
+    for folder in Folder:
+        assert folder is Folder.ROOT or text.count(f"  {folder.value}/ ") >= 2, folder
+    assert "取り消し方" in text
+    assert "Taking back" in text
+    for later in ("certificate/ ", "receipts/"):
+        assert later not in text
 
 
 def test_the_readme_fits_a_window_without_wrapping() -> None:

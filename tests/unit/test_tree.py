@@ -7,7 +7,7 @@ import pytest
 from relay import tree
 from relay.errors import Refused
 from relay.model import Office, OfficeNumber
-from relay.tree import Directory, Folder, GeneratedFile, Nowhere, Place, SentFile, ShelfFile
+from relay.tree import Directory, Folder, GeneratedFile, Nowhere, Place, RecalledFile, SentFile, ShelfFile
 
 OFFICE = OfficeNumber("0178529384")
 
@@ -44,6 +44,9 @@ def test_paths_are_normalised_as_text(path: str, normal: str) -> None:
         ("new", Directory, Folder.NEW),
         ("done", Directory, Folder.DONE),
         ("status", Directory, Folder.STATUS),
+        ("recall/", Directory, Folder.RECALL),
+        ("recall/提供票.pdf", RecalledFile, None),
+        ("recall/a/b.pdf", Nowhere, None),
         ("README.txt", GeneratedFile, Folder.ROOT),
         ("status/sent.csv", GeneratedFile, Folder.STATUS),
         ("send/0178529384", Directory, Folder.SEND),

@@ -81,7 +81,8 @@ WHERE id = ?1 AND wrapped_key IS NULL AND touched_at < ?2 AND (?3 IS NULL OR hol
 
 -- name: find_payload
 SELECT p.id, p.uid, p.wrapped_key, p.size_bytes, p.chunk_count
-FROM transfer AS t JOIN payload AS p ON p.id = t.payload WHERE t.id = ? AND p.wrapped_key IS NOT NULL;
+FROM transfer AS t JOIN payload AS p ON p.id = t.payload
+WHERE t.id = ? AND t.withdrawn = 0 AND p.wrapped_key IS NOT NULL;
 
 -- name: delete_staged_payload
 DELETE FROM payload WHERE id = ? AND wrapped_key IS NULL;
@@ -146,6 +147,40 @@ UPDATE transfer SET shelf = ? WHERE id = ?;
 -- name: discard_transfer
 UPDATE transfer SET state = ?, shelf = 'done', ended_at = ?, released = id, in_outbox = 0
 WHERE id = ?;
+
+-- name: end_transfer
+UPDATE transfer SET state = ?, shelf = 'none', ended_at = ?, recall_key = ?, withdrawn = id, released = id, in_outbox = 0
+WHERE id = ?;
+
+-- name: leave_recall
+UPDATE transfer SET recall_key = NULL WHERE recall_key = ?;
+
+-- name: find_recalled
+SELECT {transfer} WHERE t.recall_key = ? AND t.ended_at > ?;
+
+-- name: list_recalled
+SELECT {entry}
+WHERE t.sender = :office AND t.recall_key IS NOT NULL AND t.ended_at > :after AND t.id <= :newest AND t.id > :id
+ORDER BY t.id LIMIT :limit;
+
+-- name: find_payload_of
+SELECT payload FROM transfer WHERE id = ?;
+
+-- name: list_undestroyed
+SELECT t.payload FROM transfer AS t
+WHERE t.state IN ('recalled', 'superseded') AND t.payload IS NOT NULL AND t.ended_at > 0
+  AND EXISTS (SELECT 1 FROM chunk AS c WHERE c.id BETWEEN t.payload * 1048576 AND t.payload * 1048576 + 1048575)
+LIMIT 64;
+
+-- name: list_readable
+SELECT t.id, t.payload FROM transfer AS t
+WHERE t.state IN ('recalled', 'superseded') AND t.payload IS NOT NULL AND t.ended_at < ? LIMIT 64;
+
+-- name: forget_payload
+UPDATE transfer SET payload = NULL, recall_key = NULL WHERE id = ?;
+
+-- name: delete_payload
+DELETE FROM payload WHERE id = ?;
 
 -- name: find_served
 SELECT ranges FROM served WHERE transfer = ?;

@@ -105,12 +105,15 @@ CREATE TABLE transfer (
     staged_from      BLOB,                  -- keyed digest of the temporary name that a RENAME made this transfer of
     delivered_key    BLOB NOT NULL,         -- keyed digest of recipient and folded delivered name
     withdrawn        INTEGER NOT NULL,      -- 0 while the recipient sees it, then its own id
+    recall_key       BLOB,                  -- keyed digest of sender and folded name while recall/ lists it
     CHECK ((name IS NULL) <> (name_sealed IS NULL)),
     CHECK ((shelf = 'none') = (withdrawn <> 0)),
     CHECK (released = 0 OR state <> 'accepted'),
     CHECK (released <> 0 OR state IN ('accepted', 'collected')),
     CHECK (released IN (0, id) AND withdrawn IN (0, id)),
     CHECK (state NOT IN ('accepted', 'collected') OR (payload IS NOT NULL AND ended_at IS NULL)),
+    CHECK (state NOT IN ('recalled', 'superseded') OR (shelf = 'none' AND ended_at IS NOT NULL AND collected_at IS NULL)),
+    CHECK (recall_key IS NULL OR state = 'recalled'),
     CHECK (state <> 'accepted' OR collected_at IS NULL),
     CHECK (state NOT IN ('collected', 'destroyed') OR collected_at IS NOT NULL)
 ) STRICT;
@@ -122,6 +125,11 @@ CREATE UNIQUE INDEX transfer_delivered ON transfer (delivered_key, withdrawn);
 CREATE INDEX transfer_shelf ON transfer (recipient, shelf, sender, serial, id);
 CREATE INDEX transfer_new ON transfer (recipient, sender, serial, id) WHERE state = 'accepted' AND shelf = 'receive';
 CREATE INDEX transfer_outbox ON transfer (sender, in_outbox, id);
+-- recall/, in which each name stands once: that of the file taken back last.
+CREATE INDEX transfer_recalled ON transfer (sender, id) WHERE recall_key IS NOT NULL;
+CREATE UNIQUE INDEX transfer_recall ON transfer (recall_key) WHERE recall_key IS NOT NULL;
+-- What still has to be destroyed: the bytes at once, the key with the name after a while.
+CREATE INDEX transfer_ended ON transfer (ended_at) WHERE state IN ('recalled', 'superseded') AND payload IS NOT NULL;
 -- What leaves send/ next.
 CREATE INDEX transfer_leaving ON transfer (collected_at) WHERE in_outbox = 1 AND collected_at IS NOT NULL;
 -- No two transfers share bytes; and removing a payload asks whether a transfer names it.
