@@ -26,9 +26,9 @@ from typing import Any
 
 import asyncssh
 from asyncssh import encryption
-from asyncssh.constants import MSG_IGNORE, MSG_KEXINIT, MSG_SERVICE_REQUEST
+from asyncssh.constants import MSG_CHANNEL_WINDOW_ADJUST, MSG_IGNORE, MSG_KEXINIT, MSG_SERVICE_REQUEST
 from asyncssh.crypto.chacha import ChachaCipher
-from asyncssh.packet import SSHPacket, String
+from asyncssh.packet import SSHPacket, String, UInt32
 from asyncssh.public_key import KeyImportError, decode_ssh_certificate
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -246,8 +246,27 @@ def open_channel(conn: Connection, *, window_bytes: int, packet_bytes: int) -> C
         else:
             channel._report_response(False)
 
+    def deliver(data: bytes, datatype: int | None) -> None:
+        if channel._session is not None:
+            channel._session.data_received(data, datatype)
+
     channel._service_next_request = answer_request
+    channel._deliver_data = deliver
     return channel  # type: ignore[no-any-return]
+
+
+def return_window(channel: Channel, *, held_bytes: int) -> None:
+    """Let the client send as much more as its window has room for behind *held_bytes* that wait for their turn.
+
+    asyncssh opens the whole window with the first piece it hands over, whatever waits behind it; and while its reading
+    is paused it keeps a list entry for every packet, be it of one byte, and tells nobody of the channel's end.  So a
+    session of ours never pauses: it holds what it cannot deal with yet, and the window is opened here alone.
+    """
+    unwrapped: Any = channel
+    due = unwrapped._init_recv_window - unwrapped._recv_window - held_bytes
+    if due >= unwrapped._init_recv_window // 2 and not channel.is_closing():
+        unwrapped._recv_window += due
+        unwrapped.send_packet(MSG_CHANNEL_WINDOW_ADJUST, UInt32(due))
 
 
 def count_channels(conn: Connection) -> int:
@@ -391,12 +410,3 @@ def load_host_keys(pairs: Iterable[tuple[bytes, bytes]]) -> list[asyncssh.SSHKey
     for keypair in keypairs:
         keypair.host_key_algorithms = [name for name in keypair.host_key_algorithms if name in _HOST_KEY_ALGORITHMS]
     return keypairs
-
-
-def has_peer_closed(channel: asyncssh.SSHServerChannel[bytes]) -> bool:
-    """True where the client has ended a channel, though what it sent before is not yet read.
-
-    A session that has paused reading is not told of the end; it has to look.
-    """
-    unwrapped: Any = channel
-    return unwrapped._recv_state in {"eof_pending", "close_pending", "closed"}

@@ -5,8 +5,8 @@
   behind CLOSE.  Unrelated ones run beside each other, so that one slow commit holds up nothing else.
 * **Backpressure out.**  While the channel or the connection below it is full, nothing more is answered and nothing
   more is read: what a client that does not read can make us hold is one reply for each request in flight.
-* **Backpressure in.**  Requests in flight are bounded in number and in bytes, their replies included; beyond that the channel stops reading,
-  and the client's window runs out.
+* **Backpressure in.**  Requests in flight are bounded in number and in bytes, their replies included; beyond that
+  they wait in one buffer, and the client's window is opened again only for what was taken out of it.
 * **Errors.**  `Refused` and `Deferred` become a STATUS with their sentence; whatever else is raised is a defect,
   journalled under a reference that the client is told, and ends nothing.  Only lost framing ends the session.
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 # Bytes of requests that may be under way and of their replies: the data of WRITEs and READs is nearly all of it.
 _IN_FLIGHT_BYTES = 4 * wire.PACKET_BYTES_MOST
-# While nothing is read from the channel asyncssh does not tell of its end either.
-_LOOK_SECONDS = 1.0
 # How often a CLOSE looks whether the replies before it have left.
 _DRAIN_SECONDS = 0.01
 # These programs drop the text of a STATUS and print what comes on stderr (CLIENTS.md section 2b).
@@ -84,11 +82,8 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         self._unwatch: Callable[[], None] | None = None
         self._is_greeted = False
         self._is_channel_full = False
-        self._is_reading = True
-        self._is_taking_in = False
         self._is_at_eof = False
         self._is_over = False
-        self._look: asyncio.TimerHandle | None = None
         self._told: set[tuple[bytes, str]] = set()
 
     @property
@@ -138,8 +133,6 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         self._chan = None
         if self._unwatch is not None:
             self._unwatch()
-        if self._look is not None:
-            self._look.cancel()
         self._pump()
         self._start(self._end(reason))
 
@@ -159,43 +152,13 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
                 self._take(packet)
         except WireError as error:
             self._hang_up(error.crime)
-        self._set_reading(self._has_room() and self._may_answer())
+        if self._chan is not None:
+            edge.return_window(self._chan, held_bytes=self._framer.held_bytes)
         if self._is_at_eof and not self._running and self._may_answer():
             self._finish()
 
     def _has_room(self) -> bool:
         return len(self._running) < self._limits.requests_in_flight and self._bytes_in_flight < _IN_FLIGHT_BYTES
-
-    def _set_reading(self, is_reading: bool) -> None:  # noqa: FBT001
-        if self._chan is None or is_reading == self._is_reading or self._is_taking_in:
-            return
-        self._is_reading = is_reading
-        if not is_reading:
-            self._chan.pause_reading()
-            self._look_later()
-            return
-        # asyncssh opens the whole window again with the first piece that it hands over, whatever still waits behind
-        # it.  All of it is taken in before the next pause, or each one would let the client run a window further ahead.
-        self._is_taking_in = True
-        try:
-            self._chan.resume_reading()
-        finally:
-            self._is_taking_in = False
-        self._pump()
-
-    def _look_later(self) -> None:
-        if self._look is not None:
-            self._look.cancel()
-        self._look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look_now)
-
-    def _look_now(self) -> None:
-        """Notice that the client has closed a channel that we do not read from."""
-        if self._chan is None or self._is_reading:
-            return
-        if edge.has_peer_closed(self._chan):
-            self._chan.abort()
-        else:
-            self._look_later()
 
     def _take(self, packet: bytes) -> None:
         """Answer one request now, or start answering it."""

@@ -151,6 +151,35 @@ async def test_paths_and_ids_of_any_length_fill_nothing(house: House) -> None:
         assert settle(house) - before < SESSION_BYTES
 
 
+async def test_requests_by_the_ten_thousand_wait_in_the_clients_own_memory(house: House) -> None:
+    """80 MB of requests sent in one go: the relay holds a window of them."""
+    async with house.dial() as connection, open_raw(connection) as raw:
+        await raw.list("/send")
+        before = settle(house)
+        for number in range(20_000):
+            raw.ask(sftp.STAT, f"/send/{number:05}{'x' * 4_000}")
+        for _ in range(20_000):
+            await raw.next_reply()
+        assert settle(house) - before < SESSION_BYTES
+
+
+async def test_a_window_of_single_bytes_costs_no_more_than_a_session(house: House) -> None:
+    """290,000 packets of one byte behind replies that are not taken: a byte is held as a byte."""
+    name = await put_long(house)
+    async with house.dial(HOME_HELP) as connection, open_raw(connection, window=4_096) as raw:
+        handle = await raw.open(f"/receive/{name}", sftp.READING)
+        before = settle(house)
+        raw.channel.pause_reading()
+        for number in range(70):
+            raw.ask(sftp.READ, handle, Long(number * 100_000), 100_000)
+        client: Any = connection
+        channel = client._channels[raw.channel._recv_chan]._send_chan
+        for byte in pack(sftp.READ, 5, handle, Long(0), 10) * 10_000:
+            client.send_packet(MSG_CHANNEL_DATA, UInt32(channel) + String(bytes([byte])))
+        assert settle(house) - before < SESSION_BYTES // 2
+        connection.abort()
+
+
 async def test_a_held_rekey_costs_no_more_than_a_session(house: House) -> None:
     """READs sent into a key exchange that the client never ends: held within the bound, then disconnected."""
     name = await put_long(house)

@@ -53,7 +53,9 @@ class OpenGate:
 
 
 class Channel:
-    """A channel that keeps what is written."""
+    """A channel that keeps what is written, and whose window is always open."""
+
+    _init_recv_window = _recv_window = 1 << 21
 
     def __init__(self, received: RawSftp) -> None:
         self._received = received
@@ -64,11 +66,6 @@ class Channel:
 
     def write_stderr(self, _: bytes) -> None:
         """Drop it."""
-
-    def pause_reading(self) -> None:
-        """Do nothing: all is fed at once."""
-
-    resume_reading = pause_reading
 
     def get_write_buffer_size(self) -> int:
         """Nothing waits."""
