@@ -22,7 +22,16 @@ from relay.standard.items import is_blank
 from relay.standard.kinds import STANDARD_32, STANDARD_41
 from relay.standard.persons import MOST_PERSONS, Strangers
 from relay.standard.plans import INSURED, INSURER, VERSION, Plan, plan_for
-from relay.standard.records import Block, BrokenQuoteError, Raw, RecordReader, find_broken, is_only_open, read_block
+from relay.standard.records import (
+    Block,
+    BrokenQuoteError,
+    Raw,
+    RecordReader,
+    find_broken,
+    find_end,
+    is_only_open,
+    read_block,
+)
 from relay.standard.serials import NO_MONTH
 from relay.standard.services import CARE_MANAGEMENT
 from relay.standard.versions import VERSIONS
@@ -159,11 +168,16 @@ class StandardCheck:
         self._sort_out(block, is_ended=is_ended)
 
     def _lose(self, raw: Raw, place: int) -> None:
-        """Give up at an item whose quotation marks are wrong: nothing after its line is looked at."""
+        """Judge what stands before a record whose quotation marks are wrong, and give up at that one."""
+        begin = find_end(raw.data[:place])
+        line = raw.line + raw.data.count(b"\n", 0, begin)
+        if begin:
+            self._judge_raw(Raw(raw.data[:begin], raw.line))
         self._is_lost = True
         self._faults.add("content.quote", raw.line + raw.data.count(b"\n", 0, place))
         end = raw.data.find(b"\n", place)
-        self._find_odd(raw.data[: end + 1] if end >= 0 else raw.data, raw.line)
+        # Nothing after the line is looked at, because how much of it is here depends on how it arrived.
+        self._find_odd(raw.data[begin : end + 1] if end >= 0 else raw.data[begin:], line)
 
     def _find_odd(self, data: bytes, line: int, *, is_whole: bool = True) -> None:
         if not is_whole and is_half_character(data):

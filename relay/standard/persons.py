@@ -36,7 +36,7 @@ class Strangers:
             self._related |= served
             for person in self._waiting.keys() & served:
                 del self._waiting[person]
-        strange = set(persons) - self._related - self._waiting.keys()
+        strange = set(persons) - self._related
         if strange:
             self._wait(persons, strange, line_of)
         if len(self._related) + len(self._waiting) > MOST_PERSONS:
@@ -46,8 +46,10 @@ class Strangers:
         for index, person in enumerate(persons):
             if person in strange:
                 strange.discard(person)
-                if len(self._waiting) <= MOST_PERSONS:
-                    self._waiting[person] = line_of(index)
+                # Records may come out of order where not all are alike.
+                known = self._waiting.get(person)
+                if known is not None or len(self._waiting) <= MOST_PERSONS:
+                    self._waiting[person] = min(line_of(index), known or line_of(index))
                 if not strange:
                     return
 

@@ -83,7 +83,7 @@ class RecordReader:
         self.is_open ^= bool(data.count(b'"') & 1)
         if self.is_overlong:
             return None
-        end = _find_end(data, is_open=self.is_open) if b"\n" in data else 0
+        end = find_end(data, is_open=self.is_open) if b"\n" in data else 0
         if end == 0:
             self._keep(data)
             return None
@@ -108,7 +108,7 @@ class RecordReader:
         """Return *whole*, or what of it stands before a record that is too long."""
         place = 0
         while len(whole) - place > RECORD_BYTES:
-            end = _find_end(whole[place : place + RECORD_BYTES], is_open=None)
+            end = find_end(whole[place : place + RECORD_BYTES])
             if end == 0:
                 self.is_overlong = True
                 self._kept += whole[place : place + RECORD_BYTES]
@@ -120,7 +120,7 @@ class RecordReader:
         return raw if whole else None
 
 
-def _find_end(data: bytes, *, is_open: bool | None) -> int:
+def find_end(data: bytes, *, is_open: bool | None = None) -> int:
     """Return where the last record of *data* ends, 0 where none does.
 
     *is_open* says whether a quotation mark is open at the end; None where *data* begins a record and that can be
@@ -142,7 +142,7 @@ def _find_end(data: bytes, *, is_open: bool | None) -> int:
 
 
 def read_block(raw: Raw) -> Block:
-    """Take *raw*, in which every quotation mark is closed, apart; BrokenQuoteError where a mark stands wrong."""
+    """Take *raw* apart; BrokenQuoteError where a quotation mark stands wrong or is not closed."""
     data = raw.data
     if COMMA in data or RETURN in data or LINE in data or QUOTE in data:
         data = data.translate(_FOREIGN_STAND_INS)
@@ -158,6 +158,8 @@ def read_block(raw: Raw) -> Block:
 
 def _undo_quotes(data: bytes) -> bytes:
     parts = data.split(b'"')
+    if not len(parts) & 1:
+        raise BrokenQuoteError(find_broken(data))
     outside = parts[::2]
     inner = outside[1:-1]
     # Nothing between two quoted parts: the end of one and the beginning of the next are a mark in one text.
