@@ -1,9 +1,7 @@
 """Status: what the ledger knows, as files that an office can open.
 
-Every table comes twice.  The ``.csv`` is for people: Japanese headings and words, Japan time, a byte order mark so
-that a spreadsheet reads it as UTF-8, and no cell that a spreadsheet would run.  The ``.json`` is for programs: codes,
-UTC, and every name exactly as it is.  The same facts make the same bytes, so that a program which mirrors the folder
-fetches nothing anew.
+Every table comes twice, as CSV for people and as JSON for programs (see `relay.sheets`).  The same facts make the same
+bytes, so that a program which mirrors the folder fetches nothing anew.
 
 An office sees its own transfers, refusals and certificates of the last 93 days, and of other offices what
 ``offices_shown`` allows.  Nothing is written here and nothing is decided; what is shown is read from the ledger.
@@ -12,20 +10,17 @@ An office sees its own transfers, refusals and certificates of the last 93 days,
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from relay.config import Config
-from relay.errors import Finding
 from relay.ledger import Ledger
 from relay.lifecycle import State
 from relay.model import Certificate, Identity, Office, OfficeNumber, OfficeStatus, Refusal, Transfer
+from relay.sheets import Column, Told, join_rows, render_rows
 from relay.welcome import render_folder_notice, render_readme
 
 __all__ = [
@@ -41,34 +36,11 @@ __all__ = [
 
 # A quarter and the days by which its bills are late.
 SHOWN_DAYS = 93
-# Fixed, since Japan has no summer time and a small machine no table of zones.
-_JAPAN = timezone(timedelta(hours=9), "JST")
-# Begin a formula in one spreadsheet or another; the full-width ones do in Japanese ones.
-_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 _TOPICS = ("sent", "received", "refused", "offices", "certificate")
 # Rows that are rendered before others get their turn: some milliseconds of work.
 _PAGE_ROWS = 1000
 
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """A word of ours: *code* for programs, *ja* for people."""
-
-    code: str
-    ja: str
-
-
-Cell = str | int | bool | datetime | Told | tuple[str, ...] | tuple[Finding, ...] | None
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class _Column(Generic[T]):
-    """A column: its name in JSON, its heading in CSV, and what stands in it."""
-
-    key: str
-    heading: str
-    cell: Callable[[T], Cell]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,62 +94,62 @@ _TO_RECIPIENT: Mapping[State, str] = {
     State.DESTROYED: "取得済み（保管終了）",
 }
 
-_SENT: Sequence[_Column[Exchange]] = (
-    _Column("number", "受付番号", lambda row: row.transfer.id),
-    _Column("accepted_at", "受付日時", lambda row: row.transfer.accepted_at),
-    _Column("recipient", "宛先の事業所番号", lambda row: row.transfer.recipient),
-    _Column("recipient_name", "宛先の事業所名", lambda row: row.partner),
-    _Column("name", "ファイル名", lambda row: row.transfer.name),
-    _Column("kind", "種類", lambda row: row.transfer.kind),
-    _Column("size_bytes", "サイズ（バイト）", lambda row: row.transfer.size_bytes),
-    _Column("state", "状態", lambda row: Told(row.transfer.state, _TO_SENDER[row.transfer.state])),
-    _Column("collected_at", "相手の取得日時", lambda row: row.transfer.collected_at),
-    _Column("ended_at", "終了日時", lambda row: row.transfer.ended_at),
-    _Column("warnings", "注意", lambda row: row.transfer.findings),
-    _Column("sha256", "SHA-256", lambda row: row.transfer.sha256.hex()),
+_SENT: Sequence[Column[Exchange]] = (
+    Column("number", "受付番号", lambda row: row.transfer.id),
+    Column("accepted_at", "受付日時", lambda row: row.transfer.accepted_at),
+    Column("recipient", "宛先の事業所番号", lambda row: row.transfer.recipient),
+    Column("recipient_name", "宛先の事業所名", lambda row: row.partner),
+    Column("name", "ファイル名", lambda row: row.transfer.name),
+    Column("kind", "種類", lambda row: row.transfer.kind),
+    Column("size_bytes", "サイズ（バイト）", lambda row: row.transfer.size_bytes),
+    Column("state", "状態", lambda row: Told(row.transfer.state, _TO_SENDER[row.transfer.state])),
+    Column("collected_at", "相手の取得日時", lambda row: row.transfer.collected_at),
+    Column("ended_at", "終了日時", lambda row: row.transfer.ended_at),
+    Column("warnings", "注意", lambda row: row.transfer.findings),
+    Column("sha256", "SHA-256", lambda row: row.transfer.sha256.hex()),
 )
-_RECEIVED: Sequence[_Column[Exchange]] = (
-    _Column("number", "受付番号", lambda row: row.transfer.id),
-    _Column("accepted_at", "受付日時", lambda row: row.transfer.accepted_at),
-    _Column("sender", "送信元の事業所番号", lambda row: row.transfer.sender),
-    _Column("sender_name", "送信元の事業所名", lambda row: row.partner),
-    _Column("name", "ファイル名", lambda row: row.transfer.delivered_name),
-    _Column("kind", "種類", lambda row: row.transfer.kind),
-    _Column("size_bytes", "サイズ（バイト）", lambda row: row.transfer.size_bytes),
-    _Column("state", "状態", lambda row: Told(row.transfer.state, _TO_RECIPIENT[row.transfer.state])),
-    _Column("is_removed", "done/ へ移動", lambda row: row.transfer.is_removed),
-    _Column("collected_at", "取得日時", lambda row: row.transfer.collected_at),
-    _Column("ended_at", "終了日時", lambda row: row.transfer.ended_at),
-    _Column("warnings", "注意", lambda row: row.transfer.findings),
-    _Column("sha256", "SHA-256", lambda row: row.transfer.sha256.hex()),
+_RECEIVED: Sequence[Column[Exchange]] = (
+    Column("number", "受付番号", lambda row: row.transfer.id),
+    Column("accepted_at", "受付日時", lambda row: row.transfer.accepted_at),
+    Column("sender", "送信元の事業所番号", lambda row: row.transfer.sender),
+    Column("sender_name", "送信元の事業所名", lambda row: row.partner),
+    Column("name", "ファイル名", lambda row: row.transfer.delivered_name),
+    Column("kind", "種類", lambda row: row.transfer.kind),
+    Column("size_bytes", "サイズ（バイト）", lambda row: row.transfer.size_bytes),
+    Column("state", "状態", lambda row: Told(row.transfer.state, _TO_RECIPIENT[row.transfer.state])),
+    Column("is_removed", "done/ へ移動", lambda row: row.transfer.is_removed),
+    Column("collected_at", "取得日時", lambda row: row.transfer.collected_at),
+    Column("ended_at", "終了日時", lambda row: row.transfer.ended_at),
+    Column("warnings", "注意", lambda row: row.transfer.findings),
+    Column("sha256", "SHA-256", lambda row: row.transfer.sha256.hex()),
 )
-_REFUSED: Sequence[_Column[Refusal]] = (
-    _Column("last_at", "日時", lambda row: row.last_at),
-    _Column("first_at", "初回の日時", lambda row: row.first_at),
-    _Column("count", "回数", lambda row: row.count),
-    _Column("name", "ファイル名", lambda row: row.name),
-    _Column("code", "コード", lambda row: row.finding.code),
-    _Column("message_ja", "理由", lambda row: row.finding.message_ja),
-    _Column("remedy_ja", "対処", lambda row: row.finding.row.remedy_ja),
-    _Column("message_en", "Reason", lambda row: row.finding.message_en),
-    _Column("remedy_en", "What to do", lambda row: row.finding.row.remedy_en),
+_REFUSED: Sequence[Column[Refusal]] = (
+    Column("last_at", "日時", lambda row: row.last_at),
+    Column("first_at", "初回の日時", lambda row: row.first_at),
+    Column("count", "回数", lambda row: row.count),
+    Column("name", "ファイル名", lambda row: row.name),
+    Column("code", "コード", lambda row: row.finding.code),
+    Column("message_ja", "理由", lambda row: row.finding.message_ja),
+    Column("remedy_ja", "対処", lambda row: row.finding.row.remedy_ja),
+    Column("message_en", "Reason", lambda row: row.finding.message_en),
+    Column("remedy_en", "What to do", lambda row: row.finding.row.remedy_en),
 )
-_OFFICES: Sequence[_Column[Office]] = (
-    _Column("number", "事業所番号", lambda row: row.number),
-    _Column("name", "事業所名", lambda row: row.name),
-    _Column("prefecture", "都道府県", lambda row: row.prefecture),
-    _Column("service_types", "サービス種類", lambda row: tuple(sorted(row.service_types))),
+_OFFICES: Sequence[Column[Office]] = (
+    Column("number", "事業所番号", lambda row: row.number),
+    Column("name", "事業所名", lambda row: row.name),
+    Column("prefecture", "都道府県", lambda row: row.prefecture),
+    Column("service_types", "サービス種類", lambda row: tuple(sorted(row.service_types))),
 )
-_CERTIFICATES: Sequence[_Column[Pass]] = (
+_CERTIFICATES: Sequence[Column[Pass]] = (
     # A program that reads numbers as floating point would round it.
-    _Column("serial", "シリアル番号", lambda row: str(row.certificate.serial)),
-    _Column("key_id", "名称", lambda row: row.certificate.key_id),
-    _Column("key_fingerprint", "鍵の指紋", lambda row: row.certificate.key_fingerprint),
-    _Column("valid_after", "有効期間の始まり", lambda row: row.certificate.valid_after),
-    _Column("valid_before", "有効期間の終わり", lambda row: row.certificate.valid_before),
-    _Column("standing", "状態", lambda row: row.standing),
-    _Column("days_left", "残り日数", lambda row: row.days_left),
-    _Column("is_in_use", "この接続で使用", lambda row: row.is_in_use),
+    Column("serial", "シリアル番号", lambda row: str(row.certificate.serial)),
+    Column("key_id", "名称", lambda row: row.certificate.key_id),
+    Column("key_fingerprint", "鍵の指紋", lambda row: row.certificate.key_fingerprint),
+    Column("valid_after", "有効期間の始まり", lambda row: row.certificate.valid_after),
+    Column("valid_before", "有効期間の終わり", lambda row: row.certificate.valid_before),
+    Column("standing", "状態", lambda row: row.standing),
+    Column("days_left", "残り日数", lambda row: row.days_left),
+    Column("is_in_use", "この接続で使用", lambda row: row.is_in_use),
 )
 
 
@@ -250,11 +222,11 @@ class StatusDesk:
         parts: list[str] = []
         after: OfficeNumber | None = None
         while page := await self._ledger.list_offices(status=OfficeStatus.ACTIVE, after=after, limit=_PAGE_ROWS):
-            parts.append(_render(_OFFICES, page, as_csv=as_csv))
+            parts.append(render_rows(_OFFICES, page, as_csv=as_csv))
             after = page[-1].number
             # There may be 180,000; others get their turn in between.
             await asyncio.sleep(0)
-        return _join("offices", parts, _OFFICES, as_csv=as_csv)
+        return join_rows("offices", parts, _OFFICES, as_csv=as_csv)
 
 
 async def _render_aside(render: Callable[[Sequence[T]], bytes], rows: Sequence[T]) -> bytes:
@@ -271,70 +243,24 @@ def _as_pass(certificate: Certificate, identity: Identity, now: datetime) -> Pas
 
 def render_sent(rows: Sequence[Exchange], *, as_csv: bool) -> bytes:
     """Render what an office has sent."""
-    return _join("sent", [_render(_SENT, rows, as_csv=as_csv)], _SENT, as_csv=as_csv)
+    return join_rows("sent", [render_rows(_SENT, rows, as_csv=as_csv)], _SENT, as_csv=as_csv)
 
 
 def render_received(rows: Sequence[Exchange], *, as_csv: bool) -> bytes:
     """Render what was sent to an office."""
-    return _join("received", [_render(_RECEIVED, rows, as_csv=as_csv)], _RECEIVED, as_csv=as_csv)
+    return join_rows("received", [render_rows(_RECEIVED, rows, as_csv=as_csv)], _RECEIVED, as_csv=as_csv)
 
 
 def render_refused(rows: Sequence[Refusal], *, as_csv: bool) -> bytes:
     """Render what an office was refused."""
-    return _join("refused", [_render(_REFUSED, rows, as_csv=as_csv)], _REFUSED, as_csv=as_csv)
+    return join_rows("refused", [render_rows(_REFUSED, rows, as_csv=as_csv)], _REFUSED, as_csv=as_csv)
 
 
 def render_offices(rows: Sequence[Office], *, as_csv: bool) -> bytes:
     """Render the offices that an office may write to."""
-    return _join("offices", [_render(_OFFICES, rows, as_csv=as_csv)], _OFFICES, as_csv=as_csv)
+    return join_rows("offices", [render_rows(_OFFICES, rows, as_csv=as_csv)], _OFFICES, as_csv=as_csv)
 
 
 def render_certificates(rows: Sequence[Pass], *, as_csv: bool) -> bytes:
     """Render the certificates of an office."""
-    return _join("certificate", [_render(_CERTIFICATES, rows, as_csv=as_csv)], _CERTIFICATES, as_csv=as_csv)
-
-
-def _render(columns: Sequence[_Column[T]], rows: Sequence[T], *, as_csv: bool) -> str:
-    if not as_csv:
-        facts = ({column.key: _tell_program(column.cell(row)) for column in columns} for row in rows)
-        return ",\n".join(json.dumps(fact, ensure_ascii=False) for fact in facts)
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([_tell_person(column.cell(row)) for column in columns] for row in rows)
-    return text.getvalue()
-
-
-def _join(name: str, parts: Sequence[str], columns: Sequence[_Column[T]], *, as_csv: bool) -> bytes:
-    """Put rendered rows together: a line a row, headings above them or brackets around them."""
-    if as_csv:
-        headings = ",".join(column.heading for column in columns)
-        return "".join(["\ufeff", headings, "\r\n", *parts]).encode()
-    rows = ",\n".join(part for part in parts if part)
-    return f'{{"{name}": [\n{rows}\n]}}\n'.encode()
-
-
-def _tell_program(cell: Cell) -> object:
-    if isinstance(cell, datetime):
-        return cell.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if isinstance(cell, Told):
-        return cell.code
-    if isinstance(cell, tuple):
-        return [_tell_finding(part) if isinstance(part, Finding) else part for part in cell]
-    return cell
-
-
-def _tell_finding(finding: Finding) -> Mapping[str, str]:
-    return {"code": finding.code, "message_ja": finding.message_ja, "message_en": finding.message_en}
-
-
-def _tell_person(cell: Cell) -> str | int:
-    if cell is None or isinstance(cell, bool):
-        return "はい" if cell else ""
-    if isinstance(cell, int):
-        return cell
-    if isinstance(cell, datetime):
-        return cell.astimezone(_JAPAN).strftime("%Y-%m-%d %H:%M:%S %Z")
-    if isinstance(cell, Told):
-        return cell.ja
-    if isinstance(cell, tuple):
-        cell = " / ".join(part.message_ja if isinstance(part, Finding) else part for part in cell)
-    return "'" + cell if cell.lstrip(" \u3000").startswith(_FORMULA) else cell
+    return join_rows("certificate", [render_rows(_CERTIFICATES, rows, as_csv=as_csv)], _CERTIFICATES, as_csv=as_csv)
