@@ -21,6 +21,7 @@ from relay.ledger import Ledger, Shelf, StoredPayload
 from relay.ledger.words import refuse_ended
 from relay.lifecycle import State
 from relay.model import Identity, Transfer
+from relay.ranges import RANGES_MOST, keep_longest, merge_ranges
 from relay.vault import CHUNK_BYTES, Sealer, Vault, VaultError
 
 
@@ -146,6 +147,8 @@ class Reading:
             self._served[-1] = (self._served[-1][0], offset + length)
         else:
             self._served.append((offset, offset + length))
+            if len(self._served) > 2 * RANGES_MOST:
+                self._served = keep_longest(merge_ranges(self._served))
 
     def forget(self) -> None:
         """Let go of the chunks in memory; the next read fetches them again."""

@@ -63,6 +63,11 @@ class Staging:
         self._bytes -= sum(len(chunk.sealed) for chunk in self._waiting if is_dropped(chunk.number))
         self._waiting = [chunk for chunk in self._waiting if not is_dropped(chunk.number)]
 
+    def arrived(self, staged: PayloadId | None) -> None:
+        """Know that everything that waited is in the store, under *staged*."""
+        self.drop(lambda _: True)
+        self.staged = staged
+
     async def _stage(self) -> None:
         """Bring chunks into the store until none is left; a failure is kept for whoever asks next."""
         try:

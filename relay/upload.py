@@ -265,9 +265,12 @@ class Upload:
             del self._tail[size - self._sealed_bytes :]
 
     async def sync(self) -> None:
-        """Wait until what arrived so far is in the store (fsync@openssh.com); promises nothing about delivery."""
+        """Bring what arrived so far onto stable storage (fsync@openssh.com); promises nothing about delivery."""
         await self._staging.settle()
         self._raise_failure()
+        if self.size_bytes:
+            kept = await self._keep(is_closed=False)
+            self._staging.arrived(kept.payload)
 
     async def resume(self, partial: Partial) -> None:
         """Go on where *partial* ended, which this upload was made with and holds."""
@@ -341,8 +344,8 @@ class Upload:
             journal.upload_left(self._journal, reason=reason, size_bytes=size)
         self._fail(Refused("upload.unfinished", detail=reason))
 
-    async def _keep(self, *, is_closed: bool) -> None:
-        """Bring everything into the store as a partial, the open chunk included.
+    async def _keep(self, *, is_closed: bool) -> Partial:
+        """Bring everything into the store, synced, as a partial, the open chunk included.
 
         Refused where somebody else has taken it over by now.
         """
@@ -370,7 +373,7 @@ class Upload:
             touched_at=now,
         )
         try:
-            await self._bench.ledger.save_partial(partial, chunks, now=now)
+            return await self._bench.ledger.save_partial(partial, chunks, now=now)
         except LookupError:
             raise Refused("upload.unfinished", detail="taken over") from None
 

@@ -17,6 +17,7 @@ from relay.ledger.store import Store, append_event, transfer_sql
 from relay.ledger.words import refuse_ended
 from relay.lifecycle import State, Step, advance
 from relay.model import EventKind, Identity, OfficeNumber, PayloadId, PayloadUid, Transfer, TransferId, fold_name
+from relay.ranges import keep_longest, merge_ranges
 
 if TYPE_CHECKING:
     from relay.ledger.rows import Cell, Row
@@ -27,8 +28,6 @@ _PAGE_ENTRIES = 512
 _INLINE_BYTES = 65_536
 # Rows a transaction, so that nobody waits behind many.
 _LEAVING_ROWS = 256
-# A program reads a file in one piece or in a few; one that leaves thousands of gaps shall not fill the store with them.
-_RANGES_MOST = 1_024
 
 
 class ViewVerbs:
@@ -206,21 +205,3 @@ class ViewVerbs:
 
 def _leave_outbox(connection: sqlite3.Connection, before: int) -> int:
     return connection.execute(SQL["leave_outbox"], (before, _LEAVING_ROWS)).rowcount
-
-
-def keep_longest(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return *ranges* without the shortest of them where they are too many to keep: those have to be read again."""
-    if len(ranges) <= _RANGES_MOST:
-        return ranges
-    return sorted(sorted(ranges, key=lambda each: each[0] - each[1])[:_RANGES_MOST])
-
-
-def merge_ranges(ranges: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """Return *ranges* (start, end) as few as possible, disjoint and ascending; empty ones are dropped."""
-    merged: list[tuple[int, int]] = []
-    for start, end in sorted((start, end) for start, end in ranges if start < end):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return merged
