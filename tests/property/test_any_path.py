@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from relay import tree
 from relay.errors import Refused
 from relay.model import Office, OfficeNumber, fold_name
-from relay.tree import Directory, Folder, GeneratedFile, Nowhere, Place, SentFile, ShelfFile
+from relay.tree import Directory, Folder, GeneratedFile, Nowhere, Place, RecalledFile, SentFile, ShelfFile
 
 OFFICE = OfficeNumber("0178529384")
 LETTERED = OfficeNumber("01A8516384")
@@ -80,6 +80,8 @@ def check(place: Place) -> None:
         case GeneratedFile(name=name):
             assert pieces[-1] == name
             assert pieces[0] in ("README.txt", "status", "send")
+        case RecalledFile(name=name):
+            assert pieces == ["recall", name]
         case _:
             assert type(place) is Nowhere
 
