@@ -25,15 +25,20 @@ _ROUND_SECONDS = 600.0
 async def keep_house(ledger: Ledger, clock: Callable[[], datetime], journal_: Journal) -> None:
     """Go round for ever; a store in trouble is left alone until the next round."""
     while True:
-        now = clock()
         try:
-            # In this order and to the same moment: what is abandoned without having expired leaves no row for its sender.
-            await ledger.expire_partials(before=now - _ABANDONED_AFTER, now=now)
-            removed = await ledger.remove_abandoned(before=now - _ABANDONED_AFTER)
-            await ledger.leave_outbox(now=now)
-            await ledger.destroy_ended(before=now - _NAMED_AFTER)
-        except Deferred:
-            removed = 0
-        if removed:
-            journal.leftovers_removed(journal_, uploads=removed)
+            await _go_round(ledger, clock(), journal_)
+        except Deferred as deferred:
+            journal.store_failed(journal_, cause=deferred.detail or deferred.code)
+        except Exception as error:  # noqa: BLE001 - one spoilt row must not end the server
+            journal.unexpected_error(journal_, reference="housekeeping", exception=error)
         await asyncio.sleep(_ROUND_SECONDS)
+
+
+async def _go_round(ledger: Ledger, now: datetime, journal_: Journal) -> None:
+    # In this order and to the same moment: what is abandoned without having expired leaves no row for its sender.
+    await ledger.expire_partials(before=now - _ABANDONED_AFTER, now=now)
+    removed = await ledger.remove_abandoned(before=now - _ABANDONED_AFTER)
+    await ledger.leave_outbox(now=now)
+    await ledger.destroy_ended(before=now - _NAMED_AFTER)
+    if removed:
+        journal.leftovers_removed(journal_, uploads=removed)
