@@ -24,8 +24,10 @@ class Repeats:
     def note(self, things: Sequence[Hashable], found: Callable[[int], None]) -> None:
         """Take *things*; *found* is called with the index of each that was there before, here or earlier."""
         digests = set(map(hash, things))
-        is_new = len(digests) == len(things) and self._digests.isdisjoint(digests)
-        if is_new and len(self._digests) + len(digests) <= MOST_DIGESTS:
+        is_strange = self._digests.isdisjoint(digests)
+        if is_strange and len(self._digests) >= MOST_DIGESTS:
+            return
+        if is_strange and len(digests) == len(things) and len(self._digests) + len(digests) <= MOST_DIGESTS:
             self._digests |= digests
             return
         for index, thing in enumerate(things):

@@ -28,7 +28,7 @@ from standard_files import (
 from relay.content import start_check
 from relay.errors import CLIENT_TEXT_CHARACTERS, TABLE, Severity
 from relay.naming import NamingRules, parse_name
-from relay.standard import persons
+from relay.standard import persons, repeats
 from relay.standard.faults import Faults
 from relay.standard.layouts import count_items, layout
 from relay.standard.records import RECORD_BYTES
@@ -316,3 +316,16 @@ def test_what_is_held_does_not_grow_with_a_file() -> None:
 def test_a_deletion_of_one_record_conforms() -> None:
     """The smallest file of the standard."""
     assert judge(DELETION, b"202407,019992,0000000001,20260601").codes == ()
+
+
+def test_repetitions_are_found_among_as_many_records_as_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows is compared with what is held, however it arrives, and not with itself."""
+    monkeypatch.setattr(repeats, "MOST_DIGESTS", 10)
+    rows = [(f"{number:010d}", "02", HELPERS) for number in range(12)]
+    last_twice = write(slip(*rows, rows[11]))
+    first_twice = write(slip(*rows, rows[0], rows[9]))
+    for size in (1, 300, 10_000):
+        pieces = [last_twice[start : start + size] for start in range(0, len(last_twice), size)]
+        assert judge(SLIP, *pieces).codes == ()
+        pieces = [first_twice[start : start + size] for start in range(0, len(first_twice), size)]
+        assert judge(SLIP, *pieces).codes == ("content.duplicate_record",)
