@@ -15,6 +15,7 @@ How it ends:
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import time
@@ -134,6 +135,8 @@ class Upload:
         self._closed_at = None if partial is None or not destination.is_renamed else partial.touched_at
         self._failure: Refused | Deferred | None = None
         self._is_over = False
+        # One change at a time: another session of the office may take this upload over, or set its size, at any await.
+        self._turn = asyncio.Lock()
         self._began = time.monotonic()
 
     def _start_check(self) -> content.ContentCheck:
@@ -166,7 +169,7 @@ class Upload:
         self._require_open()
         if not data:
             return True
-        if offset < self._sealed_bytes or self._staging.is_full:
+        if offset < self._sealed_bytes or self._staging.is_full or self._turn.locked():
             return False
         self._write_lengths.add(len(data))
         self._place(offset, data)
@@ -174,17 +177,18 @@ class Upload:
 
     async def write(self, offset: int, data: bytes | memoryview) -> None:
         """Take *data* at *offset*; Refused for what the content or the size tells so far, Deferred from the store."""
-        await self._staging.make_room()
-        self._require_open()
-        if data:
-            self._write_lengths.add(len(data))
-        if data and offset < self._sealed_bytes:
-            within = min(len(data), self._sealed_bytes - offset)
-            await self._patch(offset, data[:within])
-            offset, data = offset + within, data[within:]
+        async with self._turn:
+            await self._staging.make_room()
             self._require_open()
-        if data:
-            self._place(offset, data)
+            if data:
+                self._write_lengths.add(len(data))
+            if data and offset < self._sealed_bytes:
+                within = min(len(data), self._sealed_bytes - offset)
+                await self._patch(offset, data[:within])
+                offset, data = offset + within, data[within:]
+                self._require_open()
+            if data:
+                self._place(offset, data)
 
     def _require_open(self) -> None:
         """Raise what failed; also where this upload was taken over or given up while its client still writes."""
@@ -247,9 +251,10 @@ class Upload:
 
     async def truncate(self, size: int) -> None:
         """Take the client's word for the size: shorten to it, or remember that more was to come."""
-        self._require_open()
-        self._declared_size = size
-        await self.go_back(size)
+        async with self._turn:
+            self._require_open()
+            self._declared_size = size
+            await self.go_back(size)
 
     async def go_back(self, size: int) -> None:
         """Forget what is behind *size*: the client goes on from there."""
@@ -266,11 +271,12 @@ class Upload:
 
     async def sync(self) -> None:
         """Bring what arrived so far onto stable storage (fsync@openssh.com); promises nothing about delivery."""
-        await self._staging.settle()
-        self._raise_failure()
-        if self.size_bytes:
-            kept = await self._keep(is_closed=False)
-            self._staging.arrived(kept.payload)
+        async with self._turn:
+            await self._staging.settle()
+            self._require_open()
+            if self.size_bytes:
+                kept = await self._keep(is_closed=False)
+                self._staging.arrived(kept.payload)
 
     async def resume(self, partial: Partial) -> None:
         """Go on where *partial* ended, which this upload was made with and holds."""
@@ -289,6 +295,10 @@ class Upload:
         if self._is_over:
             self._raise_failure()
         self._is_over = True
+        async with self._turn:
+            return await self._close()
+
+    async def _close(self) -> Accepted | None:
         try:
             await self._staging.settle()
             self._raise_failure()
@@ -332,6 +342,10 @@ class Upload:
             await self.abort(reason)
             return
         self._is_over = True
+        async with self._turn:
+            await self._leave(reason)
+
+    async def _leave(self, reason: str) -> None:
         size = self.size_bytes
         try:
             await self._staging.settle()
@@ -402,7 +416,8 @@ class Upload:
         is_stores_fault = isinstance(self._failure, Deferred)
         self._fail(Refused("upload.unfinished", detail=reason))
         if not (self._is_resumed and is_stores_fault):
-            await self._discard()
+            async with self._turn:
+                await self._discard()
 
     async def _complete(self) -> TransferDraft:
         """Seal what is left and judge the whole."""

@@ -435,7 +435,7 @@ async def test_what_the_store_did_not_take_is_not_kept_with_a_gap(desk: Desk) ->
         foreign.execute("BEGIN IMMEDIATE")
         await write(upload, content[upload.size_bytes : 4 * CHUNK_BYTES], upload.size_bytes)
         with pytest.raises(Deferred):
-            await upload.sync()
+            await upload._staging.settle()
         await upload.leave("lost")
     kept = await desk.partial()
     assert kept is not None
@@ -501,7 +501,7 @@ async def test_partial_that_was_taken_up_again_lives_as_long_as_bytes_arrive(des
     assert await expire(desk, NOW + DAY + SECOND) == 0
     desk.now += DAY - SECOND
     await upload.write(2 * CHUNK_BYTES, content[2 * CHUNK_BYTES : 3 * CHUNK_BYTES + 1])
-    await upload.sync()
+    await upload._staging.settle()
     assert await expire(desk, desk.now + 2 * SECOND) == 0
     await write(upload, content[3 * CHUNK_BYTES + 1 :], 3 * CHUNK_BYTES + 1)
     await desk.close(upload)
@@ -536,7 +536,7 @@ async def test_upload_that_a_killed_process_left_open_does_not_stay(desk: Desk) 
     upload = await desk.open()
     await upload.write(0, text(CHUNK_BYTES))
     await upload.write(CHUNK_BYTES, text(CHUNK_BYTES + 1))
-    await upload.sync()
+    await upload._staging.settle()
     assert desk.chunks() == 2
     after = Desk(desk.shop)
     assert await after.partial() is None
@@ -553,7 +553,7 @@ async def test_resume_that_a_killed_process_left_open_can_be_resumed_again(desk:
     upload = await desk.open()
     start = 0 if is_overwriting else upload.size_bytes
     await write(upload, content[start : 4 * CHUNK_BYTES + 1], start, CHUNK_BYTES)
-    await upload.sync()
+    await upload._staging.settle()
     after = Desk(desk.shop)
     again = await after.open()
     assert again.size_bytes == 2 * CHUNK_BYTES + 7
