@@ -61,6 +61,7 @@ class Operations:
         self._lookup = Lookup(desks, identity, self._handles)
         self._directories = Directories(desks, identity.office, self._lookup)
         self._changes = Changes(desks, identity, self._lookup, journal)
+        self._not_removed: tuple[str, Refused | Deferred] | None = None
 
     # --- the session's questions ---------------------------------------------------------------------------------
 
@@ -280,7 +281,12 @@ class Operations:
     # --- changes -------------------------------------------------------------------------------------------------
 
     async def _remove(self, request: Request) -> bytes:
-        await self._changes.remove(tree.resolve_path(request.subject))
+        place = tree.resolve_path(request.subject)
+        try:
+            await self._changes.remove(place)
+        except (Refused, Deferred) as error:
+            self._not_removed = (place.path, error.again())
+            raise
         return wire.pack_status(request.id, FX_OK)
 
     async def _rename(self, request: Request) -> bytes:
@@ -308,7 +314,12 @@ class Operations:
     async def _rmdir(self, request: Request) -> bytes:
         place = tree.resolve_path(request.subject)
         await self._lookup.attributes(place)
-        raise Refused("tree.read_only" if isinstance(place, Directory) else "tree.not_directory")
+        if isinstance(place, Directory):
+            raise Refused("tree.read_only")
+        if self._not_removed is not None and self._not_removed[0] == place.path:
+            # Go's library follows a refused REMOVE with an RMDIR, and its user reads the answer to that alone.
+            raise self._not_removed[1].again()
+        raise Refused("tree.not_directory")
 
     # --- names of paths and extensions ---------------------------------------------------------------------------
 
