@@ -435,7 +435,7 @@ async def test_what_the_store_did_not_take_is_not_kept_with_a_gap(desk: Desk) ->
         foreign.execute("BEGIN IMMEDIATE")
         await write(upload, content[upload.size_bytes : 4 * CHUNK_BYTES], upload.size_bytes)
         with pytest.raises(Deferred):
-            await upload._staging.settle()
+            await upload.sync()
         await upload.leave("lost")
     kept = await desk.partial()
     assert kept is not None
