@@ -1,9 +1,14 @@
-"""lftp, rclone and curl as scripts run them: whole folders, twice, and going on where they were cut off."""
+"""lftp, rclone, curl and sshfs as scripts run them: whole folders, twice, and going on where they were cut off."""
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 from house import CARE_MANAGER, HOST, Completed, House, run_program
 
 from relay.model import OfficeNumber
@@ -50,3 +55,19 @@ def curl(house: House, *arguments: str, path: str, office: OfficeNumber = CARE_M
     login = ["--user", f"{office}:", "--key", str(held.key), "--pubkey", str(held.certificate)]
     url = f"sftp://{HOST}:{house.port}/{path}"
     return run_program(["curl", "--silent", "--show-error", "--insecure", *login, *arguments, url])
+
+
+@contextlib.contextmanager
+def sshfs(house: House, folder: Path, office: OfficeNumber = CARE_MANAGER) -> Iterator[Path]:
+    """Mount the relay at *folder*; skips the test where this machine lets nobody mount anything."""
+    folder.mkdir()
+    connect = shlex.join(["ssh", *house.openssh_options(office)])
+    mounted = run_program(
+        ["sshfs", f"{office}@{HOST}:/", str(folder), "-p", str(house.port), "-o", f"ssh_command={connect}"]
+    )
+    if mounted.returncode:
+        pytest.skip(f"FUSE does not work here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["fusermount", "-u", str(folder)], check=True)

@@ -1,4 +1,4 @@
-"""lftp, rclone and curl with whole folders: every file once, whatever is run twice, in whatever direction."""
+"""lftp, rclone, curl and sshfs with whole folders: every file once, whatever is run twice, in whatever direction."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bulk_programs import curl, lftp, rclone
-from house import CARE_MANAGER, HOME_HELP, Completed, House, general_name, plan_csv, plan_name
+from bulk_programs import curl, lftp, rclone, sshfs
+from house import CARE_MANAGER, HOME_HELP, Completed, House, general_name, plan_csv, plan_name, run_program
 from programs import need
 
 from relay.lifecycle import State
@@ -149,3 +149,17 @@ def test_curl_sends_and_fetches(how: str, house: House, outbox: Path, tmp_path: 
     done_well(curl(house, "-o", str(fetched), path=f"new/{name}", office=HOME_HELP))
     assert fetched.read_bytes() == FILES[name]
     assert [(each.name, each.state) for each in house.transfers()] == [(name, State.COLLECTED)]
+
+
+@pytest.mark.parametrize("options", [(), ("-p",)], ids=["cp", "cp -p"])
+def test_sshfs_copies_there_and_back(options: tuple[str, ...], house: House, outbox: Path, tmp_path: Path) -> None:
+    """Files copied into a mounted send/ are sent; copied again, which truncates by path, they are the same ones."""
+    need("sshfs", "fusermount")
+    with sshfs(house, tmp_path / "sender") as sender:
+        for _ in range(2):
+            for file in outbox.iterdir():
+                done_well(run_program(["cp", *options, str(file), str(sender / "send")]))
+    assert sorted(transfer.name for transfer in house.transfers()) == sorted(FILES)
+    with sshfs(house, tmp_path / "recipient", HOME_HELP) as recipient:
+        done_well(run_program(["cp", *(str(recipient / "new" / name) for name in FILES), str(tmp_path)]))
+    assert {name: (tmp_path / name).read_bytes() for name in FILES} == FILES
