@@ -19,6 +19,8 @@ from relay.ledger import Ledger
 _ABANDONED_AFTER = timedelta(days=1)
 # For so long recall/ lists what was taken back, by its name.
 _NAMED_AFTER = timedelta(days=7)
+# Longer than a REMOVE can mean them (`relay.intake`).
+_ATTEMPTS_AFTER = timedelta(hours=1)
 _ROUND_SECONDS = 600.0
 
 
@@ -40,5 +42,6 @@ async def _go_round(ledger: Ledger, now: datetime, journal_: Journal) -> None:
     removed = await ledger.remove_abandoned(before=now - _ABANDONED_AFTER)
     await ledger.leave_outbox(now=now)
     await ledger.destroy_ended(before=now - _NAMED_AFTER)
+    await ledger.forget_attempts(before=now - _ATTEMPTS_AFTER)
     if removed:
         journal.leftovers_removed(journal_, uploads=removed)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from relay import journal, naming, routing
 from relay.config import Config
@@ -31,6 +31,8 @@ from relay.upload import Bench, Destination, Manners, Upload
 from relay.vault import Vault
 
 _HOLDER_BYTES = 16
+# For so long a REMOVE is taken for the end of an attempt that came to nothing.
+_IN_HAND_AFTER = timedelta(minutes=10)
 
 
 class Intake:
@@ -63,7 +65,7 @@ class Intake:
         try:
             destination = await self._plan(path, name, folder, identity)
         except Refused as refused:
-            await self._bench.refuse(strip_temporary(name) or name, identity, refused, journal_)
+            await self._bench.refuse(strip_temporary(name) or name, folder, identity, refused, journal_)
             raise
         await self._clear(path, identity, is_afresh=is_afresh)
         partial = None if is_afresh else await self._take_over(path, identity)
@@ -152,10 +154,25 @@ class Intake:
         partial = await self._ledger.find_partial(identity.office, path)
         if partial is None:
             return live is not None
+        await self._bench.note_attempt(path, identity)
         await self._ledger.drop_partial(identity.office, path)
         if partial.payload is not None:
             await self._ledger.discard_staged(partial.payload)
         return True
+
+    async def is_in_hand(self, path: str, identity: Identity) -> bool:
+        """True while this office has something staged for *path*, and a while after an attempt came to nothing.
+
+        A REMOVE then means that attempt: clients remove after a refused CLOSE, and before the final RENAME.
+        """
+        since = self._clock() - _IN_HAND_AFTER
+        if await self._ledger.was_attempted(identity.office, path, since=since):
+            return True
+        folder, _, _ = path.rpartition("/")
+        partials = await self._ledger.list_partials(identity.office, OfficeNumber(folder) if folder else None)
+        live = [place for office, place in self._live if office == identity.office]
+        staged = {fold_name(partial.path) for partial in partials}.union(live)
+        return any(_final_path(place) == fold_name(path) for place in staged)
 
     async def rename(
         self, path: str, target: str, folder: OfficeNumber | None, identity: Identity, journal_: Journal
@@ -172,7 +189,7 @@ class Intake:
         try:
             route = await self._route(name, folder, identity)
         except Refused as refused:
-            await self._bench.refuse(name, identity, refused, journal_)
+            await self._bench.refuse(name, folder, identity, refused, journal_)
             raise
         partial = await self._take_over(path, identity)
         if partial is None:
@@ -207,3 +224,9 @@ class Intake:
         if transfer is None or not await self._ledger.was_renamed_from(transfer.id, identity.office, path):
             raise Refused("tree.not_found")
         return Accepted(transfer, is_repeat=True)
+
+
+def _final_path(path: str) -> str:
+    """Return where an upload to *path* will be in the end."""
+    folder, slash, name = path.rpartition("/")
+    return fold_name(f"{folder}{slash}{strip_temporary(name) or name}")

@@ -19,9 +19,15 @@ from functools import lru_cache
 from relay.model import Office, OfficeNumber, fold_name
 from relay.standard.offices import parse_office_number
 from relay.standard.reasons import Why, illegal
+from relay.temporary import strip_temporary
 
 README = "README.txt"
+# Shown when the operator has news.
+NEWS = "お知らせ.txt"
 _NOTICE = "宛先 "
+_NOTE = ".refused.txt"
+# As long as a name may be (`relay.naming`).
+_NAME_BYTES_MOST = 255
 PATH_BYTES_MOST = 4096
 # Longer paths are understood anew each time: what is remembered of paths, all offices' together, stays below 8 MiB.
 _CACHED_BYTES = 256
@@ -109,8 +115,8 @@ class RecalledFile(Place):
 class GeneratedFile(Place):
     """A file that the relay writes itself when it is read.
 
-    *name* is ``README.txt``, a name in ``status/``, or the notice in the address folder *address*, which tells whose
-    folder it is.
+    *name* is ``README.txt``, a name in ``status/``, the note beside a refused file, or the notice in the address
+    folder *address*, which tells whose folder it is.  It need not be there: such names are the relay's alone.
     """
 
     folder: Folder
@@ -174,7 +180,7 @@ def _resolve(raw: bytes) -> Place:
 
 
 def _top(path: str, name: str) -> Place:
-    if name == README:
+    if (strip_temporary(name) or name) in (README, NEWS):
         return GeneratedFile(path, name, Folder.ROOT, name)
     folder = _FOLDERS.get(name)
     if folder is not None:
@@ -184,15 +190,46 @@ def _top(path: str, name: str) -> Place:
 
 def _in_send(path: str, rest: list[str]) -> Place:
     address = parse_office_number(rest[0])
+    if address is None:
+        return _named(path, rest[0], None) if len(rest) == 1 else Nowhere(path, path[1:])
     if len(rest) == 1:
-        if address is None:
-            return SentFile(path, f"send/{fold_name(rest[0])}", rest[0])
         return Directory(f"/send/{address}", f"send/{address}", Folder.SEND, address)
-    if address is None or len(rest) > 2:  # noqa: PLR2004 - send/<address>/<name>
+    if len(rest) > 2:  # noqa: PLR2004 - send/<address>/<name>
         return Nowhere(path, path[1:])
-    if rest[1].startswith(_NOTICE) and rest[1].endswith(".txt"):
-        return GeneratedFile(f"/send/{address}/{rest[1]}", f"send/{address}/notice", Folder.SEND, rest[1], address)
-    return SentFile(f"/send/{address}/{rest[1]}", f"send/{fold_name(rest[1])}", rest[1], address)
+    return _named(f"/send/{address}/{rest[1]}", rest[1], address)
+
+
+def _named(path: str, name: str, address: OfficeNumber | None) -> Place:
+    if address is not None and name.startswith(_NOTICE) and name.endswith(".txt"):
+        return GeneratedFile(path, f"send/{address}/notice", Folder.SEND, name, address)
+    lane = f"send/{fold_name(name)}"
+    if is_generated_name(name):
+        return GeneratedFile(path, lane, Folder.SEND, name, address)
+    return SentFile(path, lane, name, address)
+
+
+def is_generated_name(name: str) -> bool:
+    """True for a name in ``send/`` that only the relay gives, also while a client uploads it under a temporary one."""
+    plain = fold_name(strip_temporary(name) or name)
+    if plain in (fold_name(README), fold_name(NEWS)):
+        return True
+    return plain.endswith(_NOTE) or (plain.startswith(_NOTICE) and plain.endswith(".txt"))
+
+
+def is_swallowed(place: GeneratedFile) -> bool:
+    """True where an upload to *place* is taken and kept nowhere: two-way synchronisers send the relay's files back."""
+    return place.folder is not Folder.STATUS
+
+
+def note_name(name: str) -> str | None:
+    """Return the name of the note beside a refused file; None where there can be none."""
+    note = name + _NOTE
+    return note if name.isprintable() and "/" not in name and len(note.encode()) <= _NAME_BYTES_MOST else None
+
+
+def noted_name(note: str) -> str | None:
+    """Return the name of the file that a note of that name tells of, None where it is no note's."""
+    return note[: -len(_NOTE)] or None if fold_name(note).endswith(_NOTE) else None
 
 
 def notice_name(office: Office) -> str:

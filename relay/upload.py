@@ -16,6 +16,7 @@ How it ends:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import time
@@ -23,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from relay import content, journal
+from relay import content, journal, tree
 from relay.ahead import Ahead
 from relay.config import Config, describe_size
 from relay.errors import Deferred, Refused
@@ -31,6 +32,7 @@ from relay.journal import Journal
 from relay.ledger import Accepted, Ledger, Partial, SealedChunk, SealedPayload, TransferDraft
 from relay.model import Identity, OfficeNumber, PayloadUid, Route
 from relay.staging import Staging
+from relay.temporary import strip_temporary
 from relay.vault import CHUNK_BYTES, Sealer, Vault, new_key, new_uid
 
 # WRITEs may overtake each other by this much; what is further ahead leaves a hole.
@@ -62,14 +64,40 @@ class Bench:
     clock: Callable[[], datetime]
 
     async def refuse(
-        self, name: str, identity: Identity, refused: Refused, journal_: Journal, *, sha256: bytes | None = None
+        self,
+        name: str,
+        folder: OfficeNumber | None,
+        identity: Identity,
+        refused: Refused,
+        journal_: Journal,
+        *,
+        sha256: bytes | None = None,
     ) -> None:
-        """Keep a refusal in the ledger and the journal; a store that is in trouble costs the record, not the answer."""
+        """Keep a refusal in the ledger and the journal; a store that is in trouble costs the record, not the answer.
+
+        A note of it lies beside the name from now on, unless nothing can lie there.
+        """
         journal.upload_refused(journal_, code=refused.code, detail=refused.detail)
+        has_note = refused.code != "name.illegal" and tree.note_name(name) is not None
         try:
-            await self.ledger.record_refusal(identity.office, name, refused.finding, sha256=sha256, now=self.clock())
+            await self.ledger.record_refusal(
+                identity.office,
+                name,
+                refused.finding,
+                folder=folder,
+                has_note=has_note,
+                sha256=sha256,
+                now=self.clock(),
+            )
         except Deferred as deferred:
             journal.upload_deferred(journal_, code=deferred.code, detail=deferred.detail)
+
+    async def note_attempt(self, path: str, identity: Identity) -> None:
+        """Remember that an upload to *path* was given up; a store in trouble costs only that."""
+        folder, _, name = path.rpartition("/")
+        final = strip_temporary(name) or name
+        with contextlib.suppress(Deferred):
+            await self.ledger.note_attempt(identity.office, f"{folder}/{final}" if folder else final, now=self.clock())
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +340,7 @@ class Upload:
             raise
         except Deferred as deferred:
             self._fail(deferred)
+            await self._bench.note_attempt(self.destination.path, self._identity)
             if not self._is_resumed:
                 await self._discard()
             journal.upload_deferred(self._journal, code=deferred.code, detail=deferred.detail)
@@ -325,7 +354,8 @@ class Upload:
         sha256 = self._digest.digest() if is_cut else None
         if not self.destination.is_renamed and not (is_cut and await self._is_kept()):
             await self._discard()
-        await self._bench.refuse(self.destination.name, self._identity, refused, self._journal, sha256=sha256)
+        name, folder = self.destination.name, self.destination.folder
+        await self._bench.refuse(name, folder, self._identity, refused, self._journal, sha256=sha256)
 
     async def _is_kept(self) -> bool:
         try:
@@ -412,7 +442,10 @@ class Upload:
         journal.upload_aborted(self._journal, reason=reason, size_bytes=self.size_bytes)
         if isinstance(self._failure, Refused):
             # The client left at the first error, without the CLOSE that would have told it once more.
-            await self._bench.refuse(self.destination.name, self._identity, self._failure, self._journal)
+            name, folder = self.destination.name, self.destination.folder
+            await self._bench.refuse(name, folder, self._identity, self._failure, self._journal)
+        else:
+            await self._bench.note_attempt(self.destination.path, self._identity)
         is_stores_fault = isinstance(self._failure, Deferred)
         self._fail(Refused("upload.unfinished", detail=reason))
         if not (self._is_resumed and is_stores_fault):

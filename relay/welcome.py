@@ -7,9 +7,13 @@ for no knowledge of SFTP.  Notepad reads them: UTF-8 with a byte order mark, CRL
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta, timezone
 
 from relay.config import Config, OperatorSettings, describe_size
-from relay.model import Office
+from relay.model import Office, Refusal
+
+# Fixed, since Japan has no summer time and a small machine no table of zones.
+_JAPAN = timezone(timedelta(hours=9))
 
 
 def render_readme(config: Config, office: Office) -> bytes:
@@ -17,9 +21,22 @@ def render_readme(config: Config, office: Office) -> bytes:
     size = describe_size(config.limits.upload_bytes)
     extensions = " ".join(config.names.extensions)
     facts = {"number": office.number, "name": office.name, "size": size, "extensions": extensions}
-    help_ja = _tell_operator(config.operator, ("窓口", "電話", "受付時間"), "運営者にお問い合わせください。")
-    help_en = _tell_operator(config.operator, ("Help desk", "Telephone", "Hours"), "Please ask the operator.")
+    help_ja, help_en = _tell_help(config)
     return _as_text(_README_JA.format(**facts, help=help_ja) + "\n\n" + _README_EN.format(**facts, help=help_en))
+
+
+def render_refusal_note(config: Config, refusal: Refusal) -> bytes:
+    """Return the note beside a refused file in ``send/``: what happened, why, and what to do."""
+    told = refusal.finding
+    at = f"{refusal.last_at.astimezone(_JAPAN):%Y-%m-%d %H:%M} JST"
+    help_ja, help_en = _tell_help(config)
+    return _as_text(
+        _NOTE_JA.format(name=refusal.name, at=at, count=refusal.count, code=told.code, why=told.message_ja,
+                        remedy=told.row.remedy_ja, help=help_ja)
+        + "\n\n"
+        + _NOTE_EN.format(name=refusal.name, at=at, count=refusal.count, code=told.code, why=told.message_en,
+                          remedy=told.row.remedy_en, help=help_en)
+    )  # fmt: skip
 
 
 def render_folder_notice(office: Office) -> bytes:
@@ -33,6 +50,14 @@ def render_folder_notice(office: Office) -> bytes:
     )
 
 
+def _tell_help(config: Config) -> tuple[str, str]:
+    """Return whom to call, in Japanese and in English."""
+    return (
+        _tell_operator(config.operator, ("窓口", "電話", "受付時間"), "運営者にお問い合わせください。"),
+        _tell_operator(config.operator, ("Help desk", "Telephone", "Hours"), "Please ask the operator."),
+    )
+
+
 def _tell_operator(operator: OperatorSettings, labels: Sequence[str], otherwise: str) -> str:
     facts = (operator.name, operator.telephone, operator.hours)
     lines = [f"  {label}: {fact}" for label, fact in zip(labels, facts, strict=True) if fact]
@@ -42,6 +67,42 @@ def _tell_operator(operator: OperatorSettings, labels: Sequence[str], otherwise:
 def _as_text(text: str) -> bytes:
     return ("\ufeff" + text.replace("\n", "\r\n")).encode()
 
+
+_NOTE_JA = """\
+このファイルは受け付けられませんでした。相手に届いていません。
+==============================================================
+
+  ファイル: {name}
+  日時:     {at}（{count}回）
+  理由:     {why}
+  対処:     {remedy}
+  コード:   {code}
+
+  この案内は、同じ名前のファイルが受け付けられると消えます。
+  削除してもかまいません。1週間たっても消えます。
+
+■ お問い合わせ
+
+{help}
+"""
+
+_NOTE_EN = """\
+This file was not accepted. It has not reached anybody.
+=======================================================
+
+  File:       {name}
+  Time:       {at} ({count} times)
+  Why:        {why}
+  What to do: {remedy}
+  Code:       {code}
+
+  This note vanishes when a file of that name is accepted, when you remove
+  it, or after a week.
+
+Help
+
+{help}
+"""
 
 _README_JA = """\
 ファイル連携サーバーのご案内
@@ -97,7 +158,8 @@ _README_JA = """\
 
 ■ 受け付けられなかったとき
 
-  画面に理由が出ます。同じ文が status/refused.csv に残ります。
+  画面に理由が出ます。同じ文が status/refused.csv に残り、send/ の
+  そのファイルの横に「（ファイル名）.refused.txt」という案内が出ます。
   そのファイルは相手に届いていません。理由を直して、もう一度送ってください。
 
   name.     ファイル名が規約に合わないか、送信元の番号が違います。
@@ -169,8 +231,9 @@ Receiving
 
 When a file is refused
 
-  Your program shows the reason; status/refused.csv keeps it. The file did
-  not reach anybody. Mend the reason and send it again.
+  Your program shows the reason; status/refused.csv keeps it, and a note
+  called <file name>.refused.txt lies in send/. The file did not reach
+  anybody. Mend the reason and send it again.
 
   name.     The name breaks the rules or names another sender. Export the
             file again rather than renaming it by hand.

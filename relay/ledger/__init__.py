@@ -330,9 +330,39 @@ class Ledger(Register, Protocol):
         """
 
     async def record_refusal(
-        self, office: OfficeNumber, name: str, finding: Finding, *, sha256: bytes | None = None, now: datetime
+        self,
+        office: OfficeNumber,
+        name: str,
+        finding: Finding,
+        *,
+        folder: OfficeNumber | None = None,
+        has_note: bool = False,
+        sha256: bytes | None = None,
+        now: datetime,
     ) -> int:
-        """Keep a refusal; the same one again is counted, not repeated.  Returns the count."""
+        """Keep a refusal; the same one again is counted, not repeated.  Returns the count.
+
+        It was uploaded to the top of ``send/`` or to an address folder; *has_note* where a note shall lie there until
+        the name is accepted.
+        """
+
+    async def list_notes(self, office: OfficeNumber, folder: OfficeNumber | None, *, since: datetime) -> list[Refusal]:
+        """Return what has a note at the top of ``send/`` or in an address folder, each name once, newest first."""
+
+    async def find_note(self, office: OfficeNumber, path: str, *, since: datetime) -> Refusal | None:
+        """Return the newest refusal since then that has a note beside *path* below ``send/``."""
+
+    async def remove_notes(self, office: OfficeNumber, path: str) -> bool:
+        """Take away the note beside *path*; False where there was none.  The refusal stays."""
+
+    async def note_attempt(self, office: OfficeNumber, path: str, *, now: datetime) -> None:
+        """Remember that an upload to *path*, its final name, was given up."""
+
+    async def was_attempted(self, office: OfficeNumber, path: str, *, since: datetime) -> bool:
+        """True where an upload to *path* was refused or given up since then."""
+
+    async def forget_attempts(self, *, before: datetime) -> None:
+        """Forget what `note_attempt` kept before that time."""
 
     async def was_refused(self, office: OfficeNumber, name: str, code: str, sha256: bytes, *, before: datetime) -> bool:
         """True where this office was refused these very bytes under this name with this code *before*."""

@@ -1,19 +1,19 @@
-"""Uploads in the embedded store: chunks in progress, the commit of a transfer, refusals."""
+"""Uploads in the embedded store: chunks in progress, and the commit of a transfer."""
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from relay.errors import Deferred, Finding, Refused
+from relay.errors import Deferred, Refused
 from relay.ledger import Accepted, SealedChunk, SealedPayload, TransferDraft
 from relay.ledger.endings import CHUNKS_MOST, SLICE_CHUNKS, chunk_ids
+from relay.ledger.refusals import RefusalVerbs, join_path
 from relay.ledger.rows import findings_cell, to_cell
 from relay.ledger.statements import SQL
-from relay.ledger.store import Store, append_event, transfer_sql
+from relay.ledger.store import append_event, transfer_sql
 from relay.ledger.words import JAPAN, local_text
 from relay.lifecycle import LIVE, State
 from relay.model import (
@@ -22,7 +22,6 @@ from relay.model import (
     OfficeStatus,
     PayloadId,
     PayloadUid,
-    Refusal,
     Transfer,
     TransferId,
     fold_name,
@@ -49,10 +48,8 @@ class _Keys:
     staged_from: bytes | None
 
 
-class IntakeVerbs:
+class IntakeVerbs(RefusalVerbs):
     """The verbs of `relay.ledger.Ledger` that intake uses."""
-
-    _store: Store
 
     async def stage_chunks(
         self,
@@ -124,6 +121,9 @@ class IntakeVerbs:
         route = draft.route
         identity_key = self._identity_key(route.sender, route.recipient, route.address.name)
         staged_from = None if draft.path is None else self._path_key(route.sender, draft.path)
+        noted = [
+            self._path_key(route.sender, join_path(folder, route.address.name)) for folder in (None, route.recipient)
+        ]
 
         def work(connection: sqlite3.Connection) -> Accepted:
             # Everything that may refuse comes before everything that changes (see `Writer.submit`).
@@ -131,6 +131,7 @@ class IntakeVerbs:
             earlier = self._find_earlier(connection, draft, identity_key)
             if earlier is not None and earlier.state in LIVE and _is_same_content(earlier, draft):
                 _forget_partial(connection, staged_from)
+                connection.execute(SQL["clear_notes"], noted)
                 if draft.is_renamed:
                     connection.execute(SQL["note_renamed"], (staged_from, earlier.id))
                 return Accepted(earlier, is_repeat=True)
@@ -141,6 +142,7 @@ class IntakeVerbs:
             if delivered.displaced is not None:
                 connection.execute(SQL["withdraw_transfer"], (delivered.displaced,))
             _forget_partial(connection, staged_from)
+            connection.execute(SQL["clear_notes"], noted)
             keys = _Keys(identity_key, delivered, staged_from if draft.is_renamed else None)
             return Accepted(self._insert(connection, draft, keys, now), is_repeat=False)
 
@@ -155,35 +157,8 @@ class IntakeVerbs:
             lambda connection: connection.execute(SQL["set_sent_mtime"], (to_cell(mtime), transfer)), is_durable=False
         )
 
-    async def record_refusal(
-        self, office: OfficeNumber, name: str, finding: Finding, *, sha256: bytes | None = None, now: datetime
-    ) -> int:
-        key = self._refusal_key(office, name, finding.code, sha256)
-        note = self._store.vault.seal_note(json.dumps([name, dict(finding.facts)], ensure_ascii=False))
-
-        def work(connection: sqlite3.Connection) -> int:
-            at = to_cell(now)
-            rows = connection.execute(SQL["put_refusal"], (office, key, finding.code, note, at, at)).fetchall()
-            return int(rows[0][0])
-
-        return await self._store.change(work)
-
-    async def was_refused(self, office: OfficeNumber, name: str, code: str, sha256: bytes, *, before: datetime) -> bool:
-        key = self._refusal_key(office, name, code, sha256)
-        return self._store.row(SQL["was_refused"], (key, to_cell(before))) is not None
-
-    async def list_refusals(self, office: OfficeNumber, *, since: datetime, limit: int | None = None) -> list[Refusal]:
-        rows = self._store.rows(SQL["list_refusals"], (office, to_cell(since), -1 if limit is None else limit))
-        return [self._store.names.refusal(office, row) for row in rows]
-
-    def _refusal_key(self, office: OfficeNumber, name: str, code: str, sha256: bytes | None) -> bytes:
-        return self._store.vault.index("refusal", office, fold_name(name), code, (sha256 or b"").hex())
-
     def _identity_key(self, sender: OfficeNumber, recipient: OfficeNumber, name: str) -> bytes:
         return self._store.vault.index("identity", sender, recipient, fold_name(name))
-
-    def _path_key(self, office: OfficeNumber, path: str) -> bytes:
-        return self._store.vault.index("path", office, fold_name(path))
 
     async def was_renamed_from(self, transfer: TransferId, office: OfficeNumber, path: str) -> bool:
         return self._store.row(SQL["find_staged_from"], (transfer, self._path_key(office, path))) is not None

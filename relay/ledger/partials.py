@@ -98,15 +98,13 @@ class PartialVerbs(IntakeVerbs):
         told = finding("upload.unfinished")
         last = partial.path.rpartition("/")[2]
         name = strip_temporary(last) or last
-        key = self._refusal_key(partial.office, name, told.code, None)
-        note = self._store.vault.seal_note(json.dumps([name, {}], ensure_ascii=False))
+        refusal = self._refusal_cells(partial.office, name, told, now, folder=partial.folder)
         path_key = self._path_key(partial.office, partial.path)
 
         def work(connection: sqlite3.Connection) -> bool:
             if connection.execute(SQL["delete_expired"], (path_key, to_cell(before))).rowcount != 1:
                 return False
-            at = to_cell(now)
-            connection.execute(SQL["put_refusal"], (partial.office, key, told.code, note, at, at)).fetchall()
+            connection.execute(SQL["put_refusal"], refusal).fetchall()
             return True
 
         # The chunks are a staged payload that nothing names any more: `remove_abandoned` comes next.

@@ -6,6 +6,7 @@ upload its final name, moves what was received between its shelves, or, into ``r
 
 from __future__ import annotations
 
+from relay import tree
 from relay.errors import Deferred, Refused
 from relay.journal import Journal
 from relay.ledger import Shelf
@@ -13,7 +14,7 @@ from relay.model import Identity, fold_name
 from relay.sftp.desks import Desks
 from relay.sftp.lookup import Lookup
 from relay.temporary import is_temporary
-from relay.tree import Directory, Folder, Place, RecalledFile, SentFile, ShelfFile
+from relay.tree import Directory, Folder, GeneratedFile, Place, RecalledFile, SentFile, ShelfFile
 
 
 class Changes:
@@ -31,6 +32,8 @@ class Changes:
             await self._remove_sent(place)
         elif isinstance(place, ShelfFile):
             await self._remove_received(place)
+        elif isinstance(place, GeneratedFile) and await self._remove_note(place):
+            return
         elif isinstance(place, Directory):
             raise Refused("tree.is_directory")
         else:
@@ -40,10 +43,21 @@ class Changes:
     async def _remove_sent(self, place: SentFile) -> None:
         """Give up what is being uploaded or was just refused; an accepted transfer is never taken back by this."""
         was_unfinished = await self._desks.intake.drop(place.upload_path, self._identity)
-        if self._lookup.forget(place) or was_unfinished:
+        if was_unfinished or self._lookup.is_refused(place):
+            return
+        if await self._desks.intake.is_in_hand(place.upload_path, self._identity):
             return
         await self._lookup.find(place)
         raise Refused("transfer.accepted")
+
+    async def _remove_note(self, place: GeneratedFile) -> bool:
+        """Take away a note, or what this session believes to be at *place*; False where there is neither."""
+        was_swallowed = self._lookup.forget_page(place)
+        noted = tree.noted_name(place.name)
+        if place.folder is not Folder.SEND or noted is None:
+            return was_swallowed
+        path = place.path.removeprefix("/send/")[: -len(place.name)] + noted
+        return await self._desks.ledger.remove_notes(self._identity.office, path) or was_swallowed
 
     async def _remove_received(self, place: ShelfFile) -> None:
         if place.shelf is Folder.DONE:
@@ -64,6 +78,8 @@ class Changes:
             transfer = await self._lookup.find(here)
             to = Shelf.DONE if there.shelf is Folder.DONE else Shelf.RECEIVE
             await self._desks.collection.move(transfer, to, self._identity, self._journal)
+        elif isinstance(here, GeneratedFile) and isinstance(there, GeneratedFile) and self._lookup.has_swallowed(here):
+            self._lookup.move_swallowed(here, there)
         else:
             await self._lookup.attributes(here)
             raise Refused("tree.no_rename")

@@ -36,10 +36,20 @@ class Listing:
 
 @dataclass(slots=True)
 class Generated:
-    """An open generated file, as it was when it was opened."""
+    """An open generated file, as it was when it was opened; *changed_at* in seconds since 1970."""
 
     place: GeneratedFile
     data: bytes
+    changed_at: int
+
+
+@dataclass(slots=True)
+class Swallowing:
+    """An upload under a name that only the relay gives: taken, and kept nowhere."""
+
+    place: GeneratedFile
+    size: int = 0
+    mtime: int | None = None
 
 
 @dataclass(slots=True)
@@ -64,7 +74,7 @@ class Downloading:
     has_arrived: bool = False
 
 
-Handle = Listing | Generated | Uploading | Downloading
+Handle = Listing | Generated | Swallowing | Uploading | Downloading
 
 
 class Handles:

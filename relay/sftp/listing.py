@@ -11,8 +11,8 @@ from relay.ledger import Entry, ListingCursor, ListingPage, Partial, Shelf
 from relay.model import OfficeNumber, fold_name
 from relay.sftp import wire
 from relay.sftp.desks import Desks
-from relay.sftp.handles import Listing
-from relay.sftp.lookup import RECALL_LISTED, Lookup, partial_attributes
+from relay.sftp.handles import Generated, Listing
+from relay.sftp.lookup import RECALL_LISTED, Lookup, generated_attributes, partial_attributes
 from relay.sftp.wire import Attributes, NameEntry
 from relay.tree import Directory, Folder, GeneratedFile
 
@@ -33,13 +33,12 @@ class Directories:
         attributes = await self._lookup.directory_attributes(place)
         packer = _Packer(self._office, self._desks.clock().timestamp())
         ready = [packer.directory(name, attributes) for name in (".", "..", *await self._subfolders(place))]
-        ready += [
-            packer.generated(file.name, len(await self._lookup.generated(file))) for file in await self._files(place)
-        ]
+        ready += [packer.generated(await self._lookup.generated(file)) for file in await self._files(place)]
         listing = Listing(place, ready, None)
         if place.folder is Folder.SEND:
             partials = await self._desks.ledger.list_partials(self._office, place.address)
             ready += [packer.unfinished(partial) for partial in partials]
+            ready += [packer.generated(note) for note in await self._lookup.notes(place)]
             # A name that was accepted before and is being sent again is listed once, as STAT tells of it.
             listing.shown = frozenset(fold_name(_last_part(partial.path)) for partial in partials)
         if place.folder not in (Folder.ROOT, Folder.STATUS):
@@ -112,11 +111,8 @@ class _Packer:
         known = attributes._replace(size=0, atime=attributes.mtime)
         return self._pack(name, known, owner=self._office, group=self._office)
 
-    def generated(self, name: str, size: int) -> bytes:
-        seconds = int(self._now)
-        return self._pack(
-            name, Attributes(size, tree.FILE_MODE, seconds, seconds), owner=self._office, group=self._office
-        )
+    def generated(self, page: Generated) -> bytes:
+        return self._pack(page.place.name, generated_attributes(page), owner=self._office, group=self._office)
 
     def unfinished(self, partial: Partial) -> bytes:
         """What its owner may go on with, or has still to rename."""

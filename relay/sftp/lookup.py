@@ -16,19 +16,21 @@ from relay.ledger import Partial
 from relay.lifecycle import LIVE
 from relay.model import Identity, OfficeNumber, Transfer
 from relay.sftp.desks import Desks
-from relay.sftp.handles import Downloading, Generated, Handle, Handles, Uploading
+from relay.sftp.handles import Downloading, Generated, Handle, Handles, Swallowing, Uploading
 from relay.sftp.wire import Attributes
-from relay.status import render_folder_notice, render_readme
 from relay.tree import Directory, Folder, GeneratedFile, Place, RecalledFile, SentFile, ShelfFile
 from relay.upload import Upload
+from relay.welcome import render_folder_notice, render_readme, render_refusal_note
 
 # A generated file tells the same size for this long: rclone, curl and sshfs read exactly what STAT said.
 _PINNED_SECONDS = 60.0
 # All of status/ at once, and some notices of address folders, of which there is one for each office.
-_PINNED_MOST = 32
+_PINNED_MOST = 64
 # Names that were refused in this session, for clients that learn of it only by STAT.
 _REFUSALS_MOST = 256
 _UPLOAD_MODE = 0o100640
+# How long a note lies beside a refused file.
+NOTES_SHOWN = timedelta(days=7)
 # How long recall/ shows what was taken back; its key lives no longer (`relay.housekeeping`).
 RECALL_LISTED = timedelta(days=7)
 
@@ -41,7 +43,8 @@ class Lookup:
         self._identity = identity
         self._office = identity.office
         self._handles = handles
-        self._pinned: dict[str, bytes] = {}
+        self._pinned: dict[str, Generated] = {}
+        self._swallowed: dict[str, Attributes] = {}
         self._refused: dict[str, Refused | Deferred] = {}
         self._told: dict[str, int] = {}
 
@@ -79,9 +82,14 @@ class Lookup:
             self._refused.pop(next(iter(self._refused)))
         self._refused[place.key] = error.again()
 
-    def forget(self, place: SentFile) -> bool:
-        """Drop what `remember` kept; False where there was nothing."""
-        return self._refused.pop(place.key, None) is not None
+    def is_refused(self, place: SentFile) -> bool:
+        """True where `remember` kept something."""
+        return place.key in self._refused
+
+    def forget(self, place: SentFile) -> None:
+        """Drop what `remember` kept, and the note of it: the name is being tried again, or was accepted."""
+        self._refused.pop(place.key, None)
+        self._pinned.pop(f"{place.path.rpartition('/')[0]}/{tree.note_name(place.name)}", None)
 
     # --- attributes ----------------------------------------------------------------------------------------------
 
@@ -90,7 +98,8 @@ class Lookup:
         if isinstance(place, Directory):
             return await self.directory_attributes(place)
         if isinstance(place, GeneratedFile):
-            return self._generated_attributes(await self.generated(place))
+            swallowed = self._swallowed.get(place.path)
+            return swallowed or generated_attributes(await self.generated(place))
         if isinstance(place, SentFile):
             unfinished = await self._unfinished_attributes(place)
             if unfinished is not None:
@@ -124,7 +133,9 @@ class Lookup:
         if isinstance(handle, Uploading):
             return self._upload_attributes(handle.upload)
         if isinstance(handle, Generated):
-            return self._generated_attributes(handle.data)
+            return generated_attributes(handle)
+        if isinstance(handle, Swallowing):
+            return self._swallowed_attributes(handle.size, handle.mtime)
         if isinstance(handle, Downloading):
             return _file_attributes(handle.reading.transfer, as_sent=isinstance(handle.place, SentFile))
         return await self.attributes(handle.place)
@@ -146,42 +157,114 @@ class Lookup:
         seconds = int((upload.client_mtime or self._desks.clock()).timestamp())
         return Attributes(upload.size_bytes, _UPLOAD_MODE, seconds, seconds)
 
-    def _generated_attributes(self, data: bytes) -> Attributes:
-        now = int(self._desks.clock().timestamp())
-        return Attributes(len(data), tree.FILE_MODE, now, now)
-
     # --- generated files -----------------------------------------------------------------------------------------
 
-    async def generated(self, place: GeneratedFile) -> bytes:
-        """Return a generated file as this session was told of it within the last minute."""
-        data = self._pinned.get(place.path)
-        if data is None:
-            data = await self._generate(place)
-            if place.path in self._pinned:
-                return self._pinned[place.path]
-            if len(self._pinned) >= _PINNED_MOST:
-                self._pinned.pop(next(iter(self._pinned)))
-            self._pinned[place.path] = data
-            # By the clock, because an idle session would keep them for ever.
-            asyncio.get_running_loop().call_later(_PINNED_SECONDS, self._pinned.pop, place.path, None)
-        return data
+    async def generated(self, place: GeneratedFile) -> Generated:
+        """Return a generated file as this session was told of it within the last minute; Refused where there is none."""
+        page = self._pinned.get(place.path)
+        if page is None:
+            data, changed = await self._generate(place)
+            page = self._pin(Generated(place, data, int((changed or self._desks.clock()).timestamp())))
+        return page
 
-    async def _generate(self, place: GeneratedFile) -> bytes:
+    def _pin(self, page: Generated) -> Generated:
+        """Let this session go on seeing *page* for a minute, unless it was told of another meanwhile."""
+        path = page.place.path
+        if path in self._pinned:
+            return self._pinned[path]
+        if len(self._pinned) >= _PINNED_MOST:
+            self._pinned.pop(next(iter(self._pinned)))
+        self._pinned[path] = page
+        # By the clock, because an idle session would keep them for ever.
+        asyncio.get_running_loop().call_later(_PINNED_SECONDS, self._unpin, page)
+        return page
+
+    def _unpin(self, page: Generated) -> None:
+        if self._pinned.get(page.place.path) is page:
+            del self._pinned[page.place.path]
+
+    async def _generate(self, place: GeneratedFile) -> tuple[bytes, datetime | None]:
+        """Return what stands in a generated file, and since when, where that is known."""
         if place.folder is Folder.STATUS:
-            if place.name not in self._desks.status.FILES:
+            return await self._generate_status(place), None
+        noted = tree.noted_name(place.name)
+        if place.folder is Folder.SEND and noted is not None:
+            since = self._desks.clock() - NOTES_SHOWN
+            path = place.path.removeprefix("/send/")[: -len(place.name)] + noted
+            refusal = await self._desks.ledger.find_note(self._office, path, since=since)
+            if refusal is None:
                 raise Refused("tree.not_found")
-            return await self._desks.status.render(
-                self._office, place.name, identity=self._identity, now=self._desks.clock()
-            )
+            return render_refusal_note(self._desks.config, refusal), refusal.last_at
+        if place.address is None and (place.folder is not Folder.ROOT or place.name != tree.README):
+            raise Refused("tree.not_found")
         office = await self._desks.ledger.find_office(place.address or self._office)
         if office is None or (place.address is not None and place.name != tree.notice_name(office)):
             raise Refused("tree.not_found")
-        return render_readme(self._desks.config, office) if place.address is None else render_folder_notice(office)
+        data = render_readme(self._desks.config, office) if place.address is None else render_folder_notice(office)
+        return data, None
+
+    async def _generate_status(self, place: GeneratedFile) -> bytes:
+        if place.name not in self._desks.status.FILES:
+            raise Refused("tree.not_found")
+        return await self._desks.status.render(
+            self._office, place.name, identity=self._identity, now=self._desks.clock()
+        )
+
+    async def notes(self, place: Directory) -> list[Generated]:
+        """Return the notes in ``send/`` or in an address folder, as this session sees them."""
+        refusals = await self._desks.ledger.list_notes(
+            self._office, place.address, since=self._desks.clock() - NOTES_SHOWN
+        )
+        pages: list[Generated] = []
+        for refusal in refusals:
+            note = tree.resolve_path(f"{place.path}/{tree.note_name(refusal.name)}".encode())
+            if isinstance(note, GeneratedFile):
+                data = render_refusal_note(self._desks.config, refusal)
+                pages.append(self._pin(Generated(note, data, int(refusal.last_at.timestamp()))))
+        return pages
+
+    # --- what is kept nowhere ------------------------------------------------------------------------------------
+
+    def swallow(self, handle: Swallowing) -> Swallowing:
+        """Tell this session from now on of an upload that is kept nowhere, as its client left it; returns it."""
+        if len(self._swallowed) >= _REFUSALS_MOST:
+            self._swallowed.pop(next(iter(self._swallowed)))
+        self._swallowed[handle.place.path] = self._swallowed_attributes(handle.size, handle.mtime)
+        return handle
+
+    def has_swallowed(self, place: GeneratedFile) -> bool:
+        """True where this session was told that such an upload is at *place*."""
+        return place.path in self._swallowed
+
+    def amend_swallowed(self, place: GeneratedFile, attributes: Attributes) -> None:
+        """Take a size or a time for what was swallowed at *place*."""
+        known = self._swallowed[place.path]
+        size = known.size if attributes.size is None else attributes.size
+        mtime = known.mtime if attributes.mtime is None else attributes.mtime
+        self._swallowed[place.path] = known._replace(size=size, atime=mtime, mtime=mtime)
+
+    def move_swallowed(self, here: GeneratedFile, there: GeneratedFile) -> None:
+        """Tell of what was swallowed at *here* under its final name."""
+        self._swallowed[there.path] = self._swallowed.pop(here.path)
+
+    def forget_page(self, place: GeneratedFile) -> bool:
+        """Tell nothing more of what was generated or swallowed at *place*; False where nothing was swallowed."""
+        self._pinned.pop(place.path, None)
+        return self._swallowed.pop(place.path, None) is not None
+
+    def _swallowed_attributes(self, size: int, mtime: int | None) -> Attributes:
+        seconds = int(self._desks.clock().timestamp()) if mtime is None else mtime
+        return Attributes(size, _UPLOAD_MODE, seconds, seconds)
 
 
 def moment(seconds: int | None) -> datetime | None:
     """Return a time of ATTRS."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def generated_attributes(page: Generated) -> Attributes:
+    """Return the attributes of a generated file."""
+    return Attributes(len(page.data), tree.FILE_MODE, page.changed_at, page.changed_at)
 
 
 def partial_attributes(partial: Partial) -> Attributes:

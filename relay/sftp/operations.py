@@ -20,7 +20,7 @@ from relay.model import Identity
 from relay.sftp import wire
 from relay.sftp.changes import Changes
 from relay.sftp.desks import Desks
-from relay.sftp.handles import Downloading, Generated, Handles, Listing, Uploading
+from relay.sftp.handles import Downloading, Generated, Handle, Handles, Listing, Swallowing, Uploading
 from relay.sftp.listing import Directories
 from relay.sftp.lookup import Lookup, moment
 from relay.sftp.order import find_lanes
@@ -119,14 +119,18 @@ class Operations:
         place = tree.resolve_path(request.subject)
         with self._handles.room():
             is_upload = request.length & _WRITING
-            handle = await (self._open_upload(place, request) if is_upload else self._open_to_read(place))
+            if is_upload and isinstance(place, GeneratedFile) and tree.is_swallowed(place):
+                handle: Handle = self._lookup.swallow(Swallowing(place))
+            else:
+                handle = await (self._open_upload(place, request) if is_upload else self._open_to_read(place))
             return wire.pack_handle(request.id, self._handles.add(handle))
 
     async def _open_to_read(self, place: Place) -> Generated | Downloading:
         if isinstance(place, Directory):
             raise Refused("tree.is_directory")
         if isinstance(place, GeneratedFile):
-            return Generated(place, await self._lookup.generated(place))
+            page = await self._lookup.generated(place)
+            return Generated(place, page.data, page.changed_at)
         transfer = await self._lookup.find(place)
         return Downloading(place, await self._desks.collection.open(transfer, self._identity, self._journal))
 
@@ -171,6 +175,8 @@ class Operations:
             await self._close_upload(handle)
         elif isinstance(handle, Downloading):
             await handle.reading.close()
+        elif isinstance(handle, Swallowing):
+            self._lookup.swallow(handle)
         return wire.pack_status(request.id, FX_OK)
 
     async def _close_upload(self, handle: Uploading) -> None:
@@ -204,6 +210,9 @@ class Operations:
 
     async def _write(self, request: Request) -> bytes:
         handle = self._handles.require(request.subject)
+        if isinstance(handle, Swallowing):
+            handle.size = max(handle.size, request.offset + len(request.data))
+            return wire.pack_status(request.id, FX_OK)
         if not isinstance(handle, Uploading):
             raise Refused("tree.read_only", detail="WRITE on a handle that is not written to")
         await handle.upload.write(handle.offset(request.offset), request.data)
@@ -228,6 +237,8 @@ class Operations:
         place = tree.resolve_path(request.subject)
         if isinstance(place, SentFile):
             await self._set_sent(place, request.attributes)
+        elif isinstance(place, GeneratedFile) and self._lookup.has_swallowed(place):
+            self._lookup.amend_swallowed(place, request.attributes)
         else:
             found = await self._lookup.attributes(place)
             if request.attributes.size not in (None, found.size):
@@ -253,6 +264,10 @@ class Operations:
         handle = self._handles.require(request.subject)
         if isinstance(handle, Uploading):
             await self._apply(handle.upload, request.attributes)
+        elif isinstance(handle, Swallowing):
+            size, _, _, mtime = request.attributes
+            handle.size = handle.size if size is None else size
+            handle.mtime = handle.mtime if mtime is None else mtime
         return wire.pack_status(request.id, FX_OK)
 
     async def _apply(self, upload: Upload, attributes: Attributes) -> None:

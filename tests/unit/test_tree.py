@@ -57,6 +57,13 @@ def test_paths_are_normalised_as_text(path: str, normal: str) -> None:
         ("new/x.csv", ShelfFile, None),
         ("SEND", Nowhere, None),
         ("readme.txt", Nowhere, None),
+        ("お知らせ.txt", GeneratedFile, Folder.ROOT),
+        ("README.txt.0a1b2c3d.partial", GeneratedFile, Folder.ROOT),
+        ("send/x.csv.refused.txt", GeneratedFile, Folder.SEND),
+        ("send/X.REFUSED.TXT", GeneratedFile, Folder.SEND),
+        ("send/.in.README.txt", GeneratedFile, Folder.SEND),
+        ("send/0178529384/提供票.pdf.refused.txt.filepart", GeneratedFile, Folder.SEND),
+        ("send/refused.txt", SentFile, None),
         ("send/none/x.csv", Nowhere, None),
         ("send/0178529384/a/b", Nowhere, None),
         ("receive/a/b", Nowhere, None),
@@ -109,3 +116,18 @@ def test_the_notice_tells_the_office_in_a_name_that_windows_can_keep() -> None:
     """What a PC cannot have in a name becomes a wide underscore."""
     office = Office(OFFICE, 'みほん/野:"ケア"\t①', "北海道", ("11",))
     assert tree.notice_name(office) == "宛先 みほん＿野＿＿ケア＿＿①.txt"
+
+
+@pytest.mark.parametrize("name", ["提供票.pdf", "a.refused.txt", "x" * 243])
+def test_a_note_is_named_after_the_file_it_tells_of(name: str) -> None:
+    """And from its name one finds that file again."""
+    note = tree.note_name(name)
+    assert note is not None
+    assert tree.noted_name(note) == name
+    assert tree.is_generated_name(note)
+
+
+@pytest.mark.parametrize("name", ["x" * 244, "供" * 82, "a\nb", "a/b"])
+def test_some_names_can_have_no_note(name: str) -> None:
+    """Too long with its ending, or nothing that a directory can show."""
+    assert tree.note_name(name) is None

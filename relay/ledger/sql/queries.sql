@@ -228,9 +228,32 @@ SELECT folder FROM folder WHERE office = ? ORDER BY folder;
 SELECT {transfer} WHERE {where} ORDER BY t.id DESC LIMIT :limit;
 
 -- name: put_refusal
-INSERT INTO refusal (office, refusal_key, code, note_sealed, first_at, last_at, count) VALUES (?, ?, ?, ?, ?, ?, 1)
-ON CONFLICT (refusal_key) DO UPDATE SET last_at = excluded.last_at, count = count + 1
+INSERT INTO refusal (office, refusal_key, code, note_sealed, first_at, last_at, count, folder, path_key, has_note)
+VALUES (?1, ?2, ?3, ?4, ?5, ?5, 1, ?6, ?7, ?8)
+ON CONFLICT (refusal_key) DO UPDATE SET last_at = excluded.last_at, count = count + 1, folder = excluded.folder,
+    path_key = excluded.path_key, has_note = excluded.has_note
 RETURNING count;
+
+-- name: list_notes
+SELECT code, note_sealed, first_at, last_at, count FROM refusal
+WHERE office = ? AND folder = ? AND has_note = 1 AND last_at > ? ORDER BY last_at DESC LIMIT ?;
+
+-- name: find_note
+SELECT code, note_sealed, first_at, last_at, count FROM refusal
+WHERE path_key = ? AND has_note = 1 AND last_at > ? ORDER BY last_at DESC LIMIT 1;
+
+-- name: clear_notes
+UPDATE refusal SET has_note = 0 WHERE path_key IN (?, ?) AND has_note = 1;
+
+-- name: put_attempt
+INSERT INTO attempt (path_key, at) VALUES (?, ?) ON CONFLICT (path_key) DO UPDATE SET at = excluded.at;
+
+-- name: was_attempted
+SELECT EXISTS (SELECT 1 FROM refusal WHERE path_key = :path AND last_at >= :since)
+    OR EXISTS (SELECT 1 FROM attempt WHERE path_key = :path AND at >= :since);
+
+-- name: forget_attempts
+DELETE FROM attempt WHERE at < ?;
 
 -- name: was_refused
 SELECT 1 FROM refusal WHERE refusal_key = ? AND first_at < ?;

@@ -175,10 +175,23 @@ CREATE TABLE refusal (
     note_sealed BLOB NOT NULL,              -- name and facts
     first_at    INTEGER NOT NULL,
     last_at     INTEGER NOT NULL,
-    count       INTEGER NOT NULL
+    count       INTEGER NOT NULL,
+    folder      TEXT NOT NULL,              -- '' at the top of send/
+    path_key    BLOB NOT NULL,              -- keyed digest of office and folded path below send/
+    has_note    INTEGER NOT NULL CHECK (has_note IN (0, 1))  -- 1 while a note of it lies beside the name
 ) STRICT;
 
 CREATE INDEX refusal_office ON refusal (office, last_at);
+CREATE INDEX refusal_path ON refusal (path_key, last_at);
+CREATE INDEX refusal_note ON refusal (office, folder, last_at) WHERE has_note = 1;
+
+-- Uploads that were given up, by their final name: a REMOVE soon after means them and no transfer.
+CREATE TABLE attempt (
+    path_key BLOB PRIMARY KEY,
+    at       INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX attempt_at ON attempt (at);
 
 -- History, append-only.
 CREATE TABLE event (
