@@ -150,6 +150,25 @@ async def test_winscp_large_file_is_routed_by_its_rename(house: House) -> None:
     await assert_arrived(house, LARGE)
 
 
+@pytest.mark.parametrize("is_same", [True, False], ids=["same bytes", "other bytes"])
+async def test_winscp_overwrites_what_was_accepted(house: House, *, is_same: bool) -> None:
+    """It removes the target before it renames: the accepted file stays, and the RENAME says what is true."""
+    part, second = f"{TARGET}.filepart", LARGE if is_same else plan_csv(710_000)
+    async with calling(house) as raw:
+        assert (await raw.put(TARGET, LARGE)).code == OK
+        assert (await raw.call(LSTAT, TARGET)).size == len(LARGE)
+        assert (await raw.call(LSTAT, part)).code == NO_SUCH_FILE
+        await stage(raw, part, second)
+        assert (await raw.call(REMOVE, TARGET)).code == OK
+        renamed = await raw.call(RENAME, part, TARGET)
+        if is_same:
+            assert renamed.code == OK
+        else:
+            assert renamed.text.startswith("transfer.conflict: ")
+            assert (await raw.call(RENAME, part, TARGET)).text == renamed.text
+    await assert_arrived(house, LARGE)
+
+
 @pytest.mark.parametrize("is_still_open", [True, False], ids=["still open", "closed"])
 async def test_winscp_goes_on_with_a_part(house: House, *, is_still_open: bool) -> None:
     """A new connection finds the part, opens it without TRUNC and writes on; the old one can do nothing any more."""
@@ -283,7 +302,8 @@ async def test_name_that_will_be_refused_is_refused_under_its_temporary_name(hou
             for pattern in PARTS:
                 again = await raw.call(OPEN, f"/send/{pattern.format(name)}", WRITING, Raw(NO_ATTRIBUTES))
                 assert (again.code, again.text) == (said.code, said.text)
-        assert await raw.list("/send") == [".", ".."]
+        notes = [f"{name}.refused.txt" for name in wrong if name != "a:b.csv"]
+        assert sorted(await raw.list("/send")) == sorted([".", "..", *notes])
     names = {refusal.name for refusal in house.refusals()}
     assert names == set(wrong)
 
