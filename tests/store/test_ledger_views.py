@@ -12,9 +12,9 @@ from ledgers import NOW, SECOND, A, B, C, Shop, identity, plan_name
 
 from relay.errors import Refused, finding
 from relay.ledger import ListingCursor, Shelf
-from relay.ranges import merge_ranges
 from relay.lifecycle import State
 from relay.model import EventKind, Transfer, TransferId
+from relay.ranges import merge_ranges
 
 
 async def _refusal(work: Awaitable[object]) -> Refused:
