@@ -180,4 +180,6 @@ def need(*programs: str) -> None:
     """Skip the test, with words, where one of *programs* is not installed."""
     for program in programs:
         if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed: apt-get install openssh-client putty-tools lftp rclone curl sshfs")
+            pytest.skip(
+                f"{program} is not installed: apt-get install openssh-client putty-tools lftp rclone curl sshfs"
+            )
