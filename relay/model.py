@@ -143,6 +143,7 @@ class Transfer:
 
     *name* is what the sender called it, *delivered_name* what the recipient sees.  *size_bytes* and *sha256* are
     those of the content as it arrived.  *client_mtime* is the time the sender's program gave, if it gave one.
+    *completes* is the transfer that was cut off where this one is the whole of it.
     """
 
     id: TransferId
@@ -164,6 +165,7 @@ class Transfer:
     collected_at: datetime | None = None
     ended_at: datetime | None = None
     findings: tuple[Finding, ...] = ()
+    completes: TransferId | None = None
 
     @property
     def public_name(self) -> str:
@@ -193,6 +195,7 @@ class EventKind(StrEnum):
     REMOVED = "removed"
     RESTORED = "restored"
     RECALLED = "recalled"
+    SUPERSEDED = "superseded"
     OFFICE_ADDED = "office.added"
     OFFICE_CHANGED = "office.changed"
     OFFICE_SUSPENDED = "office.suspended"

@@ -105,6 +105,7 @@ _SENT: Sequence[Column[Exchange]] = (
     Column("state", "状態", lambda row: Told(row.transfer.state, _TO_SENDER[row.transfer.state])),
     Column("collected_at", "相手の取得日時", lambda row: row.transfer.collected_at),
     Column("ended_at", "終了日時", lambda row: row.transfer.ended_at),
+    Column("completes", "途中で切れた送信の受付番号", lambda row: row.transfer.completes),
     Column("warnings", "注意", lambda row: row.transfer.findings),
     Column("sha256", "SHA-256", lambda row: row.transfer.sha256.hex()),
 )
@@ -120,6 +121,7 @@ _RECEIVED: Sequence[Column[Exchange]] = (
     Column("is_removed", "done/ へ移動", lambda row: row.transfer.is_removed),
     Column("collected_at", "取得日時", lambda row: row.transfer.collected_at),
     Column("ended_at", "終了日時", lambda row: row.transfer.ended_at),
+    Column("completes", "途中で切れた受信の受付番号", lambda row: row.transfer.completes),
     Column("warnings", "注意", lambda row: row.transfer.findings),
     Column("sha256", "SHA-256", lambda row: row.transfer.sha256.hex()),
 )

@@ -21,7 +21,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from relay import content, journal, tree
@@ -30,7 +30,8 @@ from relay.config import Config, describe_size
 from relay.errors import Deferred, Refused
 from relay.journal import Journal
 from relay.ledger import Accepted, Ledger, Partial, SealedChunk, SealedPayload, TransferDraft
-from relay.model import Identity, OfficeNumber, PayloadUid, Route
+from relay.lifecycle import LIVE
+from relay.model import Identity, OfficeNumber, PayloadUid, Route, TransferId
 from relay.staging import Staging
 from relay.temporary import strip_temporary
 from relay.vault import CHUNK_BYTES, Sealer, Vault, new_key, new_uid
@@ -334,7 +335,7 @@ class Upload:
             if self.destination.is_temporary:
                 await self._keep(is_closed=True)
                 return None
-            accepted = await self._bench.ledger.commit_transfer(await self._complete(), now=self._bench.clock())
+            accepted = await self._commit(await self._complete())
         except Refused as refused:
             await self._end_refused(refused)
             raise
@@ -347,6 +348,36 @@ class Upload:
             raise
         self._tell(accepted)
         return accepted
+
+    async def _commit(self, draft: TransferDraft) -> Accepted:
+        """Commit; what conflicts with an earlier transfer may be the whole of one that was cut off."""
+        ledger, clock = self._bench.ledger, self._bench.clock
+        try:
+            return await ledger.commit_transfer(draft, now=clock())
+        except Refused as refused:
+            if refused.code != "transfer.conflict":
+                raise
+            completes = await self._find_cut_off(draft.route, draft.payload.size_bytes)
+            if completes is None:
+                raise
+        # Decided again in the transaction: meanwhile another session may have done the same.
+        return await ledger.commit_transfer(replace(draft, completes=completes), now=clock())
+
+    async def _find_cut_off(self, route: Route, size: int) -> TransferId | None:
+        """Return the live transfer of this name if this upload begins with all of its bytes, and has more.
+
+        Its digest says what they were: the digest of as many bytes of this upload must be the same.
+        """
+        address = route.address
+        earlier = await self._bench.ledger.find_sent(route.sender, route.recipient, address.name)
+        if earlier is None or earlier.state not in LIVE or earlier.size_bytes >= size:
+            return None
+        digest, left = hashlib.sha256(), earlier.size_bytes
+        for number in range(-(-min(left, self._sealed_bytes) // CHUNK_BYTES)):
+            digest.update((await self._read_back(number))[:left])
+            left -= min(left, CHUNK_BYTES)
+        digest.update(self._tail[:left])
+        return earlier.id if digest.digest() == earlier.sha256 else None
 
     async def _end_refused(self, refused: Refused) -> None:
         self._fail(refused)

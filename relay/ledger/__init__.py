@@ -120,7 +120,8 @@ class TransferDraft:
     """Everything a transfer is made of, before the ledger has decided whether it becomes one.
 
     *path* is where it was uploaded, below ``send/``: a partial that is kept there goes with the commit.  *is_renamed*
-    where that was a temporary name.
+    where that was a temporary name.  *completes* is the live transfer of that identity all of whose bytes these begin
+    with: an interrupted upload, repeated.
     """
 
     route: Route
@@ -131,6 +132,7 @@ class TransferDraft:
     findings: tuple[Finding, ...]
     path: str | None = None
     is_renamed: bool = False
+    completes: TransferId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +324,9 @@ class Ledger(Register, Protocol):
 
     async def commit_transfer(self, draft: TransferDraft, *, now: datetime) -> Accepted:
         """Make *draft* a transfer: payload, record and event in one synced transaction.
+
+        One that completes a live transfer takes its name: the other is superseded where nobody has collected it, and
+        else delivered behind sender and time from now on.
 
         The same bytes under a live identity are the same transfer again (`Accepted.is_repeat`) and the draft's
         payload is dropped.  Refused: ``transfer.conflict``, ``route.recipient_unknown``,

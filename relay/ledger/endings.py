@@ -11,6 +11,7 @@ from datetime import datetime
 
 from relay.ledger.rows import Cell, to_cell
 from relay.ledger.statements import SQL
+from relay.ledger.store import Store
 from relay.lifecycle import State
 from relay.model import PayloadId, Transfer
 
@@ -37,6 +38,12 @@ def end_transfer(
     connection.execute(SQL["end_transfer"], cells)
     connection.execute(SQL["delete_served"], (transfer.id,))
     return None if remove_bytes(connection, PayloadId(payload)) else PayloadId(payload)
+
+
+async def destroy_bytes(store: Store, payload: PayloadId) -> None:
+    """Remove the chunks of *payload*, a slice a transaction."""
+    while not await store.change(lambda connection: remove_bytes(connection, payload)):
+        pass
 
 
 def remove_bytes(connection: sqlite3.Connection, payload: PayloadId) -> bool:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from relay.errors import Deferred, Refused
 from relay.ledger import Accepted, SealedChunk, SealedPayload, TransferDraft
-from relay.ledger.endings import CHUNKS_MOST, SLICE_CHUNKS, chunk_ids
+from relay.ledger.endings import CHUNKS_MOST, SLICE_CHUNKS, chunk_ids, destroy_bytes, end_transfer
 from relay.ledger.refusals import RefusalVerbs, join_path
 from relay.ledger.rows import findings_cell, to_cell
 from relay.ledger.statements import SQL
 from relay.ledger.store import append_event, transfer_sql
 from relay.ledger.words import JAPAN, local_text
-from relay.lifecycle import LIVE, State
+from relay.lifecycle import LIVE, State, Step, advance
 from relay.model import (
     EventKind,
     OfficeNumber,
@@ -125,10 +125,12 @@ class IntakeVerbs(RefusalVerbs):
             self._path_key(route.sender, join_path(folder, route.address.name)) for folder in (None, route.recipient)
         ]
 
-        def work(connection: sqlite3.Connection) -> Accepted:
+        def work(connection: sqlite3.Connection, draft: TransferDraft = draft) -> Accepted:
             # Everything that may refuse comes before everything that changes (see `Writer.submit`).
             _check_standing(connection, draft)
             earlier = self._find_earlier(connection, draft, identity_key)
+            if earlier is None or earlier.state not in LIVE or earlier.id != draft.completes:
+                draft = draft if draft.completes is None else replace(draft, completes=None)
             if earlier is not None and earlier.state in LIVE and _is_same_content(earlier, draft):
                 _forget_partial(connection, staged_from)
                 connection.execute(SQL["clear_notes"], noted)
@@ -138,7 +140,7 @@ class IntakeVerbs(RefusalVerbs):
             delivered = self._choose_delivered(connection, draft, identity_key, now)
             _check_whole(connection, draft.payload)
             if earlier is not None and earlier.state in LIVE:
-                connection.execute(SQL["release_identity"], (earlier.id,))
+                left.extend(self._make_room(connection, earlier, draft, now))
             if delivered.displaced is not None:
                 connection.execute(SQL["withdraw_transfer"], (delivered.displaced,))
             _forget_partial(connection, staged_from)
@@ -146,8 +148,11 @@ class IntakeVerbs(RefusalVerbs):
             keys = _Keys(identity_key, delivered, staged_from if draft.is_renamed else None)
             return Accepted(self._insert(connection, draft, keys, now), is_repeat=False)
 
+        left: list[PayloadId] = []
         await self._trim_staged(draft.payload)
         accepted = await self._store.change(work)
+        for payload in left:
+            await destroy_bytes(self._store, payload)
         if accepted.is_repeat and draft.payload.staged is not None:
             await self.discard_staged(draft.payload.staged, holder=draft.payload.holder)
         return accepted
@@ -175,11 +180,30 @@ class IntakeVerbs(RefusalVerbs):
             return None
         earlier, is_free = self._store.names.transfer(row), draft.route.address.is_free
         if earlier.state in LIVE and not _is_same_content(earlier, draft):
-            if not (is_free and earlier.state is State.COLLECTED):
+            completes = draft.completes == earlier.id and earlier.size_bytes < draft.payload.size_bytes
+            if not completes and not (is_free and earlier.state is State.COLLECTED):
                 raise Refused("transfer.conflict", at=local_text(earlier.accepted_at))
         elif earlier.state is State.DESTROYED and not is_free:
             raise Refused("transfer.already_collected", at=local_text(earlier.collected_at or earlier.accepted_at))
         return earlier
+
+    def _make_room(
+        self, connection: sqlite3.Connection, earlier: Transfer, draft: TransferDraft, now: datetime
+    ) -> Sequence[PayloadId]:
+        """Free the name that a live transfer holds for *draft*; returns payloads whose bytes are not all removed yet."""
+        if earlier.state is State.ACCEPTED:
+            left = end_transfer(connection, earlier, advance(earlier.state, Step.SUPERSEDE), now)
+            append_event(
+                connection, EventKind.SUPERSEDED, now, actor=earlier.sender, office=earlier.recipient,
+                transfer=earlier.id,
+            )  # fmt: skip
+            return () if left is None else (left,)
+        connection.execute(SQL["release_identity"], (earlier.id,))
+        if draft.completes == earlier.id and not draft.route.address.is_free:
+            aside = self._find_delivered_name(connection, earlier.sender, earlier.recipient, earlier.name,
+                                              earlier.accepted_at, frozenset())  # fmt: skip
+            connection.execute(SQL["set_aside"], (aside.prefix, aside.key, earlier.id))
+        return ()
 
     def _insert(
         self,
@@ -201,9 +225,14 @@ class IntakeVerbs(RefusalVerbs):
         )  # fmt: skip
         assert cursor.lastrowid is not None
         number = TransferId(cursor.lastrowid)
+        if draft.completes is not None:
+            connection.execute(SQL["set_completes"], (draft.completes, number))
         if draft.in_folder:
             connection.execute(SQL["put_folder"], (route.sender, route.recipient))
-        append_event(connection, EventKind.ACCEPTED, now, actor=route.sender, office=route.recipient, transfer=number)
+        append_event(
+            connection, EventKind.ACCEPTED, now, actor=route.sender, office=route.recipient, transfer=number,
+            detail="" if draft.completes is None else f"completes {draft.completes}",
+        )  # fmt: skip
         return Transfer(
             id=number,
             sender=route.sender,
@@ -222,6 +251,7 @@ class IntakeVerbs(RefusalVerbs):
             accepted_at=now,
             client_mtime=draft.client_mtime,
             findings=draft.findings,
+            completes=draft.completes,
         )
 
     def _choose_delivered(
@@ -229,22 +259,36 @@ class IntakeVerbs(RefusalVerbs):
     ) -> _Delivered:
         """Decide what the recipient sees: the name as it is, or behind sender and time where it is free."""
         route, name = draft.route, draft.route.address.name
-        prefix, moment = "", now
-        while True:
-            if route.address.is_free:
-                prefix = f"{route.sender}_{moment.astimezone(JAPAN):%Y%m%d%H%M%S}_"
-            key = self._delivered_key(route.recipient, prefix + name)
-            holder = connection.execute(SQL["find_delivered_holder"], (key,)).fetchone()
-            if holder is None:
-                return _Delivered(prefix, key)
-            if not route.address.is_free:
-                break
-            moment += timedelta(seconds=1)
+        own = frozenset() if draft.completes is None else frozenset({draft.completes})
+        if route.address.is_free:
+            return self._find_delivered_name(connection, route.sender, route.recipient, name, now, own)
+        key = self._delivered_key(route.recipient, name)
+        holder = connection.execute(SQL["find_delivered_holder"], (key,)).fetchone()
+        if holder is None or holder[0] in own:
+            return _Delivered("", key)
         number, holders_identity, released = holder
         if released and holders_identity == identity_key:
             # The same name, sent again after its recipient had thrown it away unread.
-            return _Delivered(prefix, key, TransferId(number))
+            return _Delivered("", key, TransferId(number))
         raise Refused("transfer.conflict", at=local_text(now), detail=f"transfer {number} is delivered under that name")
+
+    def _find_delivered_name(
+        self,
+        connection: sqlite3.Connection,
+        sender: OfficeNumber,
+        recipient: OfficeNumber,
+        name: str,
+        moment: datetime,
+        own: frozenset[TransferId],
+    ) -> _Delivered:
+        """Put sender and time in front of *name*, a later second where *recipient* sees another file of that one."""
+        while True:
+            prefix = f"{sender}_{moment.astimezone(JAPAN):%Y%m%d%H%M%S}_"
+            key = self._delivered_key(recipient, prefix + name)
+            holder = connection.execute(SQL["find_delivered_holder"], (key,)).fetchone()
+            if holder is None or holder[0] in own:
+                return _Delivered(prefix, key)
+            moment += timedelta(seconds=1)
 
 
 def _check_standing(connection: sqlite3.Connection, draft: TransferDraft) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 
 from relay.errors import Refused
 from relay.ledger import ListingCursor, ListingPage
-from relay.ledger.endings import end_transfer, remove_bytes
+from relay.ledger.endings import destroy_bytes, end_transfer
 from relay.ledger.rows import Row, to_cell
 from relay.ledger.statements import SQL
 from relay.ledger.store import append_event, transfer_sql
@@ -44,7 +44,7 @@ class RecallVerbs(ViewVerbs):
 
         found, left = await self._store.change(work)
         if left is not None:
-            await self._destroy_bytes(left)
+            await destroy_bytes(self._store, left)
         return found
 
     def _of_sender(self, connection: sqlite3.Connection, transfer: TransferId, identity: Identity) -> Transfer:
@@ -74,17 +74,12 @@ class RecallVerbs(ViewVerbs):
     async def destroy_ended(self, *, before: datetime) -> int:
         while rows := self._store.rows(SQL["list_undestroyed"]):
             for (payload,) in rows:
-                await self._destroy_bytes(PayloadId(payload))
+                await destroy_bytes(self._store, PayloadId(payload))
         count = 0
         while rows := self._store.rows(SQL["list_readable"], (to_cell(before),)):
             await self._store.change(partial(_forget, rows=rows))
             count += len(rows)
         return count
-
-    async def _destroy_bytes(self, payload: PayloadId) -> None:
-        """Remove the chunks of *payload*, a slice at a time."""
-        while not await self._store.change(lambda connection: remove_bytes(connection, payload)):
-            pass
 
 
 def _forget(connection: sqlite3.Connection, rows: list[Row]) -> None:

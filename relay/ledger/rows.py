@@ -44,8 +44,8 @@ _NAME = """t.name, t.name_sealed,
     CASE WHEN t.name IS NULL THEN (SELECT p.chunk_count FROM payload AS p WHERE p.id = t.payload) END,
     t.size_bytes, t.kind"""
 TRANSFER_COLUMNS = f"""{_NAME}, t.id, t.sender, t.recipient, t.grammar, t.serial, t.month, t.in_folder, t.state, t.shelf,
-    t.delivered_prefix, t.sha256, t.accepted_at, t.client_mtime, t.collected_at, t.ended_at, t.findings
-    FROM transfer AS t"""
+    t.delivered_prefix, t.sha256, t.accepted_at, t.client_mtime, t.collected_at, t.ended_at, t.findings,
+    t.completes FROM transfer AS t"""
 ENTRY_COLUMNS = f"""{_NAME}, t.id, t.sender, t.recipient, t.serial, t.delivered_prefix, t.accepted_at, t.client_mtime
     FROM transfer AS t"""
 
@@ -132,7 +132,7 @@ class NameReader:
     def transfer(self, row: Row) -> Transfer:
         """Read `TRANSFER_COLUMNS`."""
         (_, _, _, _, _, size, kind, number, sender, recipient, grammar, serial, month, in_folder, state, shelf, prefix,
-         sha256, accepted, mtime, collected, ended, findings) = row  # fmt: skip
+         sha256, accepted, mtime, collected, ended, findings, completes) = row  # fmt: skip
         name = self._name(row)
         return Transfer(
             id=TransferId(number),
@@ -154,6 +154,7 @@ class NameReader:
             collected_at=_maybe_time(collected),
             ended_at=_maybe_time(ended),
             findings=findings_of(findings),
+            completes=None if completes is None else TransferId(completes),
         )
 
     def entry(self, row: Row, *, as_sent: bool) -> Entry:

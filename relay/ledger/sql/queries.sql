@@ -148,6 +148,12 @@ UPDATE transfer SET shelf = ? WHERE id = ?;
 UPDATE transfer SET state = ?, shelf = 'done', ended_at = ?, released = id, in_outbox = 0
 WHERE id = ?;
 
+-- name: set_completes
+UPDATE transfer SET completes = ? WHERE id = ?;
+
+-- name: set_aside
+UPDATE transfer SET delivered_prefix = ?, delivered_key = ? WHERE id = ?;
+
 -- name: end_transfer
 UPDATE transfer SET state = ?, shelf = 'none', ended_at = ?, recall_key = ?, withdrawn = id, released = id, in_outbox = 0
 WHERE id = ?;

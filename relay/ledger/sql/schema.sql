@@ -105,6 +105,7 @@ CREATE TABLE transfer (
     staged_from      BLOB,                  -- keyed digest of the temporary name that a RENAME made this transfer of
     delivered_key    BLOB NOT NULL,         -- keyed digest of recipient and folded delivered name
     withdrawn        INTEGER NOT NULL,      -- 0 while the recipient sees it, then its own id
+    completes        INTEGER REFERENCES transfer (id),  -- the transfer that was cut off and that this is the whole of
     recall_key       BLOB,                  -- keyed digest of sender and folded name while recall/ lists it
     CHECK ((name IS NULL) <> (name_sealed IS NULL)),
     CHECK ((shelf = 'none') = (withdrawn <> 0)),
