@@ -13,6 +13,7 @@ Findings name a place or an item, never a value.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -30,6 +31,7 @@ from relay.completeness import (
 from relay.errors import TABLE, Finding, Refused, Severity, finding
 from relay.model import Address
 from relay.standard.checks import FORM_CODES, StandardCheck
+from relay.standard.roster import Roster
 
 # What an office document that is protected by a password begins with; where it ends cannot be told.
 _COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -63,6 +65,11 @@ _STARTS: Mapping[str, tuple[bytes, ...]] = {
 _START_BYTES = max(len(start) for starts in _STARTS.values() for start in starts)
 
 
+# A first line in UTF-8 of as many characters as anybody reads in a table.
+_LINE_BYTES = 1_200
+_LINE_CHARACTERS = 200
+_MESSAGE = "MESSAGE"
+
 # So many warnings of one file are kept; the rest are of the same kind.
 MOST_FINDINGS = 30
 
@@ -75,6 +82,14 @@ class Judged:
     severity: Severity
 
 
+@dataclass(frozen=True, slots=True)
+class Gist:
+    """What is kept of a file beside its bytes, sealed: whom it is about, or the first line of a unit's message."""
+
+    roster: Roster | None = None
+    first_line: str | None = None
+
+
 class ContentCheck(Protocol):
     """The check of one file's content."""
 
@@ -83,6 +98,10 @@ class ContentCheck(Protocol):
 
     def finish(self) -> tuple[Finding, ...]:
         """Return what is to be said about the whole file, or Refused.  Nothing may be fed afterwards."""
+
+    @property
+    def gist(self) -> Gist:
+        """What is kept of the file; asked after `finish`."""
 
 
 class ThoroughCheck(ContentCheck, Protocol):
@@ -107,6 +126,8 @@ def start_check(
     if address.is_standard and _extension(address) == "csv":
         check = StandardCheck(address, recipient_services=recipient_services, sender_services=sender_services)
         return _StandardCsvCheck(check, severities)
+    if address.kind == _MESSAGE and _extension(address) == "txt":
+        return _MessageCheck(address, severities)
     return _Check(address, severities)
 
 
@@ -149,6 +170,11 @@ class _StandardCsvCheck:
         warning = [one for one in judged if one.severity is Severity.WARN]
         return (*refusing, *warning)[:MOST_FINDINGS]
 
+    @property
+    def gist(self) -> Gist:
+        """Who is in the file."""
+        return Gist(roster=self._check.roster)
+
 
 class _Check:
     """The checks that every file gets, around the ending of its format."""
@@ -190,6 +216,11 @@ class _Check:
         except Refused as refused:
             return (Judged(refused.finding, Severity.REFUSE),)
 
+    @property
+    def gist(self) -> Gist:
+        """Nothing: of such a file only the bytes are kept."""
+        return Gist()
+
     def _judge_start(self, data: bytes) -> None:
         """Decide by the first bytes whether this can be such a file; a start that is too short for that waits."""
         head = self._head + data
@@ -216,6 +247,42 @@ class _Check:
             raise Refused(code, **facts)
         if severity is Severity.WARN:
             self._findings.append(finding(code, **facts))
+
+
+class _MessageCheck(_Check):
+    """The check of a unit's message, which also keeps how it begins."""
+
+    __slots__ = ("_beginning",)
+
+    def __init__(self, address: Address, severities: Mapping[str, Severity]) -> None:
+        super().__init__(address, severities)
+        self._beginning = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the file."""
+        if len(self._beginning) < _LINE_BYTES:
+            self._beginning = (self._beginning + data[:_LINE_BYTES]).lstrip(_BLANKS)[:_LINE_BYTES]
+        super().feed(data)
+
+    @property
+    def gist(self) -> Gist:
+        """The first line that is not blank."""
+        return Gist(first_line=read_first_line(self._beginning))
+
+
+def read_first_line(beginning: bytes) -> str | None:
+    """Return the first line of a text of which this much is known, in UTF-8 or else MS932; None where it is neither."""
+    text = beginning.removeprefix(_UTF8_MARK).lstrip(_BLANKS)
+    for encoding in ("utf-8", "cp932"):
+        try:
+            # Not final: the last character may be cut.
+            decoded = codecs.getincrementaldecoder(encoding)().decode(text)
+        except UnicodeDecodeError:
+            continue
+        line = decoded.splitlines()[0] if decoded else ""
+        shown = "".join(each if each.isprintable() else " " for each in line).strip()
+        return None if "\0" in line else shown[:_LINE_CHARACTERS]
+    return None
 
 
 def _weigh(code: str, severities: Mapping[str, Severity]) -> Severity:

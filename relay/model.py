@@ -168,9 +168,14 @@ class Transfer:
     completes: TransferId | None = None
 
     @property
+    def is_standard(self) -> bool:
+        """True for the care-plan standard's own files."""
+        return self.grammar in (Grammar.STANDARD_41, Grammar.STANDARD_32)
+
+    @property
     def public_name(self) -> str:
         """The name where it may be shown to anybody: a name that is not the standard's is told as ``*.pdf``."""
-        if self.grammar in (Grammar.STANDARD_41, Grammar.STANDARD_32):
+        if self.is_standard:
             return self.name
         return "*." + self.name.rpartition(".")[2].lower() if "." in self.name else "*"
 

@@ -34,6 +34,7 @@ from relay.lifecycle import LIVE
 from relay.model import Identity, OfficeNumber, PayloadUid, Route, TransferId
 from relay.staging import Staging
 from relay.temporary import strip_temporary
+from relay.unitparts import seal_part
 from relay.vault import CHUNK_BYTES, Sealer, Vault, new_key, new_uid
 
 # WRITEs may overtake each other by this much; what is further ahead leaves a hole.
@@ -522,6 +523,7 @@ class Upload:
             findings=findings,
             path=self.destination.path,
             is_renamed=self.destination.is_renamed,
+            part=seal_part(route.address, route.sender, self._check.gist, self._bench.vault, self._sealer),
         )
 
     def _require_no_hole(self, size: int) -> None:
@@ -580,6 +582,11 @@ class _Unjudged:
     def finish(self) -> tuple[()]:
         """Find nothing."""
         return ()
+
+    @property
+    def gist(self) -> content.Gist:
+        """Nothing is known of it."""
+        return content.Gist()
 
 
 def _unwrap(vault: Vault, partial: Partial) -> bytes:

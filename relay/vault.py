@@ -85,6 +85,15 @@ class Sealer:
         nonce = os.urandom(NONCE_BYTES)
         return nonce + self._aead.encrypt(nonce, name.encode(), _FORMAT + b"name" + self._uid)
 
+    def seal_part(self, part: str, text: str) -> bytes:
+        """Seal a text that says something of the payload; it goes when the payload's key goes."""
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._aead.encrypt(nonce, text.encode(), _FORMAT + b"part " + part.encode() + b" " + self._uid)
+
+    def open_part(self, part: str, sealed: bytes) -> str:
+        """Return the text; VaultError where it is not what was sealed as *part*."""
+        return _open(self._aead, sealed, _FORMAT + b"part " + part.encode() + b" " + self._uid).decode()
+
     def open_name(self, sealed: bytes) -> str:
         """Return the name; VaultError where it is not what was sealed."""
         return _open(self._aead, sealed, _FORMAT + b"name" + self._uid).decode()

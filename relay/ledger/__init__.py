@@ -16,7 +16,7 @@ No verb reads a clock: times come in as *now*.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -38,6 +38,7 @@ from relay.model import (
     Transfer,
     TransferId,
 )
+from relay.unitparts import SealedPart, UnitPart
 
 
 class Shelf(StrEnum):
@@ -132,7 +133,11 @@ class TransferDraft:
     findings: tuple[Finding, ...]
     path: str | None = None
     is_renamed: bool = False
+<<<<<<< theirs
+    part: SealedPart | None = None
+=======
     completes: TransferId | None = None
+>>>>>>> mine
 
 
 @dataclass(frozen=True, slots=True)
@@ -460,6 +465,25 @@ class Ledger(Register, Protocol):
         limit: int | None = None,
     ) -> list[Transfer]:
         """Return transfers, newest first."""
+
+    async def list_unit_parts(
+        self,
+        *,
+        sender: OfficeNumber | None = None,
+        recipient: OfficeNumber | None = None,
+        serial: str | None = None,
+        since: datetime | None = None,
+        is_readable: bool = False,
+    ) -> list[UnitPart]:
+        """Return the transfers that may be part of a unit, in no order; *serial* needs both offices.
+
+        Without *is_readable* nothing that is sealed is opened: persons are digests, messages None.
+        """
+
+    async def list_first_lines(
+        self, *, sender: OfficeNumber | None = None, recipient: OfficeNumber | None = None, since: datetime
+    ) -> Mapping[TransferId, str]:
+        """Return how the messages begin that can still be read."""
 
     async def list_events(self, *, transfer: TransferId | None = None, limit: int | None = None) -> list[Event]:
         """Return history, oldest first."""

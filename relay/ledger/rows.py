@@ -26,6 +26,7 @@ from relay.model import (
     Transfer,
     TransferId,
 )
+from relay.unitparts import FIRST_LINE, PERSONS, UnitPart, read_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -173,6 +174,35 @@ class NameReader:
             return f"*.{kind.lower()}"
         sealer = self._vault.open_sealer(wrapped, PayloadUid(uid), size_bytes=size, chunk_count=chunks)
         return sealer.open_name(sealed)
+
+    def unit_part(self, row: Row, *, is_readable: bool) -> UnitPart:
+        """Read the columns of ``list_unit_parts``; what is sealed stays closed unless *is_readable*."""
+        sender_service, recipient_service, keys, persons, is_partial, sealed, line, wrapped, uid, chunks, *rest = row
+        transfer = self.transfer(tuple(rest))
+        can_open = is_readable and wrapped is not None and (sealed is not None or line is not None)
+        sealer = (
+            self._vault.open_sealer(wrapped, PayloadUid(uid), size_bytes=transfer.size_bytes, chunk_count=chunks)
+            if can_open
+            else None
+        )
+
+        def read() -> str | None:
+            return sealer.open_part(PERSONS, sealed) if sealer is not None and sealed is not None else None
+
+        return UnitPart(
+            transfer,
+            sender_service or None,
+            recipient_service or None,
+            read_entries(keys, persons, read),
+            bool(is_partial),
+            sealer.open_part(FIRST_LINE, line) if sealer is not None and line is not None else None,
+        )
+
+    def first_line(self, row: Row) -> tuple[TransferId, str]:
+        """Read the columns of ``list_first_lines``."""
+        number, line, wrapped, uid, size, chunks = row
+        sealer = self._vault.open_sealer(wrapped, PayloadUid(uid), size_bytes=size, chunk_count=chunks)
+        return TransferId(number), sealer.open_part(FIRST_LINE, line)
 
     def refusal(self, office: OfficeNumber, row: Row) -> Refusal:
         """Read the columns of ``list_refusals``."""

@@ -18,6 +18,7 @@ from relay.ledger.partials import PartialVerbs
 from relay.ledger.recalls import RecallVerbs
 from relay.ledger.register import RegisterVerbs
 from relay.ledger.store import Store
+from relay.ledger.units import UnitVerbs
 from relay.vault import Vault
 
 CHECKPOINT_BYTES = 16 * 1024 * 1024
@@ -25,7 +26,7 @@ CHECKPOINT_BYTES = 16 * 1024 * 1024
 PAGE_BYTES = 8192
 
 
-class SqliteLedger(RegisterVerbs, PartialVerbs, RecallVerbs):
+class SqliteLedger(RegisterVerbs, PartialVerbs, RecallVerbs, UnitVerbs):
     """`relay.ledger.Ledger` on SQLite; made by `open_ledger`, closed by leaving its ``async with``."""
 
     def __init__(self, store: Store, sent_listed: timedelta) -> None:

@@ -67,16 +67,23 @@ class Store:
         """Return the first row, read where waiting for the disk holds up nobody."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._row_in_thread, sql, parameters)
 
+    async def in_thread(self, read: Callable[[], T]) -> T:
+        """Carry out *read*, which may use `rows_here`, in a thread: for many rows at once."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, read)
+
     def _row_in_thread(self, sql: str, parameters: Sequence[Cell]) -> Row | None:
+        return next(iter(self.rows_here(sql, parameters)), None)
+
+    def rows_here(self, sql: str, parameters: Sequence[Cell] | dict[str, Cell]) -> list[Row]:
+        """Return all rows, read by the connection of this thread, which must be one of `in_thread`."""
         reader: sqlite3.Connection | None = getattr(self._of_thread, "reader", None)
         if reader is None:
             reader = self._of_thread.reader = storefile.open_reader(self.path)
             self._thread_readers.append(reader)
         try:
-            found: Row | None = next(iter(reader.execute(sql, parameters).fetchall()), None)
+            return reader.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
             raise Deferred("server.busy", detail=f"the store cannot be read: {error}") from error
-        return found
 
     async def close(self) -> None:
         """Write what is waiting and let go of everything; the second time there is nothing to do."""

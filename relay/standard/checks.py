@@ -32,6 +32,7 @@ from relay.standard.records import (
     is_only_open,
     read_block,
 )
+from relay.standard.roster import Roster
 from relay.standard.serials import NO_MONTH
 from relay.standard.services import CARE_MANAGEMENT
 from relay.standard.versions import VERSIONS
@@ -95,7 +96,9 @@ class StandardCheck:
         is_judged = plan.provider is not None and not _is_care_manager(address.recipient_service, recipient_services)
         strangers = Strangers(address.recipient) if is_judged else None
         sender = _result_office(address, sender_services) if plan.result_office is not None else None
-        self._judge = ColumnJudge(self._faults, month=address.month, sender=sender, strangers=strangers)
+        self._judge = ColumnJudge(
+            self._faults, Roster(address.kind), month=address.month, sender=sender, strangers=strangers
+        )
         self._reader = RecordReader()
         self._utf8 = Utf8Watch()
         self._head = b""
@@ -133,6 +136,12 @@ class StandardCheck:
         self._conclude()
         findings = self._faults.findings()
         return sorted(findings, key=self._rank)
+
+    @property
+    def roster(self) -> Roster:
+        """Who is in the file, as far as it was read; asked when it has ended."""
+        self._judge.roster.is_partial |= self._is_lost
+        return self._judge.roster
 
     # --- bytes ---
 

@@ -11,6 +11,7 @@ from relay.standard.layouts import Item
 from relay.standard.persons import Strangers
 from relay.standard.plans import INSURED, INSURER, Plan
 from relay.standard.repeats import Repeats
+from relay.standard.roster import Roster
 
 _DATE_DIGITS = 8
 _NO_DATE = b"00000000"
@@ -23,18 +24,22 @@ class ColumnJudge:
     *month* is that of the file's name, *sender* the office that results must be of; None where they are not judged.
     """
 
-    __slots__ = ("_faults", "_lines", "_month", "_records", "_sender", "strangers")
+    __slots__ = ("_faults", "_lines", "_month", "_records", "_sender", "roster", "strangers")
 
-    def __init__(self, faults: Faults, *, month: str | None, sender: str | None, strangers: Strangers | None) -> None:
+    def __init__(
+        self, faults: Faults, roster: Roster, *, month: str | None, sender: str | None, strangers: Strangers | None
+    ) -> None:
         self._faults = faults
         self._month = month.encode() if month else None
         self._sender = sender.encode() if sender else None
         self.strangers = strangers
+        self.roster = roster
         self._records = Repeats()
         self._lines = Repeats()
 
     def judge(self, plan: Plan, grid: Grid, line_of: Callable[[int], int]) -> None:
         """Judge the records of *grid*, which are as long as *plan* says; *line_of* tells the line of the n-th."""
+        self.roster.note(plan, grid)
         for place, rule in plan.rules:
             wrong = rule.find_wrong(grid.values[place])
             if wrong:
@@ -57,6 +62,7 @@ class ColumnJudge:
 
     def note_unread(self, person: bytes, line: int) -> None:
         """Take the person of a record that cannot be read whole: the recipient's line in it counts for nothing."""
+        self.roster.is_partial = True
         if self.strangers is not None:
             self.strangers.note([person], [b""], lambda _: line)
 

@@ -38,6 +38,8 @@ class Plan:
     provider: int | None
     result_office: int | None
     plan_date: int | None
+    key: int | None
+    service: int | None
     line: tuple[int, ...]
 
     @property
@@ -68,6 +70,8 @@ def plan_for(kind: str, standard: str) -> Plan | None:
         provider=only("provider"),
         result_office=only("result_office"),
         plan_date=only("plan_date"),
+        key=only("key"),
+        service=only("service"),
         line=(INSURER, INSURED, *roles["line"]) if "line" in roles else (),
     )
 

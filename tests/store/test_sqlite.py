@@ -52,6 +52,8 @@ IMPOSSIBLE = {
     "ended and still accepted": "UPDATE transfer SET ended_at = 1",
     "two live transfers of one identity": "UPDATE transfer SET identity_key = x'00'",
     "two visible files of one name": "UPDATE transfer SET delivered_key = x'00'",
+    "persons without their keys": "INSERT INTO unit_part VALUES (1, '', '', NULL, zeroblob(16), 0, NULL, NULL)",
+    "half a person": "INSERT INTO unit_part VALUES (1, '', '', '[]', zeroblob(17), 0, NULL, NULL)",
     "a text for a number": "UPDATE transfer SET accepted_at = 'today'",
     "a payload of a transfer removed": "DELETE FROM payload",
     "a sealed payload without its master key": "UPDATE payload SET master_id = NULL",
@@ -61,6 +63,7 @@ IMPOSSIBLE = {
     "a certificate of nobody": "INSERT INTO certificate_office VALUES ('1', 'SHA256:none', 1)",
     "history rewritten": "UPDATE event SET actor = 'me'",
     "history removed": "DELETE FROM event",
+    "a part of no transfer": "INSERT INTO unit_part VALUES (999, '', '', NULL, NULL, 0, NULL, NULL)",
     "served parts of no transfer": "INSERT INTO served VALUES (999, '[]')",
 }
 
@@ -107,10 +110,19 @@ async def test_the_form_of_the_store(two: Path) -> None:
 # Run by hand, at night or over a handful of rows: the command line's overviews, and an office's own status.
 MAY_SCAN = {"count_offices", "list_active_numbers", "list_events", "list_transfers", "list_certificates"}
 MAY_SORT = {"count_offices", "list_transfers", "list_certificates"}
+_OF_ONE_SERIAL = (
+    "t.sender = :sender AND t.recipient = :recipient AND t.serial = :serial AND t.shelf IN ('receive', 'done', 'none')"
+)
 CHOICES = {
     "list_certificates": ["1", "c.serial = :serial", _HELD_BY_OFFICE],
     "list_events": ["1", "transfer = :transfer"],
+    "list_first_lines": ["t.sender = :sender AND t.accepted_at >= :since", "t.recipient = :recipient"],
     "list_transfers": ["1", "t.sender = :sender", "t.recipient = :recipient AND t.state = :state"],
+    "list_unit_parts": [
+        "t.sender = :sender AND t.accepted_at >= :since",
+        "t.recipient = :recipient AND t.accepted_at >= :since",
+        _OF_ONE_SERIAL,
+    ],
 }
 
 

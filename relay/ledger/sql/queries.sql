@@ -233,6 +233,20 @@ SELECT folder FROM folder WHERE office = ? ORDER BY folder;
 -- name: list_transfers
 SELECT {transfer} WHERE {where} ORDER BY t.id DESC LIMIT :limit;
 
+-- name: insert_unit_part
+INSERT INTO unit_part (transfer, sender_service, recipient_service, keys, persons, is_partial, persons_sealed, line_sealed)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: list_unit_parts
+SELECT u.sender_service, u.recipient_service, u.keys, u.persons, u.is_partial, u.persons_sealed, u.line_sealed,
+       k.wrapped_key, k.uid, k.chunk_count, {transfer}
+JOIN unit_part AS u ON u.transfer = t.id LEFT JOIN payload AS k ON k.id = t.payload WHERE {where};
+
+-- name: list_first_lines
+SELECT t.id, u.line_sealed, k.wrapped_key, k.uid, k.size_bytes, k.chunk_count
+FROM transfer AS t JOIN unit_part AS u ON u.transfer = t.id JOIN payload AS k ON k.id = t.payload
+WHERE u.line_sealed IS NOT NULL AND {where};
+
 -- name: put_refusal
 INSERT INTO refusal (office, refusal_key, code, note_sealed, first_at, last_at, count, folder, path_key, has_note)
 VALUES (?1, ?2, ?3, ?4, ?5, ?5, 1, ?6, ?7, ?8)

@@ -136,6 +136,21 @@ CREATE INDEX transfer_leaving ON transfer (collected_at) WHERE in_outbox = 1 AND
 -- No two transfers share bytes; and removing a payload asks whether a transfer names it.
 CREATE UNIQUE INDEX transfer_payload ON transfer (payload);
 
+-- What is kept of a transfer that may be part of a unit: see relay.unitparts.  A person is only a keyed digest here;
+-- what can be read of one is sealed under the payload's key.
+CREATE TABLE unit_part (
+    transfer          INTEGER PRIMARY KEY REFERENCES transfer (id),
+    sender_service    TEXT NOT NULL,        -- '' where the name has none
+    recipient_service TEXT NOT NULL,
+    keys              TEXT,                 -- JSON: [[subject, month or date, digest of the provider, persons], …]
+    persons           BLOB,                 -- their digests, 16 bytes each, in the order of keys
+    is_partial        INTEGER NOT NULL CHECK (is_partial IN (0, 1)),
+    persons_sealed    BLOB,
+    line_sealed       BLOB,                 -- the first line of the unit's message
+    CHECK ((keys IS NULL) = (persons IS NULL)),
+    CHECK (persons IS NULL OR length(persons) % 16 = 0)
+) STRICT;
+
 -- What the recipient has read so far of a file that it read in parts: JSON [[start, end], …], disjoint, ascending.
 CREATE TABLE served (
     transfer INTEGER PRIMARY KEY REFERENCES transfer (id),

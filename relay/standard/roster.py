@@ -1,0 +1,133 @@
+"""Roster: whom a file is about, and what of theirs it replaces or deletes at its recipient (standard, section 3).
+
+An import finds what it has of a person by the key of its subject: a plan by the date on which it was made, a slip and
+results by their service month, basic information by the date of the consultation.  Results are those of one provider
+and service type, because their deletion names both.
+
+Noted while a file arrives; what is kept grows with the number of persons, up to `MOST_LISTED`, and never with that of
+records.  It is personal data: whoever keeps it seals it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+from itertools import repeat
+from typing import NamedTuple
+
+from relay.standard.grids import Grid
+from relay.standard.kinds import KINDS, Purpose
+from relay.standard.plans import INSURED, INSURER, Plan
+from relay.standard.serials import NO_MONTH
+
+# Ten times what a large office has in a month. More would hold up everybody for longer than a commit takes.
+MOST_LISTED = 5_000
+# What is longer than that is no number, no date and no code.
+_LONGEST = 10
+
+
+class Subject(StrEnum):
+    """What a file says of a person: that which is replaced and deleted as one."""
+
+    PLAN = "plan"
+    SLIP = "slip"
+    RESULTS = "results"
+    BASIC = "basic"
+    PREVENTIVE = "preventive"
+
+
+# The supplement belongs to a plan or to a slip.
+_SUBJECTS: Mapping[str, Subject] = {
+    "UP1KYO": Subject.PLAN,
+    "UP2KYO": Subject.PLAN,
+    "UP3KYO": Subject.PLAN,
+    "DLT1KYO": Subject.PLAN,
+    "UPPLAN": Subject.SLIP,
+    "UPSIKYU": Subject.SLIP,
+    "DLTPLAN": Subject.SLIP,
+    "UPJSK": Subject.RESULTS,
+    "DLTJSK": Subject.RESULTS,
+    "UPKIHON": Subject.BASIC,
+    "UPKIHON_SUB1": Subject.BASIC,
+    "UPKIHON_SUB2": Subject.BASIC,
+    "DLTKIHON": Subject.BASIC,
+    "UPYOBO": Subject.PREVENTIVE,
+    "UPYOBO_SUB": Subject.PREVENTIVE,
+    "DLTYOBO": Subject.PREVENTIVE,
+}
+
+_BY_MONTH = frozenset({Subject.SLIP, Subject.RESULTS})
+
+
+class Listed(NamedTuple):
+    """A person, and the key of what the file says of them.
+
+    *key* is a month or a date, *part* the provider and the service type of results, else empty.
+    """
+
+    insurer: str
+    insured: str
+    subject: Subject
+    key: str
+    part: str = ""
+
+
+# Insurer, insured, month, date, provider, service type.
+_Row = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
+
+
+class Roster:
+    """Collects who is in one file; *is_partial* where not everybody is there, for whatever reason."""
+
+    __slots__ = ("_found", "_kind", "is_partial")
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._found: dict[_Row, None] = {}
+        self.is_partial = False
+
+    @property
+    def is_deletion(self) -> bool:
+        """True where the file deletes what it names."""
+        return KINDS[self._kind].purpose is Purpose.DELETE
+
+    def note(self, plan: Plan, grid: Grid) -> None:
+        """Take the records of *grid*, which are as long as *plan* says."""
+        if self.is_partial and len(self._found) >= MOST_LISTED:
+            return
+        places = (plan.month, plan.key, plan.result_office)
+        columns = [repeat(b"") if place is None else _column(grid, place) for place in places]
+        services = repeat(b"") if plan.service is None else [code[:2] for code in grid.column(plan.service)]
+        # Not strict: what is the same in all records is repeated without an end.
+        rows = zip(grid.column(INSURER), grid.column(INSURED), *columns, services, strict=False)
+        self._found.update(dict.fromkeys(rows))
+        if len(self._found) > MOST_LISTED:
+            self._found = dict.fromkeys(list(self._found)[:MOST_LISTED])
+            self.is_partial = True
+
+    def __iter__(self) -> Iterator[Listed]:
+        """Yield everybody, each once for each key, in the order of the file."""
+        # At once, because this is done while an upload waits for its answer.
+        text = b"\n".join(map(b",".join, self._found)).decode("cp932", "replace")
+        rows = [line.split(",") for line in text.split("\n")] if text else []
+        if any(len(value) > _LONGEST for row in rows for value in row) or not text.replace("\n", "").isprintable():
+            rows = [[_tidy(value) for value in row] for row in rows]
+        return iter(dict.fromkeys(map(self._read, rows)))
+
+    def _read(self, row: Sequence[str]) -> Listed:
+        insurer, insured, month, date, office, service = row
+        subject = _SUBJECTS.get(self._kind)
+        if subject is None:
+            subject = Subject.PLAN if month == NO_MONTH else Subject.SLIP
+        key = month if subject in _BY_MONTH else date
+        return Listed(insurer, insured, subject, key, f"{office} {service}" if office else service)
+
+
+def _tidy(value: str) -> str:
+    return "".join(each if each.isprintable() else " " for each in value[:_LONGEST]).strip()
+
+
+def _column(grid: Grid, place: int) -> Sequence[bytes] | repeat[bytes]:
+    """Return a column; one value over and over where there is but one, which is the rule for months."""
+    values = grid.values[place]
+    return repeat(next(iter(values))) if len(values) == 1 else grid.column(place)
