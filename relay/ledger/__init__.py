@@ -133,11 +133,8 @@ class TransferDraft:
     findings: tuple[Finding, ...]
     path: str | None = None
     is_renamed: bool = False
-<<<<<<< theirs
     part: SealedPart | None = None
-=======
     completes: TransferId | None = None
->>>>>>> mine
 
 
 @dataclass(frozen=True, slots=True)

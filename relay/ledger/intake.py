@@ -225,7 +225,6 @@ class IntakeVerbs(RefusalVerbs):
         )  # fmt: skip
         assert cursor.lastrowid is not None
         number = TransferId(cursor.lastrowid)
-<<<<<<< theirs
         if draft.part is not None:
             part = draft.part
             connection.execute(
@@ -233,10 +232,8 @@ class IntakeVerbs(RefusalVerbs):
                 (number, part.sender_service, part.recipient_service, part.keys, part.persons, part.is_partial,
                  part.persons_sealed, part.line_sealed),
             )  # fmt: skip
-=======
         if draft.completes is not None:
             connection.execute(SQL["set_completes"], (draft.completes, number))
->>>>>>> mine
         if draft.in_folder:
             connection.execute(SQL["put_folder"], (route.sender, route.recipient))
         append_event(
