@@ -10,7 +10,7 @@ An office sees its own transfers, refusals and certificates of the last 93 days,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -19,8 +19,11 @@ from typing import TypeVar
 from relay.config import Config
 from relay.ledger import Ledger
 from relay.lifecycle import State
-from relay.model import Certificate, Identity, Office, OfficeNumber, OfficeStatus, Refusal, Transfer
+from relay.model import Certificate, Identity, Office, OfficeNumber, OfficeStatus, Refusal, Transfer, TransferId
 from relay.sheets import Column, Told, join_rows, render_rows
+from relay.unitparts import UnitPart
+from relay.units import COUNTED, assemble_units
+from relay.unitsheet import UnitRow, render_units
 from relay.welcome import render_folder_notice, render_readme
 
 __all__ = [
@@ -32,23 +35,29 @@ __all__ = [
     "render_received",
     "render_refused",
     "render_sent",
+    "render_units",
 ]
 
 # A quarter and the days by which its bills are late.
 SHOWN_DAYS = 93
-_TOPICS = ("sent", "received", "refused", "offices", "certificate")
+# The files of a unit may come on different days: so much earlier is looked for those of a unit that is shown.
+_UNIT_DAYS = 31
+_TOPICS = ("sent", "received", "units", "refused", "offices", "certificate")
 # Rows that are rendered before others get their turn: some milliseconds of work.
 _PAGE_ROWS = 1000
+# The same of files of units, with all the persons in them.
+_PAGE_PARTS = 30
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A transfer and what the office at its other end is called."""
+    """A transfer, what the office at its other end is called, and how it begins if it is a unit's message."""
 
     transfer: Transfer
     partner: str
+    first_line: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,7 @@ _SENT: Sequence[Column[Exchange]] = (
     Column("collected_at", "相手の取得日時", lambda row: row.transfer.collected_at),
     Column("ended_at", "終了日時", lambda row: row.transfer.ended_at),
     Column("completes", "途中で切れた送信の受付番号", lambda row: row.transfer.completes),
+    Column("message", "メッセージ", lambda row: row.first_line),
     Column("warnings", "注意", lambda row: row.transfer.findings),
     Column("sha256", "SHA-256", lambda row: row.transfer.sha256.hex()),
 )
@@ -122,6 +132,7 @@ _RECEIVED: Sequence[Column[Exchange]] = (
     Column("collected_at", "取得日時", lambda row: row.transfer.collected_at),
     Column("ended_at", "終了日時", lambda row: row.transfer.ended_at),
     Column("completes", "途中で切れた受信の受付番号", lambda row: row.transfer.completes),
+    Column("message", "メッセージ", lambda row: row.first_line),
     Column("warnings", "注意", lambda row: row.transfer.findings),
     Column("sha256", "SHA-256", lambda row: row.transfer.sha256.hex()),
 )
@@ -180,12 +191,16 @@ class StatusDesk:
         match topic:
             case "sent":
                 sent = await self._ledger.list_transfers(sender=office, since=since)
-                return await _render_aside(partial(render_sent, as_csv=as_csv), await self._name(sent, as_sent=True))
+                lines = await self._ledger.list_first_lines(sender=office, since=since)
+                exchanges = await self._name(sent, lines, as_sent=True)
+                return await _render_aside(partial(render_sent, as_csv=as_csv), exchanges)
             case "received":
                 received = await self._ledger.list_transfers(recipient=office, since=since)
-                return await _render_aside(
-                    partial(render_received, as_csv=as_csv), await self._name(received, as_sent=False)
-                )
+                lines = await self._ledger.list_first_lines(recipient=office, since=since)
+                exchanges = await self._name(received, lines, as_sent=False)
+                return await _render_aside(partial(render_received, as_csv=as_csv), exchanges)
+            case "units":
+                return await self._render_units(office, since, as_csv=as_csv)
             case "refused":
                 refused = await self._ledger.list_refusals(office, since=since)
                 return await _render_aside(partial(render_refused, as_csv=as_csv), refused)
@@ -195,12 +210,33 @@ class StatusDesk:
             case _:
                 return await self._render_offices(office, since, as_csv=as_csv)
 
-    async def _name(self, transfers: Sequence[Transfer], *, as_sent: bool) -> Sequence[Exchange]:
-        """Add to each transfer what the office at its other end is called."""
+    async def _name(
+        self, transfers: Sequence[Transfer], lines: Mapping[TransferId, str], *, as_sent: bool
+    ) -> Sequence[Exchange]:
+        """Add to each transfer what the office at its other end is called, and to a message how it begins."""
         numbers = [transfer.recipient if as_sent else transfer.sender for transfer in transfers]
+        names = await self._find_names(numbers)
+        return [
+            Exchange(transfer, names[number], lines.get(transfer.id) if transfer.state in COUNTED else None)
+            for transfer, number in zip(transfers, numbers, strict=True)
+        ]
+
+    async def _find_names(self, numbers: Iterable[OfficeNumber]) -> Mapping[OfficeNumber, str]:
         offices = {number: await self._ledger.find_office(number) for number in set(numbers)}
-        names = {number: office.name if office else "" for number, office in offices.items()}
-        return [Exchange(transfer, names[number]) for transfer, number in zip(transfers, numbers, strict=True)]
+        return {number: office.name if office else "" for number, office in offices.items()}
+
+    async def _render_units(self, office: OfficeNumber, since: datetime, *, as_csv: bool) -> bytes:
+        early = since - timedelta(days=_UNIT_DAYS)
+        sent = await self._ledger.list_unit_parts(sender=office, since=early, is_readable=True)
+        received = await self._ledger.list_unit_parts(recipient=office, since=early, is_readable=True)
+        ends = {part.transfer.recipient for part in sent} | {part.transfer.sender for part in received}
+        names = await self._find_names(ends)
+
+        def render(parts: Sequence[UnitPart]) -> bytes:
+            rows = _as_unit_rows(parts, office, names)
+            return render_units([row for row in rows if row.accepted_at >= since], as_csv=as_csv)
+
+        return await _render_aside(render, [*sent, *received], most=_PAGE_PARTS)
 
     async def _render_offices(self, office: OfficeNumber, since: datetime, *, as_csv: bool) -> bytes:
         if self._offices_shown == "none":
@@ -231,9 +267,18 @@ class StatusDesk:
         return join_rows("offices", parts, _OFFICES, as_csv=as_csv)
 
 
-async def _render_aside(render: Callable[[Sequence[T]], bytes], rows: Sequence[T]) -> bytes:
+def _as_unit_rows(
+    parts: Sequence[UnitPart], office: OfficeNumber, names: Mapping[OfficeNumber, str]
+) -> Iterator[UnitRow]:
+    for unit in assemble_units(parts):
+        is_sent = unit.key.sender == office
+        partner = names[unit.key.recipient if is_sent else unit.key.sender]
+        yield UnitRow(unit, is_sent, partner, _TO_SENDER if is_sent else _TO_RECIPIENT)
+
+
+async def _render_aside(render: Callable[[Sequence[T]], bytes], rows: Sequence[T], *, most: int = _PAGE_ROWS) -> bytes:
     """Render many rows in a thread, so that nobody waits for them."""
-    if len(rows) <= _PAGE_ROWS:
+    if len(rows) <= most:
         return render(rows)
     return await asyncio.to_thread(render, rows)
 

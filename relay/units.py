@@ -20,7 +20,8 @@ from relay.standard.roster import Subject
 from relay.standard.units import UnitFile, UnitKey, UnitVerdict, import_rank, judge_unit
 from relay.unitparts import Entry, UnitPart
 
-_COUNTED = frozenset({State.ACCEPTED, State.COLLECTED, State.DESTROYED})
+# States of a file that its recipient can have, or had.
+COUNTED = frozenset({State.ACCEPTED, State.COLLECTED, State.DESTROYED})
 
 
 class Standing(StrEnum):
@@ -75,8 +76,8 @@ class Unit:
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """How its messages begin, as far as they can be read."""
-        return tuple(part.first_line for part in self.parts if part.first_line)
+        """How its messages begin, as far as they count and can be read."""
+        return tuple(part.first_line for part in self.parts if part.first_line and part.transfer.state in COUNTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ def _trail(key: UnitKey, entry: Entry) -> _Trail:
 def _entries(parts: Sequence[UnitPart]) -> Iterator[tuple[Entry, bool]]:
     """Yield what those files say that count, and whether it is deleted."""
     for part in parts:
-        if part.transfer.state in _COUNTED:
+        if part.transfer.state in COUNTED:
             for entry in part.entries or ():
                 yield entry, part.is_deletion
 
@@ -150,7 +151,7 @@ def _assemble(
     key: UnitKey, members: Sequence[UnitPart], companions: Sequence[UnitPart], trails: Mapping[_Trail, Sequence[str]]
 ) -> Unit:
     files = sorted(members, key=lambda part: (import_rank(part.transfer.kind), part.transfer.id))
-    counted = [part for part in files if part.transfer.state in _COUNTED]
+    counted = [part for part in files if part.transfer.state in COUNTED]
     return Unit(
         key=key,
         parts=(

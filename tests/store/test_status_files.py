@@ -186,7 +186,7 @@ async def test_more_rows_than_fit_a_turn_are_all_there(desk: Desk) -> None:
 async def test_a_file_that_is_not_there_is_no_file(desk: Desk) -> None:
     """Only the names that the folder lists can be read."""
     status = StatusDesk(desk.ledger, Config(home=Path("/srv")))
-    assert len(status.FILES) == 10
+    assert len(status.FILES) == 12
     for name in ("sent.txt", "sent", "../sent.csv", ""):
         with pytest.raises(LookupError):
             await status.render(CARE, name, identity=desk.identity(CARE), now=NOW)
