@@ -21,10 +21,11 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from relay import journal, naming, routing
-from relay.config import Config
+from relay.config import Config, describe_size
 from relay.errors import Refused
 from relay.journal import Journal
 from relay.ledger import Accepted, Ledger, Partial
+from relay.lifecycle import LIVE
 from relay.model import Identity, OfficeNumber, Route, Transfer, fold_name
 from relay.temporary import is_temporary, may_be_cut, strip_temporary
 from relay.upload import Bench, Destination, Manners, Upload
@@ -68,8 +69,11 @@ class Intake:
             await self._bench.refuse(strip_temporary(name) or name, folder, identity, refused, journal_)
             raise
         await self._clear(path, identity, is_afresh=is_afresh)
+        room = await self._find_room(destination, identity, journal_)
         partial = None if is_afresh else await self._take_over(path, identity)
         upload = Upload(self._bench, destination, identity, manners, journal_, partial)
+        if room is not None:
+            upload.room_bytes = room + (0 if partial is None else partial.size_bytes)
         if partial is not None:
             await upload.resume(partial)
         self._live[identity.office, fold_name(path)] = upload
@@ -106,6 +110,26 @@ class Intake:
             await (live.abort("opened again") if is_afresh else live.leave("taken over"))
         if is_afresh and await self._ledger.find_partial(identity.office, path) is not None:
             await self.drop(path, identity)
+
+    async def _find_room(self, destination: Destination, identity: Identity, journal_: Journal) -> int | None:
+        """Return how much this upload may add within the office's quota, None for more than a file can have.
+
+        A repeat of what was accepted adds nothing, so it may have that one's length.  Refused ``limit.quota`` where
+        there is no room at all.
+        """
+        limits, route = self._config.limits, destination.route
+        room = limits.stored_bytes_per_office - await self._ledger.stored_bytes(identity.office)
+        if room >= limits.upload_bytes:
+            return None
+        if route is not None:
+            earlier = await self._ledger.find_sent(route.sender, route.recipient, route.address.name)
+            room = room if earlier is None or earlier.state not in LIVE else max(room, earlier.size_bytes)
+        if room > 0 or await self._ledger.find_partial(identity.office, destination.path) is not None:
+            return room
+        journal.limit_reached(journal_, limit="stored_bytes_per_office", scope=f"office {identity.office}")
+        refused = Refused("limit.quota", limit=describe_size(limits.stored_bytes_per_office))
+        await self._bench.refuse(destination.name, destination.folder, identity, refused, journal_)
+        raise refused
 
     async def _take_over(self, path: str, identity: Identity) -> Partial | None:
         # Asked first, because nearly always there is none and taking over is a transaction.

@@ -141,6 +141,8 @@ class Upload:
         """Begin an upload, or, with *partial*, prepare to go on with one: see `resume`."""
         self.destination = destination
         self.client_mtime: datetime | None = None if partial is None else partial.client_mtime
+        # How long it may become within the office's quota, as far as the OPEN could tell; None: any length.
+        self.room_bytes: int | None = None
         self._bench = bench
         self._identity = identity
         self._manners = manners
@@ -237,6 +239,9 @@ class Upload:
         end = offset + len(data)
         if end > self._bench.config.limits.upload_bytes:
             raise Refused("limit.size", limit=describe_size(self._bench.config.limits.upload_bytes))
+        if self.room_bytes is not None and end > self.room_bytes:
+            quota = self._bench.config.limits.stored_bytes_per_office
+            raise Refused("limit.quota", limit=describe_size(quota))
         if self._ahead:
             self._ahead.cut(offset, end)
         if offset > self.size_bytes:
@@ -523,6 +528,7 @@ class Upload:
             findings=findings,
             path=self.destination.path,
             is_renamed=self.destination.is_renamed,
+            quota_bytes=self._bench.config.limits.stored_bytes_per_office,
             part=seal_part(route.address, route.sender, self._check.gist, self._bench.vault, self._sealer),
         )
 

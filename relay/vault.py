@@ -29,6 +29,8 @@ from relay.model import PayloadUid
 KEY_BYTES = 32
 NONCE_BYTES = 12
 TAG_BYTES = 16
+# What sealing adds to a chunk.
+SEAL_BYTES = NONCE_BYTES + TAG_BYTES
 UID_BYTES = 16
 # Bytes of content in a chunk, all but the last.  One WRITE of OpenSSH's clients is one chunk, copied by nobody twice.
 CHUNK_BYTES = 261_120

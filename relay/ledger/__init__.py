@@ -123,6 +123,7 @@ class TransferDraft:
     *path* is where it was uploaded, below ``send/``: a partial that is kept there goes with the commit.  *is_renamed*
     where that was a temporary name.  *completes* is the live transfer of that identity all of whose bytes these begin
     with: an interrupted upload, repeated.
+    *quota_bytes* is what all files of the sender may take up, this one included.
     """
 
     route: Route
@@ -135,6 +136,7 @@ class TransferDraft:
     is_renamed: bool = False
     part: SealedPart | None = None
     completes: TransferId | None = None
+    quota_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,9 +334,12 @@ class Ledger(Register, Protocol):
 
         The same bytes under a live identity are the same transfer again (`Accepted.is_repeat`) and the draft's
         payload is dropped.  Refused: ``transfer.conflict``, ``route.recipient_unknown``,
-        ``route.recipient_suspended``, ``office.suspended``, ``office.revoked``, as things stand in that transaction;
+        ``route.recipient_suspended``, ``office.suspended``, ``office.revoked``, ``limit.quota``, as things stand in that transaction;
         ``upload.unfinished`` where the staged chunks are gone.  ValueError where chunks are missing.
         """
+
+    async def stored_bytes(self, office: OfficeNumber) -> int:
+        """Return what the files that *office* sent or is sending take up, until they are destroyed."""
 
     async def record_refusal(
         self,

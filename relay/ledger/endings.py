@@ -37,6 +37,7 @@ def end_transfer(
     cells: tuple[Cell, ...] = (state, to_cell(now), recall_key, transfer.id)
     connection.execute(SQL["end_transfer"], cells)
     connection.execute(SQL["delete_served"], (transfer.id,))
+    connection.execute(SQL["set_stored"], (0, payload))
     return None if remove_bytes(connection, PayloadId(payload)) else PayloadId(payload)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from relay.config import describe_size
 from relay.errors import Deferred, Refused
 from relay.ledger import Accepted, SealedChunk, SealedPayload, TransferDraft
 from relay.ledger.endings import CHUNKS_MOST, SLICE_CHUNKS, chunk_ids, destroy_bytes, end_transfer
@@ -26,6 +27,7 @@ from relay.model import (
     TransferId,
     fold_name,
 )
+from relay.vault import SEAL_BYTES
 
 _ANY_TIME = (1 << 63) - 1
 
@@ -70,6 +72,8 @@ class IntakeVerbs(RefusalVerbs):
             elif connection.execute(SQL["touch_payload"], (to_cell(now), payload, uid, holder)).rowcount != 1:
                 raise LookupError(payload)
             put_chunks(connection, payload, chunks)
+            added = sum(len(chunk.sealed) - SEAL_BYTES for chunk in chunks)
+            connection.execute(SQL["add_stored"], (added, payload))
             return payload
 
         return await self._store.change(work, is_durable=False)
@@ -137,6 +141,7 @@ class IntakeVerbs(RefusalVerbs):
                 if draft.is_renamed:
                     connection.execute(SQL["note_renamed"], (staged_from, earlier.id))
                 return Accepted(earlier, is_repeat=True)
+            _check_quota(connection, draft)
             delivered = self._choose_delivered(connection, draft, identity_key, now)
             _check_whole(connection, draft.payload)
             if earlier is not None and earlier.state in LIVE:
@@ -156,6 +161,10 @@ class IntakeVerbs(RefusalVerbs):
         if accepted.is_repeat and draft.payload.staged is not None:
             await self.discard_staged(draft.payload.staged, holder=draft.payload.holder)
         return accepted
+
+    async def stored_bytes(self, office: OfficeNumber) -> int:
+        row = self._store.row(SQL["stored_bytes"], (office,))
+        return 0 if row is None else int(row[0])
 
     async def set_sent_mtime(self, transfer: TransferId, mtime: datetime) -> None:
         await self._store.change(
@@ -318,6 +327,19 @@ def _check_standing(connection: sqlite3.Connection, draft: TransferDraft) -> Non
         raise Refused("route.recipient_unknown", office=route.recipient)
     if recipient != OfficeStatus.ACTIVE:
         raise Refused("route.recipient_suspended", office=route.recipient)
+
+
+def _check_quota(connection: sqlite3.Connection, draft: TransferDraft) -> None:
+    """Refuse what does not fit beside what the sender's files take up; its own staged chunks are counted already."""
+    if draft.quota_bytes is None:
+        return
+    row = connection.execute(SQL["stored_bytes"], (draft.route.sender,)).fetchone()
+    used = 0 if row is None else row[0]
+    if draft.payload.staged is not None:
+        staged = connection.execute(SQL["stored_of"], (draft.payload.staged,)).fetchone()
+        used -= 0 if staged is None else staged[0]
+    if used + draft.payload.size_bytes > draft.quota_bytes:
+        raise Refused("limit.quota", limit=describe_size(draft.quota_bytes))
 
 
 def insert_payload(connection: sqlite3.Connection, cells: tuple[object, ...]) -> PayloadId:

@@ -40,6 +40,7 @@ class PartialVerbs(IntakeVerbs):
             elif connection.execute(SQL["touch_held"], (to_cell(now), payload, partial.holder)).rowcount != 1:
                 raise LookupError(payload)
             put_chunks(connection, payload, chunks)
+            connection.execute(SQL["set_stored"], (partial.size_bytes, payload))
             mtime = None if partial.client_mtime is None else to_cell(partial.client_mtime)
             connection.execute(
                 SQL["put_partial"],

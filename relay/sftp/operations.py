@@ -69,7 +69,7 @@ class Operations:
         """Answer INIT.  lftp sets the size of a whole file before it closes it."""
         if init.version >= _LFTP_VERSION:
             self._manners = Manners(sets_size=True)
-        return wire.pack_version((name, b"1") for name in (wire.POSIX_RENAME, wire.FSYNC, wire.LIMITS))
+        return wire.pack_version(wire.EXTENSIONS)
 
     def lanes(self, request: Request) -> tuple[str, ...]:
         """Return what *request* touches: requests with a lane in common are answered in order."""
@@ -345,6 +345,13 @@ class Operations:
     async def _realpath_later(self, request: Request) -> bytes:
         return self._realpath(request)
 
+    async def _statvfs(self, request: Request) -> bytes:
+        """Tell the office's quota and what is left of it, at any place that there is."""
+        await self._lookup.attributes(tree.resolve_path(wire.extension_path(request)))
+        quota = self._desks.config.limits.stored_bytes_per_office
+        used = await self._desks.ledger.stored_bytes(self._identity.office)
+        return wire.pack_statvfs(request.id, quota, max(0, quota - used))
+
     async def _extended(self, request: Request) -> bytes:
         if request.subject == wire.LIMITS:
             return wire.pack_limits(request.id, self._desks.config.limits.handles_per_session)
@@ -352,6 +359,8 @@ class Operations:
             return await self._fsync(request)
         if request.subject == wire.POSIX_RENAME:
             return await self._posix_rename(request)
+        if request.subject == wire.STATVFS:
+            return await self._statvfs(request)
         return wire.pack_status(request.id, FX_OP_UNSUPPORTED, "not supported")
 
     _PERFORM: ClassVar[Mapping[int, Callable[[Operations, Request], Awaitable[bytes]]]] = MappingProxyType(

@@ -37,6 +37,11 @@ EXTENDED, EXTENDED_REPLY = 200, 201
 
 # Extensions, OpenSSH's PROTOCOL section 4.
 POSIX_RENAME, FSYNC, LIMITS = b"posix-rename@openssh.com", b"fsync@openssh.com", b"limits@openssh.com"
+STATVFS = b"statvfs@openssh.com"
+# With the version of each, as VERSION tells them.
+EXTENSIONS = ((POSIX_RENAME, b"1"), (FSYNC, b"1"), (LIMITS, b"1"), (STATVFS, b"2"))
+_BLOCK_BYTES = 4096
+_NAME_BYTES_MOST = 255
 
 # pflags of OPEN, section 6.3.
 FXF_READ, FXF_WRITE, FXF_APPEND, FXF_CREAT, FXF_TRUNC, FXF_EXCL = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
@@ -268,6 +273,12 @@ def extension_handle(request: Request) -> bytes:
     return _extension_strings(request, 1)[0]
 
 
+def extension_path(request: Request) -> bytes:
+    """Return the path of a ``statvfs``; WireError where it is not there."""
+    (path,) = _extension_strings(request, 1)
+    return path
+
+
 def extension_paths(request: Request) -> tuple[bytes, bytes]:
     """Return the two paths of a ``posix-rename``; WireError where they are not there."""
     source, target = _extension_strings(request, 2)
@@ -349,6 +360,13 @@ def pack_limits(request_id: int, handles: int) -> bytes:
     return pack_extended(
         request_id, struct.pack(">QQQQ", PACKET_BYTES_MOST, READ_BYTES_MOST, WRITE_BYTES_MOST, handles)
     )
+
+
+def pack_statvfs(request_id: int, total_bytes: int, free_bytes: int) -> bytes:
+    """Return the answer to ``statvfs@openssh.com`` (OpenSSH PROTOCOL, section 4.4): no number of files is limited."""
+    total, free = total_bytes // _BLOCK_BYTES, free_bytes // _BLOCK_BYTES
+    space = (_BLOCK_BYTES, _BLOCK_BYTES, total, free, free)
+    return pack_extended(request_id, struct.pack(">11Q", *space, 0, 0, 0, 0, 0, _NAME_BYTES_MOST))
 
 
 def _framed(body: bytes) -> bytes:

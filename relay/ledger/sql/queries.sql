@@ -63,11 +63,24 @@ SELECT id, at, kind, actor, office, transfer, detail FROM event
 WHERE {where} ORDER BY id LIMIT :limit;
 
 -- name: insert_payload
-INSERT INTO payload (uid, office, wrapped_key, master_id, size_bytes, chunk_count, touched_at) VALUES (?, ?, ?, ?, ?, ?, ?);
+INSERT INTO payload (uid, office, wrapped_key, master_id, size_bytes, chunk_count, touched_at, stored_bytes)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?5);
+
+-- name: stored_bytes
+SELECT bytes FROM stored WHERE office = ?;
+
+-- name: stored_of
+SELECT stored_bytes FROM payload WHERE id = ?;
+
+-- name: add_stored
+UPDATE payload SET stored_bytes = stored_bytes + ? WHERE id = ?;
+
+-- name: set_stored
+UPDATE payload SET stored_bytes = ? WHERE id = ?;
 
 -- name: complete_payload
-UPDATE payload SET wrapped_key = ?, master_id = ?, size_bytes = ?, chunk_count = ?, touched_at = ?
-WHERE id = ?;
+UPDATE payload SET wrapped_key = ?1, master_id = ?2, size_bytes = ?3, chunk_count = ?4, touched_at = ?5, stored_bytes = ?3
+WHERE id = ?6;
 
 -- name: touch_payload
 UPDATE payload SET touched_at = ? WHERE id = ? AND uid = ? AND holder IS ? AND wrapped_key IS NULL AND touched_at > 0;

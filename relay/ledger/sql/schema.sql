@@ -58,11 +58,33 @@ CREATE TABLE payload (
     master_id   TEXT,                       -- which master key wrapped it
     size_bytes  INTEGER NOT NULL,
     chunk_count INTEGER NOT NULL,
+    stored_bytes INTEGER NOT NULL,          -- what it takes up: 0 once its bytes were destroyed
     holder      BLOB,                       -- who may add to it while it is staged (see partial)
     touched_at  INTEGER NOT NULL,           -- 0 once an upload was given up: its chunks are being removed
     CHECK ((wrapped_key IS NULL) = (master_id IS NULL)),
     CHECK (wrapped_key IS NULL OR (size_bytes > 0 AND chunk_count > 0 AND touched_at > 0))
 ) STRICT;
+
+-- What all payloads of an office take up, kept by the triggers below.
+CREATE TABLE stored (
+    office TEXT PRIMARY KEY,
+    bytes  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER stored_more AFTER INSERT ON payload WHEN NEW.stored_bytes <> 0
+BEGIN
+    INSERT INTO stored (office, bytes) VALUES (NEW.office, NEW.stored_bytes)
+    ON CONFLICT (office) DO UPDATE SET bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER stored_otherwise AFTER UPDATE OF stored_bytes ON payload WHEN NEW.stored_bytes <> OLD.stored_bytes
+BEGIN
+    INSERT INTO stored (office, bytes) VALUES (NEW.office, NEW.stored_bytes - OLD.stored_bytes)
+    ON CONFLICT (office) DO UPDATE SET bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER stored_less AFTER DELETE ON payload WHEN OLD.stored_bytes <> 0
+BEGIN
+    UPDATE stored SET bytes = bytes - OLD.stored_bytes WHERE office = OLD.office;
+END;
 
 CREATE INDEX payload_staged ON payload (touched_at) WHERE wrapped_key IS NULL;
 
