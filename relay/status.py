@@ -19,7 +19,17 @@ from typing import TypeVar
 from relay.config import Config
 from relay.ledger import Ledger
 from relay.lifecycle import State
-from relay.model import Certificate, Identity, Office, OfficeNumber, OfficeStatus, Refusal, Transfer, TransferId
+from relay.model import (
+    Certificate,
+    Grammar,
+    Identity,
+    Office,
+    OfficeNumber,
+    OfficeStatus,
+    Refusal,
+    Transfer,
+    TransferId,
+)
 from relay.sheets import Column, Told, join_rows, render_rows
 from relay.unitparts import UnitPart
 from relay.units import COUNTED, assemble_units
@@ -103,16 +113,27 @@ _TO_RECIPIENT: Mapping[State, str] = {
     State.DESTROYED: "取得済み（保管終了）",
 }
 
+# By the form of the name, which the version in the records has to agree with (standard, section 9).
+_CSV_VERSIONS: Mapping[Grammar, str] = {Grammar.STANDARD_41: "202407", Grammar.STANDARD_32: "202208"}
+
+
+def _csv_version(transfer: Transfer) -> str:
+    """Return the version of the standard's CSV that a file is written in, '' for any other file."""
+    is_csv = transfer.name.upper().endswith(".CSV")
+    return _CSV_VERSIONS.get(transfer.grammar, "") if is_csv else ""
+
+
 _SENT: Sequence[Column[Exchange]] = (
     Column("number", "受付番号", lambda row: row.transfer.id),
-    Column("accepted_at", "受付日時", lambda row: row.transfer.accepted_at),
-    Column("recipient", "宛先の事業所番号", lambda row: row.transfer.recipient),
-    Column("recipient_name", "宛先の事業所名", lambda row: row.partner),
+    Column("accepted_at", "送信日時", lambda row: row.transfer.accepted_at),
+    Column("recipient", "送信先事業所番号", lambda row: row.transfer.recipient),
+    Column("recipient_name", "送信先事業所名", lambda row: row.partner),
     Column("name", "ファイル名", lambda row: row.transfer.name),
-    Column("kind", "種類", lambda row: row.transfer.kind),
+    Column("kind", "ファイル種別", lambda row: row.transfer.kind),
+    Column("csv_version", "CSVバージョン", lambda row: _csv_version(row.transfer)),
     Column("size_bytes", "サイズ（バイト）", lambda row: row.transfer.size_bytes),
-    Column("state", "状態", lambda row: Told(row.transfer.state, _TO_SENDER[row.transfer.state])),
-    Column("collected_at", "相手の取得日時", lambda row: row.transfer.collected_at),
+    Column("state", "送信結果", lambda row: Told(row.transfer.state, _TO_SENDER[row.transfer.state])),
+    Column("collected_at", "取得日時", lambda row: row.transfer.collected_at),
     Column("ended_at", "終了日時", lambda row: row.transfer.ended_at),
     Column("completes", "途中で切れた送信の受付番号", lambda row: row.transfer.completes),
     Column("message", "メッセージ", lambda row: row.first_line),
@@ -121,13 +142,14 @@ _SENT: Sequence[Column[Exchange]] = (
 )
 _RECEIVED: Sequence[Column[Exchange]] = (
     Column("number", "受付番号", lambda row: row.transfer.id),
-    Column("accepted_at", "受付日時", lambda row: row.transfer.accepted_at),
-    Column("sender", "送信元の事業所番号", lambda row: row.transfer.sender),
-    Column("sender_name", "送信元の事業所名", lambda row: row.partner),
+    Column("accepted_at", "受信日時", lambda row: row.transfer.accepted_at),
+    Column("sender", "送信元事業所番号", lambda row: row.transfer.sender),
+    Column("sender_name", "送信元事業所名", lambda row: row.partner),
     Column("name", "ファイル名", lambda row: row.transfer.delivered_name),
-    Column("kind", "種類", lambda row: row.transfer.kind),
+    Column("kind", "ファイル種別", lambda row: row.transfer.kind),
+    Column("csv_version", "CSVバージョン", lambda row: _csv_version(row.transfer)),
     Column("size_bytes", "サイズ（バイト）", lambda row: row.transfer.size_bytes),
-    Column("state", "状態", lambda row: Told(row.transfer.state, _TO_RECIPIENT[row.transfer.state])),
+    Column("state", "受信結果", lambda row: Told(row.transfer.state, _TO_RECIPIENT[row.transfer.state])),
     Column("is_removed", "done/ へ移動", lambda row: row.transfer.is_removed),
     Column("collected_at", "取得日時", lambda row: row.transfer.collected_at),
     Column("ended_at", "終了日時", lambda row: row.transfer.ended_at),

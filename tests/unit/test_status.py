@@ -67,10 +67,10 @@ def test_a_csv_opens_in_a_spreadsheet_with_japanese_headings_and_japan_time() ->
     assert data.count(b"\n") == data.count(b"\r\n") == 2
     row = dict(zip(*table(data), strict=True))
     assert row["受付番号"] == "17"
-    assert row["受付日時"] == "2026-06-23 00:30:05 JST"
-    assert row["宛先の事業所名"] == "みほん野ヘルパー"
-    assert row["状態"] == "相手は未取得"
-    assert row["相手の取得日時"] == ""
+    assert row["送信日時"] == "2026-06-23 00:30:05 JST"
+    assert row["送信先事業所名"] == "みほん野ヘルパー"
+    assert row["送信結果"] == "相手は未取得"
+    assert row["取得日時"] == ""
     assert "検査数字" in row["注意"]
 
 
@@ -93,8 +93,8 @@ def test_a_recipient_sees_the_delivered_name_and_who_sent_it() -> None:
     removed = replace(TRANSFER, state=State.COLLECTED, is_removed=True)
     row = dict(zip(*table(render_received([Exchange(removed, OFFICE.name)], as_csv=True)), strict=True))
     assert row["ファイル名"] == TRANSFER.delivered_name
-    assert (row["送信元の事業所番号"], row["送信元の事業所名"]) == (OFFICE.number, OFFICE.name)
-    assert (row["状態"], row["done/ へ移動"]) == ("取得済み", "はい")
+    assert (row["送信元事業所番号"], row["送信元事業所名"]) == (OFFICE.number, OFFICE.name)
+    assert (row["受信結果"], row["done/ へ移動"]) == ("取得済み", "はい")
 
 
 @pytest.mark.parametrize("state", State)
@@ -102,7 +102,8 @@ def test_every_state_has_words_for_both_sides(state: State) -> None:
     """Nothing disappears silently: whatever became of a transfer is told to both."""
     told = [Exchange(replace(TRANSFER, state=state), "")]
     for render, topic in ((render_sent, "sent"), (render_received, "received")):
-        assert dict(zip(*table(render(told, as_csv=True)), strict=True))["状態"]
+        row = dict(zip(*table(render(told, as_csv=True)), strict=True))
+        assert row["送信結果" if render is render_sent else "受信結果"]
         assert json.loads(render(told, as_csv=False))[topic][0]["state"] == state.value
 
 
@@ -113,7 +114,7 @@ def test_a_cell_that_a_spreadsheet_would_run_is_defused(name: str) -> None:
     """A file name is the sender's to choose; opening the status runs nothing."""
     row = dict(zip(*table(render_sent([Exchange(replace(TRANSFER, name=name), name)], as_csv=True)), strict=True))
     assert row["ファイル名"] == "'" + name
-    assert row["宛先の事業所名"] == "'" + name
+    assert row["送信先事業所名"] == "'" + name
 
 
 def test_a_name_with_commas_and_quotes_stays_in_its_cell() -> None:
@@ -226,3 +227,38 @@ def test_the_notice_in_an_address_folder_says_whose_it_is() -> None:
     assert OFFICE.number in text
     assert f"{OFFICE.name}（北海道）" in text
     assert "go to office" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "grammar", "version"),
+    [
+        ("UPPLAN_202607_0178515854_43_0178529384_11_20260622084203.CSV", Grammar.STANDARD_41, "202407"),
+        ("UPPLAN_202607_0178515854_0178529384_20260622084203.csv", Grammar.STANDARD_32, "202208"),
+        ("UPIMG_202607_0178515854_43_0178529384_11_20260622084203.PDF", Grammar.STANDARD_41, ""),
+        ("REPORT_0178515854_0178529384_20260622095709.csv", Grammar.GENERAL, ""),
+    ],
+)
+def test_both_tables_tell_the_version_of_the_standard(name: str, grammar: Grammar, version: str) -> None:
+    """Of the standard's own CSV files; of others there is none to tell."""
+    transfer = replace(TRANSFER, name=name, delivered_name=name, grammar=grammar)
+    for render in (render_sent, render_received):
+        row = dict(zip(*table(render([Exchange(transfer, "x")], as_csv=True)), strict=True))
+        assert row["CSVバージョン"] == version
+
+
+def test_what_was_sent_is_told_under_the_headings_that_staff_know() -> None:
+    """Those of the exchange that care software talks to today."""
+    headings = table(render_sent([], as_csv=True))[0]
+    known = [
+        "受付番号",
+        "送信日時",
+        "送信先事業所番号",
+        "送信先事業所名",
+        "ファイル名",
+        "ファイル種別",
+        "CSVバージョン",
+        "メッセージ",
+        "送信結果",
+        "取得日時",
+    ]
+    assert set(known) <= set(headings)
