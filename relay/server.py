@@ -82,33 +82,38 @@ async def run_server(config: Config) -> None:
 async def _serve(
     config: Config, reception: Reception, sessions: dict[SftpSession, None], desks: Desks, line: journal.Journal
 ) -> None:
+    # Before anybody is told that the relay listens, because who is told may ask it to stop at once.
+    with _stop_signals() as stop:
+        acceptor = await _listen(config, reception)
+        async with asyncio.TaskGroup() as group:
+            chores = [
+                group.create_task(reception.watch_register()),
+                group.create_task(housekeeping.keep_house(desks.ledger, _now, line)),
+            ]
+            port = acceptor.get_port()
+            journal.server_listening(line, host=config.server.host, port=port)
+            print(f"listening on {config.server.host}:{port}", flush=True)  # noqa: T201 - what scripts wait for
+            await stop.wait()
+            acceptor.close()
+            await _drain(config.server.drain_seconds, sessions, line)
+            reception.dismiss("The relay is being restarted; please connect again in a minute")
+            await acceptor.wait_closed()
+            # Sessions end by themselves, each in its own time; there is no one event to wait for.
+            while sessions:  # noqa: ASYNC110
+                await asyncio.sleep(_DRAIN_POLL_SECONDS)
+            for chore in chores:
+                chore.cancel()
+    journal.server_stopped(line)
+
+
+async def _listen(config: Config, reception: Reception) -> asyncssh.SSHAcceptor:
     try:
-        acceptor = await asyncssh.listen(config.server.host, config.server.port, **reception.listen_options())
+        return await asyncssh.listen(config.server.host, config.server.port, **reception.listen_options())
     except OSError as error:
         raise ConfigError(
             f"Cannot listen on {config.server.host}:{config.server.port}: {error.strerror}. "
             "Is another relay running? Set server.port in relay.toml to a free port."
         ) from error
-    async with asyncio.TaskGroup() as group:
-        chores = [
-            group.create_task(reception.watch_register()),
-            group.create_task(housekeeping.keep_house(desks.ledger, _now, line)),
-        ]
-        port = acceptor.get_port()
-        journal.server_listening(line, host=config.server.host, port=port)
-        print(f"listening on {config.server.host}:{port}", flush=True)  # noqa: T201 - what scripts wait for
-        with _stop_signals() as stop:
-            await stop.wait()
-        acceptor.close()
-        await _drain(config.server.drain_seconds, sessions, line)
-        reception.dismiss("The relay is being restarted; please connect again in a minute")
-        await acceptor.wait_closed()
-        # Sessions end by themselves, each in its own time; there is no one event to wait for.
-        while sessions:  # noqa: ASYNC110
-            await asyncio.sleep(_DRAIN_POLL_SECONDS)
-        for chore in chores:
-            chore.cancel()
-    journal.server_stopped(line)
 
 
 async def _drain(seconds: float, sessions: dict[SftpSession, None], line: journal.Journal) -> None:

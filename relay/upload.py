@@ -1,8 +1,7 @@
 """An upload: bytes arriving under one name, until they are a transfer, a partial or nothing.
 
-Bytes are sealed as soon as a chunk is full and wait in the store, invisible; a file that fits one chunk travels with
-the commit.  An upload holds at most one open chunk, what is on its way to the store, and a bounded number of bytes
-that arrived ahead of their turn.  Uploads share nothing.
+Its bytes are kept by `relay.sheaf`: sealed as soon as a chunk is full, they wait in the store, invisible; a file that
+fits one chunk travels with the commit.  Uploads share nothing.
 
 How it ends:
 
@@ -17,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -25,20 +23,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from relay import content, journal, tree
-from relay.ahead import Ahead
-from relay.config import Config, describe_size
+from relay.config import Config
 from relay.errors import Deferred, Refused
 from relay.journal import Journal
-from relay.ledger import Accepted, Ledger, Partial, SealedChunk, SealedPayload, TransferDraft
+from relay.ledger import Accepted, Ledger, Partial, SealedPayload, TransferDraft
 from relay.lifecycle import LIVE
 from relay.model import Identity, OfficeNumber, PayloadUid, Route, TransferId
+from relay.sheaf import Sheaf
 from relay.staging import Staging
 from relay.temporary import strip_temporary
 from relay.unitparts import seal_part
 from relay.vault import CHUNK_BYTES, Sealer, Vault, new_key, new_uid
 
-# WRITEs may overtake each other by this much; what is further ahead leaves a hole.
-_AHEAD_BYTES = 4 * CHUNK_BYTES
 # The lengths in which OpenSSH's sftp writes a file: all but the last one (CLIENTS.md, section 3).
 _FULL_WRITES = frozenset({32_768, 261_120})
 _HOLDER_BYTES = 16
@@ -150,16 +146,11 @@ class Upload:
         self._uid = new_uid() if partial is None else partial.uid
         self._key = new_key() if partial is None else _unwrap(bench.vault, partial)
         self._sealer = Sealer(self._key, self._uid)
-        self._digest = hashlib.sha256()
-        self._check = self._start_check()
-        # Bytes [0, len(_tail) + _sealed_bytes) are here without a gap; the tail is the chunk that is still open.
-        self._tail = bytearray()
-        self._sealed_bytes = 0
-        self._ahead = Ahead(_AHEAD_BYTES)
         holder = os.urandom(_HOLDER_BYTES) if partial is None else partial.holder
         self._staging = Staging(bench.ledger, self._uid, identity.office, holder, bench.clock)
-        # Digest and checks can only run forwards: what was resumed or rewritten is read again when it is closed.
-        self._is_resumed = self._is_rewritten = partial is not None
+        most_bytes = bench.config.limits.upload_bytes
+        self._sheaf = Sheaf(self._sealer, self._staging, self._start_check, most_bytes=most_bytes)
+        self._is_resumed = partial is not None
         self._looked_whole = partial is not None and partial.looks_whole
         self._declared_size: int | None = None
         self._write_lengths: set[int] = set()
@@ -186,7 +177,7 @@ class Upload:
     @property
     def size_bytes(self) -> int:
         """How long the upload is so far, without what arrived ahead of its turn."""
-        return self._sealed_bytes + len(self._tail)
+        return self._sheaf.size_bytes
 
     @property
     def is_over(self) -> bool:
@@ -201,9 +192,8 @@ class Upload:
         self._require_open()
         if not data:
             return True
-        if offset < self._sealed_bytes or self._staging.is_full or self._turn.locked():
+        if self._sheaf.is_sealed(offset) or self._staging.is_full or self._turn.locked():
             return False
-        self._write_lengths.add(len(data))
         self._place(offset, data)
         return True
 
@@ -212,77 +202,27 @@ class Upload:
         async with self._turn:
             await self._staging.make_room()
             self._require_open()
+            if not data:
+                return
+            over = await self._sheaf.write_over(offset, data)
+            self._require_open()
+            self._place(offset + over, data[over:], len(data))
+
+    def _place(self, offset: int, data: bytes | memoryview, length: int | None = None) -> None:
+        """Put *data* into the sheaf; *length* is that of the WRITE it is the rest of."""
+        self._write_lengths.add(len(data) if length is None else length)
+        try:
             if data:
-                self._write_lengths.add(len(data))
-            if data and offset < self._sealed_bytes:
-                within = min(len(data), self._sealed_bytes - offset)
-                await self._patch(offset, data[:within])
-                offset, data = offset + within, data[within:]
-                self._require_open()
-            if data:
-                self._place(offset, data)
+                self._sheaf.put(offset, data)
+        except Refused as refused:
+            self._fail(refused)
+            raise
 
     def _require_open(self) -> None:
         """Raise what failed; also where this upload was taken over or given up while its client still writes."""
         self._raise_failure()
         if self._is_over:
             raise Refused("upload.unfinished", detail="a handle that was overtaken")
-
-    def _place(self, offset: int, data: bytes | memoryview) -> None:
-        try:
-            self._put(offset, data)
-        except Refused as refused:
-            self._fail(refused)
-            raise
-
-    def _put(self, offset: int, data: bytes | memoryview) -> None:
-        end = offset + len(data)
-        if end > self._bench.config.limits.upload_bytes:
-            raise Refused("limit.size", limit=describe_size(self._bench.config.limits.upload_bytes))
-        if self.room_bytes is not None and end > self.room_bytes:
-            quota = self._bench.config.limits.stored_bytes_per_office
-            raise Refused("limit.quota", limit=describe_size(quota))
-        if self._ahead:
-            self._ahead.cut(offset, end)
-        if offset > self.size_bytes:
-            if not self._ahead.keep(offset, bytes(data)):
-                raise Refused("upload.hole", detail=f"more than can be kept ahead of {self.size_bytes}")
-            return
-        self._append(offset, data)
-        while self._ahead and (due := self._ahead.take(self.size_bytes)) is not None:
-            self._append(self.size_bytes, due)
-
-    def _append(self, offset: int, data: bytes | memoryview) -> None:
-        """Put *data* into the open chunk, at or before its end, sealing every chunk that becomes full."""
-        at = offset - self._sealed_bytes
-        if not self._tail and at == 0 and len(data) == CHUNK_BYTES:
-            self._seal(data)
-            return
-        self._tail[at : at + len(data)] = data
-        while len(self._tail) > CHUNK_BYTES:
-            with memoryview(self._tail) as view:
-                self._seal(view[:CHUNK_BYTES])
-            del self._tail[:CHUNK_BYTES]
-
-    def _seal(self, plain: bytes | bytearray | memoryview) -> None:
-        if not self._is_rewritten:
-            self._digest.update(plain)
-            self._check.feed(bytes(plain))
-        number = self._sealed_bytes // CHUNK_BYTES
-        self._staging.keep(SealedChunk(number, self._sealer.seal_chunk(number, plain)))
-        self._sealed_bytes += len(plain)
-
-    async def _patch(self, offset: int, data: bytes | memoryview) -> None:
-        """Write over bytes that are sealed already, chunk by chunk."""
-        await self._staging.settle()
-        self._is_rewritten = True
-        while data:
-            number, within = divmod(offset, CHUNK_BYTES)
-            plain = bytearray(await self._read_back(number))
-            part = data[: len(plain) - within]
-            plain[within : within + len(part)] = part
-            self._staging.keep(SealedChunk(number, self._sealer.seal_chunk(number, plain)))
-            offset, data = offset + len(part), data[len(part) :]
 
     async def truncate(self, size: int) -> None:
         """Take the client's word for the size: shorten to it, or remember that more was to come."""
@@ -293,16 +233,7 @@ class Upload:
 
     async def go_back(self, size: int) -> None:
         """Forget what is behind *size*: the client goes on from there."""
-        self._ahead.cut(size, None)
-        if size < self._sealed_bytes:
-            await self._staging.settle()
-            number, within = divmod(size, CHUNK_BYTES)
-            self._tail = bytearray(await self._read_back(number))[:within]
-            self._staging.drop(lambda waiting: waiting >= number)
-            self._sealed_bytes = number * CHUNK_BYTES
-            self._is_rewritten = True
-        elif size < self.size_bytes:
-            del self._tail[size - self._sealed_bytes :]
+        await self._sheaf.cut(size)
 
     async def sync(self) -> None:
         """Bring what arrived so far onto stable storage (fsync@openssh.com); promises nothing about delivery."""
@@ -315,10 +246,8 @@ class Upload:
 
     async def resume(self, partial: Partial) -> None:
         """Go on where *partial* ended, which this upload was made with and holds."""
-        self._sealed_bytes, within = partial.size_bytes // CHUNK_BYTES * CHUNK_BYTES, partial.size_bytes % CHUNK_BYTES
         self._staging.staged = partial.payload
-        if within:
-            self._tail = bytearray(await self._read_back(self._sealed_bytes // CHUNK_BYTES))[:within]
+        await self._sheaf.resume(partial.size_bytes)
 
     async def close(self) -> Accepted | None:
         """Make the upload durable and promise its delivery; under a temporary name keep it for its RENAME (None).
@@ -349,7 +278,7 @@ class Upload:
             self._fail(deferred)
             await self._bench.note_attempt(self.destination.path, self._identity)
             if not self._is_resumed:
-                await self._discard()
+                await self._sheaf.discard()
             journal.upload_deferred(self._journal, code=deferred.code, detail=deferred.detail)
             raise
         self._tell(accepted)
@@ -378,19 +307,14 @@ class Upload:
         earlier = await self._bench.ledger.find_sent(route.sender, route.recipient, address.name)
         if earlier is None or earlier.state not in LIVE or earlier.size_bytes >= size:
             return None
-        digest, left = hashlib.sha256(), earlier.size_bytes
-        for number in range(-(-min(left, self._sealed_bytes) // CHUNK_BYTES)):
-            digest.update((await self._read_back(number))[:left])
-            left -= min(left, CHUNK_BYTES)
-        digest.update(self._tail[:left])
-        return earlier.id if digest.digest() == earlier.sha256 else None
+        return earlier.id if await self._sheaf.digest_of(earlier.size_bytes) == earlier.sha256 else None
 
     async def _end_refused(self, refused: Refused) -> None:
         self._fail(refused)
         is_cut = refused.code == "upload.looks_cut"
-        sha256 = self._digest.digest() if is_cut else None
+        sha256 = self._sheaf.sha256 if is_cut else None
         if not self.destination.is_renamed and not (is_cut and await self._is_kept()):
-            await self._discard()
+            await self._sheaf.discard()
         name, folder = self.destination.name, self.destination.folder
         await self._bench.refuse(name, folder, self._identity, refused, self._journal, sha256=sha256)
 
@@ -420,7 +344,7 @@ class Upload:
         except (Refused, Deferred) as error:
             journal.upload_aborted(self._journal, reason=f"{reason}; not kept: {error.code}", size_bytes=size)
             if not self._is_resumed:
-                await self._discard()
+                await self._sheaf.discard()
         else:
             journal.upload_left(self._journal, reason=reason, size_bytes=size)
         self._fail(Refused("upload.unfinished", detail=reason))
@@ -433,10 +357,6 @@ class Upload:
         if self._staging.failure is not None:
             # What was on its way then is lost: a partial would have a gap.
             raise self._staging.failure.again()
-        chunks = list(self._staging.waiting)
-        if self._tail:
-            number = self._sealed_bytes // CHUNK_BYTES
-            chunks.append(SealedChunk(number, self._sealer.seal_chunk(number, self._tail)))
         size = self.size_bytes
         now = self._bench.clock()
         partial = Partial(
@@ -454,7 +374,7 @@ class Upload:
             touched_at=now,
         )
         try:
-            return await self._bench.ledger.save_partial(partial, chunks, now=now)
+            return await self._bench.ledger.save_partial(partial, self._sheaf.seal_rest(), now=now)
         except LookupError:
             raise Refused("upload.unfinished", detail="taken over") from None
 
@@ -487,27 +407,18 @@ class Upload:
         self._fail(Refused("upload.unfinished", detail=reason))
         if not (self._is_resumed and is_stores_fault):
             async with self._turn:
-                await self._discard()
+                await self._sheaf.discard()
 
     async def _complete(self) -> TransferDraft:
         """Seal what is left and judge the whole."""
         size = self.size_bytes
-        if self._is_rewritten:
-            await self._read_again()
-        else:
-            self._digest.update(self._tail)
-            self._check.feed(bytes(self._tail))
-        route = self.destination.route
+        route, sheaf = self.destination.route, self._sheaf
         assert route is not None
-        sha256 = self._digest.digest()
+        await sheaf.judge()
         # Before the content is judged as a whole: what only looks cut off is kept, for its owner to go on with.
-        if size and self._looks_cut(size) and not await self._was_cut_there_before(sha256):
+        if size and self._looks_cut(size) and not await self._was_cut_there_before(sheaf.sha256):
             raise Refused("upload.looks_cut")
-        findings = (*route.findings, *self._check.finish())
-        chunks = list(self._staging.waiting)
-        if self._tail:
-            number = self._sealed_bytes // CHUNK_BYTES
-            chunks.append(SealedChunk(number, self._sealer.seal_chunk(number, self._tail)))
+        findings = (*route.findings, *sheaf.check.finish())
         count = -(-size // CHUNK_BYTES)
         return TransferDraft(
             route=route,
@@ -517,8 +428,8 @@ class Upload:
                 wrapped_key=self._bench.vault.wrap_key(self._key, self._uid, size_bytes=size, chunk_count=count),
                 size_bytes=size,
                 chunk_count=count,
-                sha256=sha256,
-                chunks=tuple(chunks),
+                sha256=sheaf.sha256,
+                chunks=sheaf.seal_rest(),
                 name_sealed=None if route.address.is_standard else self._sealer.seal_name(route.address.name),
                 staged=self._staging.staged,
                 holder=self._staging.holder,
@@ -529,11 +440,11 @@ class Upload:
             path=self.destination.path,
             is_renamed=self.destination.is_renamed,
             quota_bytes=self._bench.config.limits.stored_bytes_per_office,
-            part=seal_part(route.address, route.sender, self._check.gist, self._bench.vault, self._sealer),
+            part=seal_part(route.address, route.sender, sheaf.check.gist, self._bench.vault, self._sealer),
         )
 
     def _require_no_hole(self, size: int) -> None:
-        if self._ahead or (self._declared_size or 0) > size:
+        if self._sheaf.has_gap or (self._declared_size or 0) > size:
             raise Refused("upload.hole", detail=f"a hole at {size}")
 
     def _looks_cut(self, size: int) -> bool:
@@ -550,25 +461,6 @@ class Upload:
         name, office = self.destination.name, self._identity.office
         before = self._closed_at or self._bench.clock()
         return await self._bench.ledger.was_refused(office, name, "upload.looks_cut", sha256, before=before)
-
-    async def _read_again(self) -> None:
-        """Digest and check an upload that was rewritten, from its beginning: both can only run forwards."""
-        self._digest = hashlib.sha256()
-        self._check = self._start_check()
-        for number in range(-(-self._sealed_bytes // CHUNK_BYTES)):
-            plain = await self._read_back(number)
-            self._digest.update(plain)
-            self._check.feed(plain)
-        self._digest.update(self._tail)
-        self._check.feed(bytes(self._tail))
-
-    async def _read_back(self, number: int) -> bytes:
-        return self._sealer.open_chunk(number, await self._staging.read_back(number))
-
-    async def _discard(self) -> None:
-        self._tail = bytearray()
-        self._ahead.clear()
-        await self._staging.discard()
 
     def _fail(self, failure: Refused | Deferred) -> None:
         self._failure = self._failure or failure.again()
