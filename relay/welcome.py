@@ -120,6 +120,7 @@ _README_JA = """\
   done/     receive/ や new/ から削除したファイルです。まだ読めます。
   status/   送受信の状況です。.csv は表計算ソフトで開けます（直近93日分）。
               sent      送ったもの          received  届いたもの
+              units     送信単位ごとの不足と、利用者ごとの最新の連番
               refused   受け付けられなかったもの
               offices   送ることができる事業所
               certificate  この事業所の証明書
@@ -194,6 +195,7 @@ Folders
   new/      The part of it that you have not collected yet.
   done/     What you removed from receive/ or new/. It can still be read.
   status/   What became of your files in the last 93 days: sent, received,
+            units (what is missing, which plan is the latest of whom),
             refused, offices you can send to, your certificates. The .csv
             files open in a spreadsheet; programs read the .json files.
 

@@ -6,10 +6,10 @@ event of the history, written before anything is shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -37,10 +37,15 @@ from relay.cli.terminal import (
     say_time,
     zoned,
 )
+from relay.cli.transfer_units import describe_standing, find_units, say_standing, units
 from relay.lifecycle import State
 from relay.model import Event, EventKind, Transfer, TransferId
 
+if TYPE_CHECKING:
+    from relay.units import Unit
+
 app = typer.Typer(help="What was relayed.", no_args_is_help=True, context_settings=HELP_SETTINGS)
+app.command()(units)
 
 # Narrower than that, a name of the standard has no room: its kind stands there instead.
 NAME_COLUMNS = 130
@@ -102,7 +107,7 @@ def list_(
     in_order = sort is TransferOrder.ACCEPTED and not reverse
     # One more than is shown tells whether there are more.
     fetch = most + 1 if in_order and most is not None else None
-    found = run(
+    found, units_of = run(
         _list(
             home=home,
             sender=sender,
@@ -118,12 +123,17 @@ def list_(
     )
     shown = found[:most]
     if as_json:
-        print_json([describe_transfer(transfer, reveal=reveal) for transfer in shown])
+        print_json(
+            [
+                {**describe_transfer(transfer, reveal=reveal), "unit": describe_standing(units_of.get(transfer.id))}
+                for transfer in shown
+            ]
+        )
     elif not shown:
         say("no transfers")
     else:
         total = len(found) if not in_order or len(found) == len(shown) else None
-        _print_transfers(shown, reveal=reveal, note=note_rows(len(shown), most, "transfers", total))
+        _print_transfers(shown, units_of, reveal=reveal, note=note_rows(len(shown), most, "transfers", total))
 
 
 async def _list(
@@ -138,7 +148,7 @@ async def _list(
     order: TransferOrder,
     reverse: bool,
     most: int | None,
-) -> list[Transfer]:
+) -> tuple[list[Transfer], Mapping[TransferId, Unit]]:
     async with open_installation(home) as relay:
         found = await relay.ledger.list_transfers(
             sender=read_office_number(sender) if sender else None,
@@ -150,7 +160,7 @@ async def _list(
         found.sort(key=_KEYS[order], reverse=reverse)
         if reveal:
             await _record_revealing(relay, found[:most])
-    return found
+        return found, await find_units(relay.ledger, found[:most])
 
 
 async def _record_revealing(relay: Installation, transfers: Sequence[Transfer]) -> None:
@@ -160,13 +170,17 @@ async def _record_revealing(relay: Installation, transfers: Sequence[Transfer]) 
         await relay.ledger.record_event(EventKind.NAMES_REVEALED, actor=relay.actor, detail=detail, now=relay.now)
 
 
-def _print_transfers(transfers: Sequence[Transfer], *, reveal: bool, note: str) -> None:
+def _print_transfers(
+    transfers: Sequence[Transfer], units_of: Mapping[TransferId, Unit], *, reveal: bool, note: str
+) -> None:
     is_wide = console().width >= NAME_COLUMNS
     columns = [Column("Number", justify="right"), Column(zoned("Accepted")), Column("From"), Column("To")]
     # Whoever reveals names wants to read them: on a narrow terminal they take the place of the rest.
     has_rest = is_wide or not reveal
     if has_rest:
         columns += [Column("State"), Column("Size", justify="right")]
+    if is_wide:
+        columns.append(Column("Unit"))
     columns.append(Column("Name" if is_wide or reveal else "Kind", is_flexible=True))
     rows: list[list[str | Text]] = []
     for transfer in transfers:
@@ -174,6 +188,8 @@ def _print_transfers(transfers: Sequence[Transfer], *, reveal: bool, note: str) 
         row: list[str | Text] = [str(transfer.id), at, transfer.sender, transfer.recipient]
         if has_rest:
             row += [_say_state(transfer), say_size(transfer.size_bytes)]
+        if is_wide:
+            row.append(say_standing(units_of.get(transfer.id)))
         rows.append([*row, _name(transfer, reveal=reveal) if is_wide or reveal else transfer.kind])
     print_table(columns, rows, note=note)
 
