@@ -93,22 +93,21 @@ def seal_part(address: Address, sender: OfficeNumber, gist: Gist, vault: Vault, 
 def _seal_persons(
     services: tuple[str, str], roster: Roster, sender: OfficeNumber, vault: Vault, sealer: Sealer
 ) -> SealedPart:
-    groups: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
-    for insurer, insured, subject, key, part in roster:
+    keys: list[tuple[str, str, str, int]] = []
+    digests: list[bytes] = []
+    lines: list[str] = []
+    for (subject, key, part), persons in roster.groups().items():
         shown = key if _KEY.fullmatch(key) else ""
-        groups.setdefault((subject.value, shown, part), []).append((insurer, insured))
-    keys = [
-        [subject, key, vault.index("part", sender, part).hex() if part else "", len(persons)]
-        for (subject, key, part), persons in groups.items()
-    ]
-    everybody = [(person, part) for (_, _, part), persons in groups.items() for person in persons]
-    readable = "\n".join(f"{insurer},{insured},{part}" for (insurer, insured), part in everybody)
+        keys.append((subject.value, shown, vault.index("part", sender, part).hex() if part else "", len(persons)))
+        for insurer, insured in persons:
+            digests.append(vault.index("person", insurer, insured))
+            lines.append(f"{insurer},{insured},{part}")
     return SealedPart(
         *services,
         keys=json.dumps(keys, separators=(",", ":")),
-        persons=b"".join([vault.index("person", *person) for person, _ in everybody]),
+        persons=b"".join(digests),
         is_partial=roster.is_partial,
-        persons_sealed=sealer.seal_part(PERSONS, readable) if everybody else None,
+        persons_sealed=sealer.seal_part(PERSONS, "\n".join(lines)) if lines else None,
     )
 
 

@@ -106,7 +106,8 @@ class Vault:
 
     def __init__(self, master: MasterKey, index_key: bytes) -> None:
         self._master = AESGCM(master.key)
-        self._index_key = index_key
+        # Copied for each digest, which spares hashing the key again.
+        self._indexer = hashlib.blake2b(key=index_key, digest_size=INDEX_BYTES)
         self.master_id = master.id
 
     def wrap_key(self, key: bytes, uid: PayloadUid, *, size_bytes: int, chunk_count: int) -> bytes:
@@ -136,8 +137,9 @@ class Vault:
 
         Keyed BLAKE2b (RFC 7693 section 2.9): a message authentication code like HMAC, at a third of its cost.
         """
-        joined = "\x1f".join(parts).encode()
-        return hashlib.blake2b(joined, key=self._index_key, digest_size=INDEX_BYTES).digest()
+        digest = self._indexer.copy()
+        digest.update("\x1f".join(parts).encode())
+        return digest.digest()
 
 
 def _open(aead: AESGCM, sealed: bytes, associated: bytes) -> bytes:

@@ -22,8 +22,9 @@ from relay.standard.serials import NO_MONTH
 
 # Ten times what a large office has in a month. More would hold up everybody for longer than a commit takes.
 MOST_LISTED = 5_000
-# What is longer than that is no number, no date and no code.
+# What is longer than that is no number, no date and no code; six of them are no record of them.
 _LONGEST = 10
+_LONGEST_LINE = 60
 
 
 class Subject(StrEnum):
@@ -105,22 +106,36 @@ class Roster:
             self._found = dict.fromkeys(list(self._found)[:MOST_LISTED])
             self.is_partial = True
 
-    def __iter__(self) -> Iterator[Listed]:
-        """Yield everybody, each once for each key, in the order of the file."""
-        # At once, because this is done while an upload waits for its answer.
+    def groups(self) -> Mapping[tuple[Subject, str, str], Mapping[tuple[str, str], None]]:
+        """Return the persons (insurer, insured) of each subject, key and part, in the order of the file."""
+        # Line by line and not item by item, because this is done while an upload waits for its answer.
         text = b"\n".join(map(b",".join, self._found)).decode("cp932", "replace")
-        rows = [line.split(",") for line in text.split("\n")] if text else []
-        if any(len(value) > _LONGEST for row in rows for value in row) or not text.replace("\n", "").isprintable():
-            rows = [[_tidy(value) for value in row] for row in rows]
-        return iter(dict.fromkeys(map(self._read, rows)))
+        lines = text.split("\n") if text else []
+        if lines and (max(map(len, lines)) > _LONGEST_LINE or not text.replace("\n", "").isprintable()):
+            lines = [",".join(map(_tidy, line.split(","))) for line in lines]
+        alike: dict[str, dict[tuple[str, str], None]] = {}
+        for line in lines:
+            insurer, insured, rest = line.split(",", 2)
+            alike.setdefault(rest, {})[insurer, insured] = None
+        found: dict[tuple[Subject, str, str], dict[tuple[str, str], None]] = {}
+        for rest, persons in alike.items():
+            known = found.setdefault(self._read(*rest.split(",")), persons)
+            if known is not persons:
+                known.update(persons)
+        return found
 
-    def _read(self, row: Sequence[str]) -> Listed:
-        insurer, insured, month, date, office, service = row
+    def __iter__(self) -> Iterator[Listed]:
+        """Yield everybody, each once for each key."""
+        for (subject, key, part), persons in self.groups().items():
+            for insurer, insured in persons:
+                yield Listed(insurer, insured, subject, key, part)
+
+    def _read(self, month: str, date: str, office: str, service: str) -> tuple[Subject, str, str]:
         subject = _SUBJECTS.get(self._kind)
         if subject is None:
             subject = Subject.PLAN if month == NO_MONTH else Subject.SLIP
         key = month if subject in _BY_MONTH else date
-        return Listed(insurer, insured, subject, key, f"{office} {service}" if office else service)
+        return subject, key, f"{office} {service}" if office else service
 
 
 def _tidy(value: str) -> str:
