@@ -37,7 +37,7 @@ from relay.cli.terminal import (
     say_time,
     zoned,
 )
-from relay.cli.transfer_units import describe_standing, find_units, say_standing, units
+from relay.cli.transfer_units import describe_standing, find_first_line, find_units, say_standing, units
 from relay.lifecycle import State
 from relay.model import Event, EventKind, Transfer, TransferId
 
@@ -213,28 +213,30 @@ def show(
     home: HomeOption = Path(),
 ) -> None:
     """Show one transfer and its history."""
-    transfer, events = run(_show(home, TransferId(number), reveal=reveal))
+    transfer, events, line = run(_show(home, TransferId(number), reveal=reveal))
     if as_json:
         history = [
             {"at": json_time(event.at), "kind": event.kind.value, "actor": event.actor, "detail": event.detail}
             for event in events
         ]
-        print_json({**describe_transfer(transfer, reveal=reveal), "events": history})
+        message = {"message": line} if reveal else {}
+        print_json({**describe_transfer(transfer, reveal=reveal), **message, "events": history})
     else:
-        _print_transfer(transfer, events, reveal=reveal)
+        _print_transfer(transfer, events, line, reveal=reveal)
 
 
-async def _show(home: Path, number: TransferId, *, reveal: bool) -> tuple[Transfer, list[Event]]:
+async def _show(home: Path, number: TransferId, *, reveal: bool) -> tuple[Transfer, list[Event], str | None]:
     async with open_installation(home) as relay:
         transfer = await relay.ledger.find_transfer(number)
         if transfer is None:
             raise CommandRefused(f"there is no transfer {number}")
         if reveal:
             await _record_revealing(relay, [transfer])
-        return transfer, await relay.ledger.list_events(transfer=number)
+        line = await find_first_line(relay.ledger, transfer) if reveal else None
+        return transfer, await relay.ledger.list_events(transfer=number), line
 
 
-def _print_transfer(transfer: Transfer, events: Sequence[Event], *, reveal: bool) -> None:
+def _print_transfer(transfer: Transfer, events: Sequence[Event], line: str | None, *, reveal: bool) -> None:
     name = _name(transfer, reveal=reveal)
     hidden = "" if name == transfer.name else "  (--reveal shows it)"
     facts: list[tuple[str, str | Text]] = [
@@ -251,6 +253,8 @@ def _print_transfer(transfer: Transfer, events: Sequence[Event], *, reveal: bool
         ("Collected", say_time(transfer.collected_at)),
         ("Put away", "yes" if transfer.is_removed else "no"),
     ]
+    if line is not None:
+        facts.append(("Message", line))
     facts += [("Warning", f"{finding.code}: {finding.message_en}") for finding in transfer.findings]
     print_facts(facts)
     if events:

@@ -17,6 +17,7 @@ from relay.cli.terminal import (
     LimitOption,
     Tone,
     colour,
+    console,
     effective_limit,
     json_time,
     note_rows,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from relay.units import Unit
 
 _EARLIER = timedelta(days=31)
+# Narrower than that there is room for what is missing, but not for what is there.
+_WIDE_COLUMNS = 110
 _TONES = {"complete": Tone.GOOD, "incomplete": Tone.BAD, "not_allowed": Tone.BAD, "void": Tone.FADED}
 
 
@@ -96,6 +99,12 @@ async def find_units(ledger: Ledger, transfers: Sequence[Transfer]) -> Mapping[T
     return found
 
 
+async def find_first_line(ledger: Ledger, transfer: Transfer) -> str | None:
+    """Return how a unit's message begins, None of anything else; for whoever revealed its name and was written down."""
+    ends = {"sender": transfer.sender, "recipient": transfer.recipient}
+    return (await ledger.list_first_lines(**ends, since=transfer.accepted_at)).get(transfer.id)
+
+
 def describe_standing(unit: Unit | None) -> Mapping[str, object] | None:
     """Return for a program how the unit of a transfer stands; None where it is part of none."""
     if unit is None:
@@ -112,21 +121,20 @@ def say_standing(unit: Unit | None) -> Text:
 
 
 def _print(shown: Sequence[Unit], *, note: str) -> None:
-    columns = [Column("Serial"), Column(zoned("Last file")), Column("From"), Column("To"), Column("Unit")]
-    columns += [Column("Missing", is_flexible=True), Column("Files", is_flexible=True)]
-    print_table(columns, [_row(unit) for unit in shown], note=note)
-
-
-def _row(unit: Unit) -> list[str | Text]:
-    return [
-        unit.key.serial,
-        say_time(_newest(unit), with_zone=False),
-        unit.key.sender,
-        unit.key.recipient,
-        say_standing(unit),
-        " ".join(unit.missing) or "-",
-        " ".join(f"{part.transfer.kind}:{part.transfer.id}" for part in unit.parts),
-    ]
+    is_wide = console().width >= _WIDE_COLUMNS
+    columns = [Column("Serial"), Column("From"), Column("To"), Column("Unit"), Column("Missing", is_flexible=True)]
+    if is_wide:
+        columns += [Column(zoned("Last file")), Column("Files", is_flexible=True)]
+    rows: list[list[str | Text]] = []
+    for unit in shown:
+        key = unit.key
+        row: list[str | Text] = [key.serial, key.sender, key.recipient, say_standing(unit)]
+        row.append(" ".join(unit.missing) or "-")
+        if is_wide:
+            row.append(say_time(_newest(unit), with_zone=False))
+            row.append(" ".join(f"{part.transfer.kind}:{part.transfer.id}" for part in unit.parts))
+        rows.append(row)
+    print_table(columns, rows, note=note)
 
 
 def _describe(unit: Unit) -> Mapping[str, object]:

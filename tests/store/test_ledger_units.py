@@ -6,9 +6,12 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from ledgers import NOW, SECOND, A, B, C, Shop, open_shop
 from unit_files import SLIP, deliver, draft, insured_numbers, make_files, message
 
+from relay.errors import Refused
+from relay.standard.making import MadeFile
 from relay.standard.roster import Subject
 from relay.unitparts import UnitPart
 
@@ -105,3 +108,14 @@ async def test_parts_are_found_by_office_and_by_unit(tmp_path: Path) -> None:
         assert await listed(sender=B) == await listed(recipient=A) == await listed(sender=C) == []
         assert len(await listed(sender=A, recipient=B, serial=SERIAL)) == 1
         assert len(await listed(sender=A, since=NOW + SECOND)) == 1
+
+
+async def test_a_commit_that_fails_keeps_no_part(tmp_path: Path) -> None:
+    """A refusal in the transaction leaves neither transfer nor part."""
+    shop = await open_shop(tmp_path)
+    async with shop.ledger:
+        (file,) = make_files("UPJSK")
+        await deliver(shop, [file])
+        with pytest.raises(Refused, match="conflict"):
+            await deliver(shop, [MadeFile(file.name, file.content + b"\r\n")])
+        assert len(await shop.ledger.list_unit_parts()) == 1

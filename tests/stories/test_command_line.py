@@ -24,12 +24,14 @@ import pytest
 from rich.cells import cell_len
 
 from relay.certificates import FOREVER, parse_certificate_line
+from relay.content import Gist
 from relay.keyring import load_keyring
 from relay.ledger import SealedChunk, SealedPayload, TransferDraft
 from relay.ledger.sqlite import open_ledger
 from relay.model import Certificate, EventKind, Identity, OfficeNumber
 from relay.naming import NamingRules, parse_name
 from relay.routing import resolve_route
+from relay.unitparts import seal_part
 from relay.vault import Sealer, Vault, new_key, new_uid
 
 RELAY = Path(sys.executable).with_name("relay")
@@ -157,7 +159,10 @@ def relay_files(home: Path, *names: str) -> list[int]:
                     chunks=(SealedChunk(0, Sealer(key, uid).seal_chunk(0, content)),),
                     name_sealed=None if address.is_standard else Sealer(key, uid).seal_name(name),
                 )
-                draft = TransferDraft(route, identity, payload, in_folder=True, client_mtime=None, findings=())
+                part = seal_part(address, CARE_MANAGER, Gist(), vault, Sealer(key, uid))
+                draft = TransferDraft(
+                    route, identity, payload, in_folder=True, client_mtime=None, findings=(), part=part
+                )
                 numbers.append((await ledger.commit_transfer(draft, now=now)).transfer.id)
         return numbers
 
@@ -542,6 +547,7 @@ def test_tables_fit_the_terminal_a_row_a_line(operator: Operator, width: int) ->
         (["cert", "list"], 3),
         (["transfer", "list"], 2),
         (["transfer", "list", "--reveal"], 2),
+        (["transfer", "units"], 1),
     ):
         code, shown = operator.look(width, *command)
         assert code == 0

@@ -8,7 +8,7 @@ from typing import Any
 from house import CARE_MANAGER, DAY_CARE, HOME_HELP, House
 from unit_files import insured_numbers, make_files
 
-from relay.model import OfficeNumber
+from relay.model import EventKind, OfficeNumber
 from relay.standard.making import MadeFile
 
 KINDS = ("UPPLAN", "UPSIKYU", "UPHOSOKU")
@@ -58,6 +58,9 @@ def test_a_unit_is_told_to_its_two_offices_and_to_nobody_else(house: House) -> N
         assert {(person["is_latest"], person["supersedes"]) for person in later["persons"]} == {(True, FIRST)}
         assert {person["latest"] for person in earlier["persons"]} == {SECOND}
     assert units_of(DAY_CARE, house) == []
+    (number,) = [each.id for each in house.transfers() if each.kind == "MESSAGE"]
+    assert LETTER in house.relay("transfer", "show", str(number), "--reveal").stdout
+    assert [event.detail for event in house.events() if event.kind is EventKind.NAMES_REVEALED] == [str(number)]
     _assert_nothing_is_clear(house, numbers)
 
 
