@@ -1,11 +1,13 @@
-"""The demo: a relay in a folder of its own, and a morning of three offices played with the real `sftp`.
+"""The demo: a relay in a folder of its own, and a month of a care manager and ten service offices, with the real `sftp`.
 
 Run by `./scripts/demo`, which says how.  What is promised is compared with what happened; a difference ends the demo
-with exit code 1.  The folder is made afresh each time, and removed only if an earlier demo made it.
+with exit code 1.  The folder is made afresh each time, and removed only if an earlier demo made it.  The offices, the
+persons and the files are invented by `relay standard make`, the same ones each time.
 """
 
 import argparse
 import contextlib
+import csv
 import fcntl
 import json
 import os
@@ -14,23 +16,26 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from rig.servers import HOST, RelayHome, RigError, Running
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-MORNING = Path(__file__).resolve().parent / "morning"
 MARK = ".made-by-demo"
 
-CARE_MANAGER = "0178515854"
-HOME_HELP = "0178529384"
-GENERAL_PROJECT = "01A8516384"
-NAMES = {
-    CARE_MANAGER: "みほん野居宅介護支援事業所",
-    HOME_HELP: "みほん野ヘルパーステーション",
-    GENERAL_PROJECT: "みほん野通所・訪問サービス",
-}
+PARTNERS = 10
+PERSONS = 5
+SEED = 7
+MONTH = "202607"
+PLANS_SERIAL = "20260622090000"
+# One second later for each office; no two files of an office have the same.
+RESULTS_SERIAL = 20260803090000
+MISTAKES_SERIAL = 20260622100000
+SLIP = "UPPLAN"
+LEFT_OUT = "UPHOSOKU"
 # Well-formed, and registered nowhere: what a slip of the hand makes.
 UNKNOWN = "0178503736"
 
@@ -42,18 +47,21 @@ class BrokenPromiseError(Exception):
 
 
 def main() -> int:
-    """Play the morning, and stay until Ctrl-C unless told otherwise."""
+    """Play the month, and stay until Ctrl-C unless told otherwise."""
     wanted = _parse_arguments()
     # Also where it was started with SIGINT ignored, as a shell does for what runs in its background.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        with _own_folder(wanted.home) as folder, _set_up(folder).serve(wanted.port) as server:
-            morning = Morning(RelayHome(folder), server, folder)
-            morning.play()
-            if not wanted.once:
-                morning.tell_how_to_connect()
-                morning.wait()
+        with _own_folder(wanted.home) as folder:
+            home = RelayHome(folder)
+            manager, partners = _set_up(home)
+            with home.serve(wanted.port) as server:
+                month = Month(home, server, manager, partners)
+                month.play()
+                if not wanted.once:
+                    month.tell_how_to_connect()
+                    month.wait()
     except KeyboardInterrupt:
         print("\nThe relay has stopped; its folder stays until the next demo.")
     except (RigError, BrokenPromiseError) as error:
@@ -63,8 +71,8 @@ def main() -> int:
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="demo", description="A morning at the relay, with the real sftp.")
-    parser.add_argument("--once", action="store_true", help="end after the morning instead of waiting for Ctrl-C")
+    parser = argparse.ArgumentParser(prog="demo", description="A month at the relay, with the real sftp.")
+    parser.add_argument("--once", action="store_true", help="end after the month instead of waiting for Ctrl-C")
     parser.add_argument("--home", type=Path, default=CHECKOUT / "demo-relay", help="the folder to play in")
     parser.add_argument("--port", type=int, default=0, help="the port to listen on; 0 takes any free one")
     wanted = parser.parse_args()
@@ -92,86 +100,171 @@ def _own_folder(folder: Path) -> Iterator[Path]:
         yield folder
 
 
-def _set_up(folder: Path) -> RelayHome:
-    _say("A relay is set up", f"in {folder}")
-    home = RelayHome(folder)
-    home.initialise(MORNING / "offices.csv")
-    for number, name in NAMES.items():
-        home.issue(number)
-        print(f"   {number}  {name}: registered, key and certificate in clients/{number}/")
-    return home
+@dataclass(frozen=True, slots=True)
+class Office:
+    """An office of the story; *service* is the type that it has in names of files."""
+
+    number: str
+    name: str
+    service: str
+
+    def __str__(self) -> str:
+        return f"{self.number}  {self.name}"
 
 
-class Morning:
+def _set_up(home: RelayHome) -> tuple[Office, list[Office]]:
+    """Make the care manager's plans and with them the offices; register these, and certify each that plays."""
+    _say("A relay is set up", f"in {home.home}")
+    register = home.home / "offices.csv"
+    plans = home.home / "outbox" / "plans"
+    options = {"partners": PARTNERS, "persons": PERSONS, "seed": SEED, "month": MONTH, "serial": PLANS_SERIAL}
+    _make(home, "V41-K2", {**options, "out": plans, "register": register})
+    home.initialise(register)
+    with register.open(encoding="utf-8-sig", newline="") as file:
+        known = {row["office_number"]: row for row in csv.DictReader(file)}
+    parties = sorted({_parties(plan) for plan in plans.iterdir()}, key=lambda pair: list(known).index(pair[1]))
+    everybody = [
+        Office(number, known[number]["name_ja"], known[number]["service_types"].partition("|")[0])
+        for number in (parties[0][0], *(recipient for _, recipient in parties))
+    ]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for office in pool.map(lambda office: home.issue(office.number) and office, everybody):
+            print(f"   {office}")
+    print("   registered; key and certificate of each in clients/NUMBER/")
+    return everybody[0], everybody[1:]
+
+
+def _make(home: RelayHome, what: str, options: Mapping[str, object]) -> None:
+    home.relay("standard", "make", what, *(f"--{name}={value}" for name, value in options.items()))
+
+
+class Month:
     """The story: who sends what to whom, and what must come of it."""
 
-    def __init__(self, home: RelayHome, server: Running, folder: Path) -> None:
+    def __init__(self, home: RelayHome, server: Running, manager: Office, partners: Sequence[Office]) -> None:
         self._home = home
         self._server = server
-        self._clients = home.write_ssh_config(list(NAMES), server.port)
-        self._outbox = folder / "outbox"
-        self._inbox = folder / "inbox"
+        self._manager = manager
+        self._partners = partners
+        self._clients = home.write_ssh_config([office.number for office in (manager, *partners)], server.port)
+        self._outbox = home.home / "outbox"
+        self._inbox = home.home / "inbox"
+        self._sent: dict[str, list[Path]] = {}
 
     def play(self) -> None:
         """Play it to the end; raise `BrokenPromiseError` at the first thing that is not as promised."""
-        self._fill_outboxes()
-        self._send_slips()
-        self._mistype_a_recipient()
-        self._send_results()
-        self._fetch(HOME_HELP, self._files(CARE_MANAGER, HOME_HELP))
-        self._fetch(GENERAL_PROJECT, self._files(CARE_MANAGER, GENERAL_PROJECT))
+        self._prepare_files()
+        self._send_plans()
+        self._send_mistakes()
+        *early, late = self._partners
+        self._fetch_and_answer(early)
+        self._fetch_results(early)
+        self._meet_the_incomplete(late)
         self._show_statuses()
 
-    def _fill_outboxes(self) -> None:
-        for number in NAMES:
-            (self._outbox / number).mkdir(parents=True)
-            (self._inbox / number).mkdir(parents=True)
-        for file in MORNING.glob("*_*"):
-            shutil.copy(file, self._outbox / _parties(file)[0])
+    def _prepare_files(self) -> None:
+        for office in (self._manager, *self._partners):
+            (self._inbox / office.number).mkdir(parents=True)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(self._make_results, range(len(self._partners))))
+        for partner in self._partners:
+            plans = sorted((self._outbox / "plans").glob(f"*_{partner.number}_*"))
+            results = list((self._outbox / partner.number).iterdir())
+            self._sent |= {partner.number: plans, f"{partner.number} results": results}
+        # The last office's unit goes out without one of its files.
+        last = self._partners[-1].number
+        self._sent[last] = [plan for plan in self._sent[last] if not plan.name.startswith(LEFT_OUT)]
 
-    def _files(self, sender: str, recipient: str) -> list[Path]:
-        return sorted(f for f in (self._outbox / sender).iterdir() if _parties(f) == (sender, recipient))
+    def _make_results(self, place: int) -> None:
+        partner = self._partners[place]
+        ends = {"sender": f"{partner.number}:{partner.service}", "recipient": f"{self._manager.number}:43"}
+        made = {"persons": PERSONS, "seed": SEED + place, "month": MONTH, "serial": RESULTS_SERIAL + place}
+        _make(self._home, "UPJSK", {**ends, **made, "out": self._outbox / partner.number})
 
-    def _send_slips(self) -> None:
-        _say(f"{NAMES[CARE_MANAGER]} sends the month's slips", "three files each to two offices")
-        for recipient in (HOME_HELP, GENERAL_PROJECT):
-            self._sftp(CARE_MANAGER, [f"put {_quote(f)} send/" for f in self._files(CARE_MANAGER, recipient)])
+    def _send_plans(self) -> None:
+        _say(f"{self._manager.name} sends the month's plans", "a unit to each of ten offices")
+        plans = self._outbox / "plans"
+        judged = self._home.relay("check", str(plans), "--offices", str(self._home.home / "offices.csv"))
+        print(f"   relay check, before anything is sent: {judged.splitlines()[-1]}")
+        for partner in self._partners:
+            files = self._sent[partner.number]
+            self._sftp(self._manager, [f"put {_quote(file)} send/" for file in files])
+            print(f"   to {partner}: {' '.join(file.name.partition('_')[0] for file in files)}")
+        print(f"   {LEFT_OUT} of the last was left out, by oversight")
 
-    def _mistype_a_recipient(self) -> None:
-        _say("One file has a wrong number", f"{UNKNOWN} is registered nowhere, so it is refused at the door, in words")
-        slip = self._files(CARE_MANAGER, HOME_HELP)[1]
-        wrong = self._outbox / slip.name.replace(HOME_HELP, UNKNOWN)
-        shutil.copy(slip, wrong)
-        said = self._sftp(CARE_MANAGER, [f"put {_quote(wrong)} send/"], refused=True)
-        if "route.recipient_unknown" not in said or UNKNOWN not in said:
-            raise BrokenPromiseError("the refusal does not say what was wrong")
+    def _send_mistakes(self) -> None:
+        first, second = (self._find_slip(partner) for partner in self._partners[:2])
+        whole = first.read_bytes()
+        stranger = second.read_bytes().splitlines(keepends=True)[0]
+        wrong = first.name.replace(self._partners[0].number, UNKNOWN)
+        _say("Three slips are not right", "each is refused at the door, in words")
+        for what, name, content, code in (
+            ("cut off in the middle", first.name, whole[: len(whole) * 2 // 3], "content.truncated"),
+            ("with a person of another office", first.name, whole + stranger, "content.unrelated_person"),
+            ("to a number that is registered nowhere", wrong, whole, "route.recipient_unknown"),
+        ):
+            mistake = self._outbox / name.replace(PLANS_SERIAL, str(MISTAKES_SERIAL))
+            mistake.write_bytes(content)
+            print(f"   {what}:")
+            said = self._sftp(self._manager, [f"put {_quote(mistake)} send/"], is_refused=True)
+            if code not in said:
+                raise BrokenPromiseError(f"the refusal does not say {code}")
 
-    def _send_results(self) -> None:
-        _say(f"{NAMES[HOME_HELP]} sends its results and a report", "to the care manager")
-        self._sftp(HOME_HELP, [f"put {_quote(f)} send/" for f in self._files(HOME_HELP, CARE_MANAGER)])
+    def _find_slip(self, partner: Office) -> Path:
+        return next(file for file in self._sent[partner.number] if file.name.startswith(SLIP))
 
-    def _fetch(self, office: str, expected: Sequence[Path]) -> None:
-        _say(f"{NAMES[office]} fetches", "what lies in new/ is what it has not yet collected")
-        inbox = self._inbox / office
-        self._sftp(office, ["ls -1 new", f"get new/* {_quote(inbox)}/"])
+    def _fetch_and_answer(self, partners: Sequence[Office]) -> None:
+        _say("The offices fetch their plans and send results", "what lies in new/ is what is not yet collected")
+        for partner in partners:
+            fetched = self._fetch(partner, self._sent[partner.number])
+            self._send_results(partner)
+            print(f"   {partner}: {fetched}, results sent")
+
+    def _send_results(self, partner: Office) -> None:
+        self._sftp(partner, [f"put {_quote(file)} send/" for file in self._sent[f"{partner.number} results"]])
+
+    def _fetch_results(self, partners: Sequence[Office]) -> None:
+        _say(f"{self._manager.name} fetches the results", "with one command")
+        results = [file for partner in partners for file in self._sent[f"{partner.number} results"]]
+        print(f"   {self._fetch(self._manager, results)}")
+
+    def _fetch(self, office: Office, expected: Sequence[Path]) -> str:
+        inbox = self._inbox / office.number
+        self._sftp(office, [f"get new/* {_quote(inbox)}/"])
         fetched = {file.name: file.read_bytes() for file in inbox.iterdir()}
         if fetched != {file.name: file.read_bytes() for file in expected}:
-            raise BrokenPromiseError(f"{office} did not fetch exactly what was sent to it, byte for byte")
-        print(f"   {len(fetched)} files, byte for byte as they were sent, and no others")
+            raise BrokenPromiseError(f"{office.number} did not fetch exactly what was sent to it, byte for byte")
+        return f"{len(fetched)} files, byte for byte as sent, and no others"
+
+    def _meet_the_incomplete(self, late: Office) -> None:
+        _say(f"{late.name} fetches last", "and reads in status/ that its unit is not whole")
+        print(f"   {self._fetch(late, self._sent[late.number])}")
+        status = self._home.home / "units.json"
+        self._sftp(late, [f"get status/units.json {_quote(status)}"])
+        missing = [unit["missing"] for unit in json.loads(status.read_bytes())["units"]]
+        if missing != [[LEFT_OUT]]:
+            raise BrokenPromiseError(f"status/units.json should name {LEFT_OUT} as missing: {missing}")
+        self._send_results(late)
+        print(f"   status/units.csv: missing {LEFT_OUT}; its results go out, and are not collected yet")
 
     def _show_statuses(self) -> None:
-        _say("What became of each file", "relay transfer list")
-        print(self._home.relay("transfer", "list", columns=_LINE_CHARACTERS))
+        _say("How the plans stand, unit by unit", "relay transfer units")
+        print(self._home.relay("transfer", "units", "--from", self._manager.number, columns=_LINE_CHARACTERS))
+        _say("What became of the last files", "relay transfer list")
+        print(self._home.relay("transfer", "list", "--limit", "5", columns=_LINE_CHARACTERS))
+        units = json.loads(self._home.relay("transfer", "units", "--json"))
+        standings = sorted(unit["standing"] for unit in units)
+        if standings != ["complete"] * (2 * PARTNERS - 1) + ["incomplete"]:
+            raise BrokenPromiseError(f"every unit but one should be complete: {standings}")
         states = sorted(transfer["state"] for transfer in json.loads(self._home.relay("transfer", "list", "--json")))
-        if states != ["accepted"] * 2 + ["collected"] * 6:
-            raise BrokenPromiseError(f"six transfers should be collected and two be waiting: {states}")
+        if states != ["accepted"] + ["collected"] * (4 * PARTNERS - 2):
+            raise BrokenPromiseError(f"every transfer but one should be collected: {states}")
 
     def tell_how_to_connect(self) -> None:
-        """Print the command for each office, and what another program would have to be told."""
+        """Print the command for an office, and what another program would have to be told."""
         _say("The relay is running", f"on {HOST} port {self._server.port}, until Ctrl-C")
-        for number, name in NAMES.items():
-            print(f"   {name}\n      sftp -F {_quote(self._clients)} {number}")
-        print(f"\n   Two files wait for {CARE_MANAGER}:  get new/*")
+        print(f"   as any of the offices above, by its number:\n      sftp -F {_quote(self._clients)} NUMBER")
+        print(f"\n   One file waits for {self._manager}:  get new/*")
         print(f"   WinSCP 6 and others: host {HOST}, port {self._server.port}, user = office number,")
         print(f"   private key {self._clients.parent}/NUMBER/id, certificate id-cert.pub beside it.")
         relay = _quote(Path(sys.executable).with_name("relay"))
@@ -182,10 +275,10 @@ class Morning:
         code = self._server.wait()
         raise BrokenPromiseError(f"the relay ended by itself with exit code {code}; see journal.txt in its folder")
 
-    def _sftp(self, office: str, commands: Sequence[str], *, refused: bool = False) -> str:
-        """Run the commands as *office*, show in short what the client printed, and return it."""
+    def _sftp(self, office: Office, commands: Sequence[str], *, is_refused: bool = False) -> str:
+        """Run the commands as *office* and return what the client printed; show it where a refusal is expected."""
         done = subprocess.run(
-            ["sftp", "-F", str(self._clients), "-q", "-b", "-", office],
+            ["sftp", "-F", str(self._clients), "-q", "-b", "-", office.number],
             input="".join(f"{command}\n" for command in commands),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -193,10 +286,12 @@ class Morning:
             check=False,
             env=os.environ | {"LC_ALL": "C.UTF-8"},
         )
-        for line in done.stdout.replace(f"{self._outbox}/", "…/").replace(f"{self._inbox}/", "…/").splitlines():
-            print(f"   │ {line[:_LINE_CHARACTERS]}")
-        if (done.returncode != 0) != refused:
-            raise BrokenPromiseError(f"sftp as {office} ended with exit code {done.returncode}")
+        has_failed = done.returncode != 0
+        if is_refused or has_failed:
+            for line in done.stdout.replace(f"{self._outbox}/", "…/").splitlines():
+                print(f"   │ {line[:_LINE_CHARACTERS]}")
+        if has_failed != is_refused:
+            raise BrokenPromiseError(f"sftp as {office.number} ended with exit code {done.returncode}")
         return done.stdout
 
 

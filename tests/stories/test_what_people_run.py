@@ -20,12 +20,15 @@ def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(shutil.which("sftp") is None, reason="OpenSSH's sftp is not installed")
 def test_demo_keeps_what_it_promises_and_can_be_played_again(tmp_path: Path) -> None:
-    """A morning at the relay goes as told, twice in the same folder."""
+    """A month at the relay goes as told, twice in the same folder."""
     home = tmp_path / "a folder with blanks"
     for _ in range(2):
         played = run_demo("--home", str(home))
         assert played.returncode == 0, played.stdout + played.stderr
         assert "recipient office 0178503736 is not registered here" in played.stdout
+        assert "content.truncated: " in played.stdout
+        assert "content.unrelated_person: " in played.stdout
+        assert "incomplete" in played.stdout
         assert "collected" in played.stdout
 
 
