@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from house import House, prepare_home
+from hypothesis import settings
+
+# No example is too slow on a busy machine.  By hand every run tries new ones; the same commit is judged by the same.
+settings.register_profile("relay", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True)
+settings.load_profile("relay")
 
 MakeHouse = Callable[..., House]
 
