@@ -19,6 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from rig.checking import CheckCost, measure_checking
 from rig.load import FILE_BYTES, Login
 from rig.offices import CARE_MANAGER, HOME_HELP, make_office, name_slip, render_register, render_serial, render_slip
 from rig.servers import OpenSshHome, RelayHome, RigError
@@ -41,6 +42,9 @@ LINES: Mapping[str, tuple[str, str, float]] = {
     "e 1,000": ("(e) list 1,000 files", "cpu", 1.5),
     "e 10,000": ("(e) list 10,000 files", "cpu", 1.5),
 }
+# Not beside OpenSSH, which checks nothing; the goal is for what an upload of 10 KB costs more.
+CHECK = "check"
+CHECK_GOAL_SECONDS = 0.000_15
 FIELDS = {"cpu": "cpu_seconds", "wall": "wall_seconds", "memory": "memory_bytes"}
 
 
@@ -48,17 +52,26 @@ def main() -> int:
     """Prepare both servers, run the workloads on each, print the table."""
     wanted = _parse_arguments()
     amounts = QUICK if wanted.quick else FULL
-    only = wanted.only.split(",") if wanted.only else list(WORKLOADS)
+    only = wanted.only.split(",") if wanted.only else [*WORKLOADS, CHECK]
+    rounds = 1 if wanted.quick else 3
     try:
         with tempfile.TemporaryDirectory(prefix="relay-bench-", dir=Path(wanted.folder).resolve()) as folder:
             # OpenSSH's sessions run as another user, who has to get to his files.
             Path(folder).chmod(0o711)
             sides = _prepare(Path(folder), listings="e" in only)
-            relay, openssh = _measure(sides, only, amounts, rounds=1 if wanted.quick else 3)
+            relay, openssh = _measure(sides, [name for name in only if name != CHECK], amounts, rounds=rounds)
+            check = _measure_check(sides[0], amounts, rounds=rounds) if CHECK in only else None
     except RigError as error:
         print(error, file=sys.stderr)
         return 1
-    print(_as_json(relay, openssh, amounts)) if wanted.json else _show(relay, openssh, amounts)
+    if wanted.json:
+        print(_as_json(relay, openssh, amounts, check))
+        return 0
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    if relay:
+        _show(console, relay, openssh, amounts)
+    if check:
+        console.print(_describe_check(check))
     return 0
 
 
@@ -66,11 +79,11 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description="The relay beside OpenSSH's server, under one load.")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything: for seeing that it runs")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.add_argument("--only", metavar="a,b,…", default="", help="some of the workloads a, b, c, d, e")
+    parser.add_argument("--only", metavar="a,b,…", default="", help="some of the workloads a, b, c, d, e, check")
     parser.add_argument("--folder", default="/var/tmp", help="where both servers keep their files: on a disk")  # noqa: S108
     wanted = parser.parse_args()
-    if wanted.only and not set(wanted.only.split(",")) <= set(WORKLOADS):
-        parser.error(f"--only takes some of {','.join(WORKLOADS)}")
+    if wanted.only and not set(wanted.only.split(",")) <= {*WORKLOADS, CHECK}:
+        parser.error(f"--only takes some of {','.join([*WORKLOADS, CHECK])}")
     return wanted
 
 
@@ -121,6 +134,11 @@ def _measure(
     return [{line: _summarise(measures) for line, measures in seen.items()} for seen in found]
 
 
+def _measure_check(relay: Side, amounts: Amounts, *, rounds: int) -> CheckCost:
+    _tell(f"({CHECK}) relay")
+    return measure_checking(relay, RelayHome(relay.scratch / "relay"), amounts, rounds=rounds)
+
+
 def _summarise(measures: Sequence[Measure]) -> Measure:
     """Take the best times, which a busy neighbour disturbed least, and the median memory."""
     return Measure(
@@ -130,7 +148,7 @@ def _summarise(measures: Sequence[Measure]) -> Measure:
     )
 
 
-def _show(relay: Mapping[str, Measure], openssh: Mapping[str, Measure], amounts: Amounts) -> None:
+def _show(console: Console, relay: Mapping[str, Measure], openssh: Mapping[str, Measure], amounts: Amounts) -> None:
     table = Table(title=f"relay / OpenSSH on {platform.machine()}, {os.cpu_count()} processors")
     table.add_column("one of")
     for heading in ("server CPU", "ratio", "wall", "ratio", "memory", "ratio", "goal"):
@@ -142,7 +160,6 @@ def _show(relay: Mapping[str, Measure], openssh: Mapping[str, Measure], amounts:
             pair = getattr(ours, field), getattr(openssh[line], field)
             cells += ["", ""] if pair[1] == 0 else [_write_pair(kind, *pair), f"{pair[0] / pair[1]:.2f}"]
         table.add_row(*cells, f"{goal_for} ≤ {goal:.2f}")
-    console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     console.print(NOTE)
     console.print(_describe(amounts))
@@ -162,7 +179,17 @@ def _describe(amounts: Amounts) -> str:
     )
 
 
-def _as_json(relay: Mapping[str, Measure], openssh: Mapping[str, Measure], amounts: Amounts) -> str:
+def _describe_check(cost: CheckCost) -> str:
+    return (
+        f"(check) relay check reads {cost.bytes_per_second / 1e6:,.1f} MB/s; a slip of 10 KB costs the server "
+        f"{cost.added_cpu_seconds * 1000:.2f} ms of CPU more than the same bytes as a text, its entry in a unit included "
+        f"(goal ≤ {CHECK_GOAL_SECONDS * 1000:.2f} ms)."
+    )
+
+
+def _as_json(
+    relay: Mapping[str, Measure], openssh: Mapping[str, Measure], amounts: Amounts, check: CheckCost | None
+) -> str:
     lines = {}
     for line, ours in relay.items():
         both = {"relay": asdict(ours), "openssh": asdict(openssh[line])}
@@ -172,7 +199,8 @@ def _as_json(relay: Mapping[str, Measure], openssh: Mapping[str, Measure], amoun
             if both["openssh"][field]
         }
         lines[line] = {"what": LINES[line][0], **both, "ratios": ratios, "goal": dict([LINES[line][1:]])}
-    return json.dumps({"lines": lines, "note": NOTE, "amounts": asdict(amounts)}, ensure_ascii=False, indent=2)
+    told = {"lines": lines, "note": NOTE, "amounts": asdict(amounts), CHECK: asdict(check) if check else None}
+    return json.dumps(told, ensure_ascii=False, indent=2)
 
 
 def _tell(text: str) -> None:

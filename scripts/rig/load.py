@@ -21,7 +21,7 @@ from asyncssh.connection import SSHConnection
 from asyncssh.constants import MSG_IGNORE
 from asyncssh.packet import SSHPacketLogger
 
-from rig.offices import name_slip, render_serial, render_slip
+from rig.offices import name_slip, name_text, render_serial, render_slip
 from rig.sftp3 import Sftp3
 
 FILE_BYTES = 10 * 1024
@@ -50,7 +50,7 @@ class Task:
 
     *work* is ``connect`` (a connection for each file), ``upload`` (files over open sessions), ``idle`` (open
     sessions only) or ``list`` (*path*, over one session, *count* times; *expected* names at least).
-    Files go to *recipient*, numbered from *first*.
+    Files go to *recipient*, numbered from *first*; with *is_text* the same bytes go under names of texts.
     """
 
     work: str
@@ -64,6 +64,7 @@ class Task:
     first: int = 0
     path: str = ""
     expected: int = 0
+    is_text: bool = False
 
 
 @dataclass(slots=True)
@@ -188,7 +189,8 @@ class Clients:
         await self._put_file(session, office, index)
 
     async def _put_file(self, session: Sftp3, office: str, index: int) -> None:
-        name = name_slip(office, self._task.recipient, render_serial(self._task.first + index))
+        give_name = name_text if self._task.is_text else name_slip
+        name = give_name(office, self._task.recipient, render_serial(self._task.first + index))
         await session.put(f"send/{name}", self._content[office])
 
     async def _list(self, _index: int, lane: int) -> None:

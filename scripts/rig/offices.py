@@ -56,6 +56,11 @@ def name_report(sender: str, recipient: str, serial: str) -> str:
     return f"REPORT_{sender}_{recipient}_{serial}.pdf"
 
 
+def name_text(sender: str, recipient: str, serial: str) -> str:
+    """Name a text in the general form."""
+    return f"NOTE_{sender}_{recipient}_{serial}.txt"
+
+
 def render_slip(sender: str, recipient: str, size_bytes: int) -> bytes:
     """Write a slip of exactly *size_bytes*: records of 25 items, each ended by CR LF, the last one's remark padded."""
     lines: list[bytes] = []

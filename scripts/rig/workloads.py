@@ -90,11 +90,11 @@ def connect_and_put(side: Side, amounts: Amounts) -> dict[str, Measure]:
     return {"a": Measure(cpu / amounts.connections, wall / amounts.connections)}
 
 
-def upload(side: Side, amounts: Amounts) -> dict[str, Measure]:
-    """(b) Put files of 10 KB over open sessions."""
+def upload(side: Side, amounts: Amounts, *, is_text: bool = False) -> dict[str, Measure]:
+    """(b) Put files of 10 KB over open sessions: slips, or the same bytes as texts."""
     with side.start() as server:
         _warm_up(side, server)
-        with prepared(_split(side, server, "upload", amounts.files, concurrency=16)) as load:
+        with prepared(_split(side, server, "upload", amounts.files, concurrency=16, is_text=is_text)) as load:
             before = cpu_seconds(server.pid)
             wall = load.go()
             cpu = cpu_seconds(server.pid) - before
@@ -169,7 +169,14 @@ def fill(side: Side, recipient: Login, files: int) -> None:
 
 
 def _split(
-    side: Side, server: Running, work: str, count: int, *, concurrency: int = 1, recipient: Login | None = None
+    side: Side,
+    server: Running,
+    work: str,
+    count: int,
+    *,
+    concurrency: int = 1,
+    recipient: Login | None = None,
+    is_text: bool = False,
 ) -> list[Task]:
     """Deal the work to several load processes, so that the server is what is busy."""
     share = -(-count // LOAD_PROCESSES)
@@ -185,6 +192,7 @@ def _split(
             concurrency,
             (recipient or side.recipient).office,
             side.numbers.take(part),
+            is_text=is_text,
         )
         for place, part in enumerate(counts)
         if part > 0
