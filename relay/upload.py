@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from relay import content, journal, tree
-from relay.config import Config
+from relay.config import Config, describe_size
 from relay.errors import Deferred, Refused
 from relay.journal import Journal
 from relay.ledger import Accepted, Ledger, Partial, SealedPayload, TransferDraft
@@ -212,6 +212,7 @@ class Upload:
         """Put *data* into the sheaf; *length* is that of the WRITE it is the rest of."""
         self._write_lengths.add(len(data) if length is None else length)
         try:
+            self._require_room(offset + len(data))
             if data:
                 self._sheaf.put(offset, data)
         except Refused as refused:
@@ -223,6 +224,10 @@ class Upload:
         self._raise_failure()
         if self._is_over:
             raise Refused("upload.unfinished", detail="a handle that was overtaken")
+
+    def _require_room(self, end: int) -> None:
+        if self.room_bytes is not None and end > self.room_bytes:
+            raise Refused("limit.quota", limit=describe_size(self._bench.config.limits.stored_bytes_per_office))
 
     async def truncate(self, size: int) -> None:
         """Take the client's word for the size: shorten to it, or remember that more was to come."""

@@ -23,6 +23,7 @@ UTF8_MARK = _MARKS[0][0]
 HEAD_BYTES = 4
 
 _ALLOWED_CONTROLS = b"\t\r\n"
+_CONTROLS_AS_BLANKS = bytes.maketrans(_ALLOWED_CONTROLS, b"   ")
 _PLAIN_ASCII = _ALLOWED_CONTROLS + bytes(range(0x20, 0x7F))
 _WIDE_BLANK = "\u3000"
 _JAPANESE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff01-\uff60]")
@@ -63,7 +64,8 @@ def is_plain(data: bytes) -> bool:
     if data.isascii():
         return not data.translate(None, _PLAIN_ASCII)
     try:
-        text = data.translate(None, _ALLOWED_CONTROLS).decode("cp932")
+        # A blank in the place of each, and not nothing: half a character in front of a line end would find another half.
+        text = data.translate(_CONTROLS_AS_BLANKS).decode("cp932")
     except UnicodeDecodeError:
         return False
     # Of all the characters of MS932, just the full-width blank is right and not printable.
