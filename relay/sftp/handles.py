@@ -133,14 +133,17 @@ class Handles:
         if len(self._warm) > _WARM_READINGS:
             self._warm.pop(0).forget()
 
-    async def abandon(self, reason: str) -> None:
+    async def abandon(self, reason: str) -> list[Upload]:
         """Let go of every handle because the session ended: nothing open is committed or collected.
 
-        What was being uploaded is kept for a day, for its owner to go on with.
+        What was being uploaded is kept for a day, for its owner to go on with; returns what was left so.
         """
         handles, self._open = self._open, {}
+        left: list[Upload] = []
         for handle in handles.values():
             if isinstance(handle, Uploading):
                 await handle.upload.leave(reason)
+                left.append(handle.upload)
             elif isinstance(handle, Downloading):
                 handle.reading.abandon()
+        return left

@@ -106,7 +106,8 @@ class Operations:
 
     async def abandon(self, reason: str) -> None:
         """Let go of every handle because the session ended: nothing open is committed or collected."""
-        await self._handles.abandon(reason)
+        for upload in await self._handles.abandon(reason):
+            self._desks.intake.forget(upload, self._identity)
 
     @property
     def has_uploads(self) -> bool:

@@ -83,6 +83,8 @@ class Line:
     session: SftpSession
     said: RawSftp
     store: Path
+    intake: Intake
+    ended: asyncio.Event
     numbers: int = 0
 
     def send(self, *requests: tuple[int, tuple[Field, ...]]) -> list[int]:
@@ -159,7 +161,7 @@ async def line(tmp_path: Path) -> AsyncIterator[Line]:
         facts = ConnectionFacts("c1", "127.0.0.1", "SSH-2.0-test", gate, journal.new_journal(), lambda _: None)
         ended = asyncio.Event()
         session = SftpSession(identity, facts, desks, lambda _: ended.set())
-        made = Line(session, RawSftp(), store)
+        made = Line(session, RawSftp(), store, desks.intake, ended)
         channel: Any = Channel(made.said)
         session.connection_made(channel)
         session.session_started()
@@ -316,3 +318,15 @@ async def test_a_rename_waits_for_both_its_paths(line: Line) -> None:
         probe = line.send(request(sftp.STAT, "/"))
         assert await line.next_ids(2) == [closing[0], *probe]
     assert await line.next_ids(4) == [closing[1], *ids]
+
+
+async def test_a_session_that_ends_leaves_no_upload_in_memory(line: Line) -> None:
+    """What it had open is kept in the store; the desk holds neither the upload nor its bytes any longer."""
+    for number in range(3):
+        handle = await line.open(f"/send/{plan_name(number=number)}")
+        (written,) = line.send(request(sftp.WRITE, handle, Long(0), plan_csv()))
+        await line.replies(written)
+    assert len(line.intake._live) == 3
+    line.session.connection_lost(None)
+    await asyncio.wait_for(line.ended.wait(), PATIENCE_SECONDS)
+    assert line.intake._live == {}
