@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from relay.cli import cert, config, office, standard, transfer
+from relay.cli import cert, config, db, office, standard, transfer
 from relay.cli.check import check
 from relay.cli.explain import explain
 from relay.cli.init import init
@@ -41,6 +41,7 @@ app = typer.Typer(
 app.command()(init)
 app.command()(serve)
 app.add_typer(config.app, name="config")
+app.add_typer(db.app, name="db")
 app.add_typer(office.app, name="office")
 app.add_typer(cert.app, name="cert")
 app.add_typer(transfer.app, name="transfer")

@@ -1,7 +1,7 @@
 """The embedded ledger: SQLite in one file, beside the keys.
 
 WAL, ``synchronous=FULL``, one writer a process, one file lock over all writers and checkpoints.  What the engine
-guarantees is said in `relay.ledger`; how, in `commit`, `storefile` and ``sql/schema.sql``.
+guarantees is said in `relay.ledger`; how, in `commit`, `storefile` and ``sql/``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from relay.ledger import storefile
+from relay.ledger import migrations, storefile
 from relay.ledger.commit import Writer
+from relay.ledger.migrations import Step
 from relay.ledger.partials import PartialVerbs
 from relay.ledger.recalls import RecallVerbs
 from relay.ledger.register import RegisterVerbs
@@ -49,6 +50,23 @@ class SqliteLedger(RegisterVerbs, PartialVerbs, RecallVerbs, UnitVerbs):
 def create_store(path: Path, *, page_bytes: int = PAGE_BYTES) -> None:
     """Make an empty store; FileExistsError where there is one, ConfigError on a network file system."""
     storefile.create_file(path, page_bytes)
+
+
+def plan_upgrade(path: Path) -> tuple[Step, ...]:
+    """Return the steps that the store at *path* lacks, changing nothing; ConfigError as `upgrade_store`."""
+    with storefile.peeked(path) as reader:
+        return migrations.missing_steps(path, migrations.read_form(reader))
+
+
+def upgrade_store(path: Path, on_step: Callable[[Step], None], *, lock_wait_seconds: float = 10.0) -> int:
+    """Bring the store to the form this program needs (see `relay.ledger.migrations`)."""
+    path = path.resolve()
+    lock = storefile.StoreLock(path, lock_wait_seconds)
+    try:
+        with lock.held():
+            return migrations.upgrade_store(path, on_step)
+    finally:
+        lock.close()
 
 
 async def open_ledger(

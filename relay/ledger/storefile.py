@@ -17,16 +17,14 @@ import re
 import sqlite3
 import time
 from contextlib import contextmanager, suppress
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relay.errors import ConfigError, Deferred
+from relay.ledger.migrations import apply_step, check_form, load_steps, read_form
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-SCHEMA_VERSION = 1
 
 # SQLite's primary result codes (https://sqlite.org/rescode.html).
 _SQLITE_BUSY, _SQLITE_LOCKED = 5, 6
@@ -168,7 +166,8 @@ def create_file(path: Path, page_bytes: int) -> None:
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.executescript(resources.files("relay.ledger").joinpath("sql/schema.sql").read_text("utf-8"))
+        for step in load_steps():
+            apply_step(connection, step)
     finally:
         connection.close()
     draft.rename(path)
@@ -180,7 +179,7 @@ def create_file(path: Path, page_bytes: int) -> None:
 
 
 def open_checked(path: Path, wait_seconds: float) -> sqlite3.Connection:
-    """Open the store for reading; ConfigError where there is none, it cannot be read, or has another schema.
+    """Open the store for reading; ConfigError where there is none, it cannot be read, or has another form.
 
     The connection has read, and from then on no other one of this process is the last to close: only the last one
     writes the log back, which must not happen without the `StoreLock`.
@@ -191,25 +190,34 @@ def open_checked(path: Path, wait_seconds: float) -> sqlite3.Connection:
     try:
         # Another process may be reading the log after a crash, or be the last one to leave.
         connection.execute(f"PRAGMA busy_timeout = {round(wait_seconds * 1000)}")
-        row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+        form = read_form(connection)
         connection.execute("PRAGMA busy_timeout = 0")
     except sqlite3.Error as error:
         connection.close()
         raise ConfigError(f"The store {path} cannot be read ({error}). {_unreadable_advice(error)}") from error
-    if row is None or row[0] != SCHEMA_VERSION:
+    try:
+        check_form(path, form)
+    except ConfigError:
         connection.close()
-        found = "none" if row is None else row[0]
-        raise ConfigError(f"The store {path} has schema {found}, this relay needs {SCHEMA_VERSION}.")
+        raise
     return connection
 
 
-def check_version(path: Path) -> None:
-    """ConfigError as `open_checked`; leaves nothing open."""
-    connection = open_checked(path, 0.0)
-    # Whoever keeps the lock has the store open: this one then is not the last to close.
-    with suppress(Deferred), StoreLock(path.resolve(), 0.0).held():
+@contextmanager
+def peeked(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the store, whatever its form, for a look; ConfigError where there is none or it cannot be read."""
+    if not path.exists():
+        raise ConfigError(f"There is no store at {path}. Make one with `relay init`.")
+    connection = open_reader(path)
+    try:
+        yield connection
+    except sqlite3.Error as error:
+        raise ConfigError(f"The store {path} cannot be read ({error}). {_unreadable_advice(error)}") from error
+    finally:
+        # Whoever keeps the lock has the store open: this one then is not the last to close.
+        with suppress(Deferred), StoreLock(path.resolve(), 0.0).held():
+            connection.close()
         connection.close()
-    connection.close()
 
 
 def _unreadable_advice(error: sqlite3.Error) -> str:

@@ -1,4 +1,4 @@
--- The ledger's schema, version 1.  Times are microseconds since 1970-01-01 UTC, sizes bytes, digests raw.
+-- What the first release keeps.  Times are microseconds since 1970-01-01 UTC, sizes bytes, digests raw.
 -- Invariants live here: what a unique index or a CHECK forbids cannot be got wrong by any caller.
 
 CREATE TABLE meta (
@@ -6,7 +6,8 @@ CREATE TABLE meta (
     value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- schema_version; register_version grows with every change of an office or a certificate, by whatever process.
+-- schema_version is the number of the last file of this folder that was carried out; register_version grows with every
+-- change of an office or a certificate, by whatever process.
 INSERT INTO meta (key, value) VALUES ('schema_version', 1), ('register_version', 0);
 
 CREATE TABLE office (
