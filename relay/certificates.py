@@ -45,6 +45,7 @@ from relay.offered import (
 __all__ = [
     "BACKDATED",
     "FOREVER",
+    "CaKey",
     "CertificateRejected",
     "OfferedCertificate",
     "Reason",
@@ -55,6 +56,7 @@ __all__ = [
     "issue_certificate",
     "issue_host_certificate",
     "judge_certificate",
+    "load_ca_key",
     "load_certifiable_key",
     "parse_certificate",
     "parse_certificate_line",
@@ -74,6 +76,7 @@ _ACCEPTED_KEYS = frozenset(
 )
 # ``ssh-rsa`` as a *signature* is SHA-1, and so is ``ssh-dss``: neither stands here.
 _ACCEPTED_SIGNATURES = (_ACCEPTED_KEYS - {"ssh-rsa"}) | {"rsa-sha2-256", "rsa-sha2-512"}
+CaKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 IssuedKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 
@@ -209,7 +212,7 @@ def plan_validity(now: datetime, valid_seconds: int) -> tuple[datetime, datetime
 
 def issue_certificate(
     public_key_line: str,
-    ca_private: bytes,
+    ca: CaKey | bytes,
     *,
     serial: int,
     key_id: str,
@@ -218,10 +221,12 @@ def issue_certificate(
     valid_before: datetime,
     label: str = "",
     issued_at: datetime | None = None,
+    source_address: str | None = None,
 ) -> tuple[str, Certificate]:
     """Sign an office's public key; return the line of ``-cert.pub`` and the record for the register.
 
-    *ca_private* is an OpenSSH private key file's bytes.  CertificateRejected where the key is none that the door
+    *ca* is a key, or an OpenSSH private key file's bytes.  *source_address* limits from where it may be used (CIDR
+    blocks, with commas).  CertificateRejected where the key is none that the door
     would accept; ValueError where nobody is named.  The record must be in the register before the certificate is
     of any use.
     """
@@ -230,12 +235,13 @@ def issue_certificate(
     key = load_certifiable_key(public_key_line)
     line = _sign(
         key,
-        ca_private,
+        ca,
         type_=SSHCertificateType.USER,
         principals=offices,
         serial=serial,
         key_id=key_id,
         valid=(valid_after, valid_before),
+        source_address=source_address,
     )
     offered = parse_certificate_line(line)
     comment = "".join(public_key_line.split(maxsplit=2)[2:]).strip()
@@ -253,7 +259,7 @@ def issue_certificate(
     return f"{line} {comment}".rstrip(), record
 
 
-def issue_host_certificate(public_key_line: str, ca_private: bytes, *, serial: int, valid_after: datetime) -> str:
+def issue_host_certificate(public_key_line: str, ca: CaKey | bytes, *, serial: int, valid_after: datetime) -> str:
     """Sign the relay's own host key, for every name and for good.
 
     The relay cannot know the names it is reached by, and the CA signs nothing but this relay: offices limit it to
@@ -262,13 +268,21 @@ def issue_host_certificate(public_key_line: str, ca_private: bytes, *, serial: i
     key = load_certifiable_key(public_key_line)
     return _sign(
         key,
-        ca_private,
+        ca,
         type_=SSHCertificateType.HOST,
         principals=(),
         serial=serial,
         key_id="careplan-relay",
         valid=(valid_after, FOREVER),
     )
+
+
+def load_ca_key(private: bytes, passphrase: bytes | None = None) -> CaKey:
+    """Open an OpenSSH private key file; ValueError or TypeError where it or its passphrase is not right."""
+    ca = load_ssh_private_key(private, passphrase)
+    if not isinstance(ca, (ed25519.Ed25519PrivateKey, ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey)):
+        raise TypeError("a CA key is Ed25519, ECDSA or RSA")
+    return ca
 
 
 def load_certifiable_key(public_key_line: str) -> IssuedKey:
@@ -292,17 +306,17 @@ def load_certifiable_key(public_key_line: str) -> IssuedKey:
 
 def _sign(
     key: IssuedKey,
-    ca_private: bytes,
+    ca: CaKey | bytes,
     *,
     type_: SSHCertificateType,
     principals: Sequence[str],
     serial: int,
     key_id: str,
     valid: tuple[datetime, datetime],
+    source_address: str | None = None,
 ) -> str:
-    ca = load_ssh_private_key(ca_private, None)
-    if not isinstance(ca, (ed25519.Ed25519PrivateKey, ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey)):
-        raise TypeError("a CA key is Ed25519, ECDSA or RSA")
+    if isinstance(ca, bytes):
+        ca = load_ca_key(ca)
     after, before = (FOREVER_SECONDS if at >= FOREVER else int(at.timestamp()) for at in valid)
     builder = SSHCertificateBuilder().public_key(key).type(type_).serial(serial).key_id(key_id.encode())
     # No extensions: the relay grants SFTP and nothing that an extension could permit.
@@ -311,4 +325,7 @@ def _sign(
         builder = builder.valid_principals([principal.encode() for principal in principals])
     else:
         builder = builder.valid_for_all_principals()  # type: ignore[no-untyped-call]  # cryptography forgot to annotate
+    if source_address is not None:
+        value = source_address.encode()
+        builder = builder.add_critical_option(b"source-address", len(value).to_bytes(4, "big") + value)
     return builder.sign(ca).public_bytes().decode()

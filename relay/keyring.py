@@ -1,8 +1,11 @@
 """The keyring: the secrets in ``keys/``, made once, loaded whole or not at all.
 
 ``keys/`` holds the user CA (it signs the certificates of offices), the host CA, three host keys with their
-certificates, the master key of the vault and the key of the index.  Whoever has a copy of it and of the store can
-read everything; whoever has the store alone can read nothing.
+certificates, the key that signs receipts, the master key of the vault and the key of the index.  Whoever has a copy
+of it and of the store can read everything; whoever has the store alone can read nothing.
+
+The private halves of the two CAs may be missing where they are kept on a machine apart, and may have a passphrase
+(`relay.authority` opens them); the server needs the one of the user CA only to renew certificates.
 
 Making never overwrites: a file that exists is kept as it is, what is missing is added, and each file appears whole
 and synced or not at all.  Loading checks everything and reports all faults at once in a ConfigError that says what
@@ -24,24 +27,21 @@ from typing import Literal
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_ssh_private_key,
-)
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from relay.certificates import (
     BACKDATED,
+    CaKey,
     CertificateRejected,
     draw_serial,
     fingerprint_of_line,
     issue_host_certificate,
+    load_ca_key,
     load_certifiable_key,
     parse_certificate_line,
 )
 from relay.errors import ConfigError
+from relay.privatekeys import has_passphrase, private_bytes, public_line
 from relay.vault import MasterKey
 
 HostAlgorithm = Literal["ed25519", "ecdsa", "rsa"]
@@ -57,12 +57,18 @@ TRUSTED_DIRECTORY = "trusted_user_cas"
 # The first word keeps the two from being exchanged by hand, which would look like a broken store.
 _MASTER_WORD = "careplan-relay-master-key"
 _INDEX_WORD = "careplan-relay-index-key"
-_PRIVATE_FILES = ("user_ca", "host_ca", *(f"host_{name}_key" for name in HOST_ALGORITHMS), "master.key", "index.key")
+_PRIVATE_FILES = (
+    *("user_ca", "host_ca", *(f"host_{name}_key" for name in HOST_ALGORITHMS)),
+    *("receipt_key", "master.key", "index.key"),
+)
+# Only their public halves are needed here: the private ones may be kept on a machine apart.
+_MAY_BE_APART = ("user_ca", "host_ca")
+# While offices learn the line of a new host CA, host keys still show certificates of the one before.
+HOST_CA_BEFORE = "host_ca_before"
 # What only `create_keyring` can make: without them nothing that was sealed or signed before is of use.
 IRREPLACEABLE_FILES = ("user_ca", "master.key", "index.key")
 
-_PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-_HOST_KEY_MAKERS: dict[HostAlgorithm, Callable[[], _PrivateKey]] = {
+_HOST_KEY_MAKERS: dict[HostAlgorithm, Callable[[], CaKey]] = {
     "ed25519": ed25519.Ed25519PrivateKey.generate,
     "ecdsa": lambda: ec.generate_private_key(ec.SECP256R1()),
     "rsa": lambda: rsa.generate_private_key(65537, RSA_BITS),
@@ -83,39 +89,55 @@ class HostKey:
 class Keyring:
     """Everything in ``keys/``, checked.
 
-    *user_ca* is the OpenSSH private key file of our own CA.  *trusted_user_cas* are OpenSSH public lines, our own
-    first, *user_ca_fingerprints* the same as ``SHA256:…``.  *host_ca* is a public line, for ``known_hosts``.
+    *user_ca* is the OpenSSH private key file of our own CA, None where it is kept apart.  *trusted_user_cas* are
+    OpenSSH public lines, our own first, *user_ca_fingerprints* the same as ``SHA256:…``.  *host_cas* are public
+    lines for ``known_hosts``, the current one first.  *receipt_key* is the private key file that receipts are signed
+    with, *receipt_line* its public line.
     """
 
     path: Path
-    user_ca: bytes = field(repr=False)
+    user_ca: bytes | None = field(repr=False)
     user_ca_fingerprint: str
     user_ca_fingerprints: frozenset[str]
     trusted_user_cas: tuple[str, ...]
-    host_ca: str
+    host_cas: tuple[str, ...]
     host_keys: tuple[HostKey, ...]
+    receipt_key: bytes = field(repr=False)
+    receipt_line: str
     master: MasterKey
     index_key: bytes = field(repr=False)
+
+    @property
+    def host_ca(self) -> str:
+        """The public line of the current host CA."""
+        return self.host_cas[0]
 
 
 def list_missing(path: Path) -> tuple[str, ...]:
     """Return the names of the private files that *path* does not hold; all of them where it does not exist."""
-    return tuple(name for name in _PRIVATE_FILES if not (path / name).exists())
+    return tuple(name for name in _PRIVATE_FILES if not (path / name).exists() and not _is_apart(path, name))
 
 
-def create_keyring(path: Path) -> Keyring:
-    """Make every key that *path* lacks, and load it.  No existing file is changed.
+def _is_apart(path: Path, name: str) -> bool:
+    """True where the private half of a CA was taken elsewhere, and its public half says which CA it is."""
+    return name in _MAY_BE_APART and not (path / name).exists() and (path / f"{name}.pub").exists()
 
-    ConfigError where the directory cannot be written, or where what is there already cannot be loaded.
+
+def create_keyring(path: Path, *, passphrase: bytes | None = None) -> Keyring:
+    """Make every key that *path* lacks, and load it.  No existing private key or certificate is changed.
+
+    *passphrase* is that of the host CA, if it has one and certifies a host key now.  ConfigError where the directory
+    cannot be written, or where what is there already cannot be loaded.
     """
     try:
         path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         path.chmod(DIRECTORY_MODE)
         _sync_directory(path.parent)
         (path / TRUSTED_DIRECTORY).mkdir(mode=DIRECTORY_MODE, exist_ok=True)
-        for name in ("user_ca", "host_ca"):
-            _publish_pair(path, name, ed25519.Ed25519PrivateKey.generate)
-        _publish_host_keys(path)
+        for name in ("user_ca", "host_ca", "receipt_key"):
+            if not _is_apart(path, name):
+                publish_pair(path, name, ed25519.Ed25519PrivateKey.generate)
+        _publish_host_keys(path, passphrase)
         _publish_secret(path / "master.key", f"{_MASTER_WORD} {secrets.token_hex(4)}")
         _publish_secret(path / "index.key", _INDEX_WORD)
     except OSError as error:
@@ -134,11 +156,16 @@ def load_keyring(path: Path) -> Keyring:
         raise ConfigError(f"there are no keys in {path}: run `relay init` first")
     _check_modes(path, faults)
     faults.raise_if_any()
-    user_ca, host_ca = (_load_private(path / name, faults) for name in ("user_ca", "host_ca"))
+    user_ca, own = _load_ca(path, "user_ca", faults)
+    host_cas = tuple(
+        _load_ca(path, name, faults)[1]
+        for name in ("host_ca", HOST_CA_BEFORE)
+        if name != HOST_CA_BEFORE or (path / f"{name}.pub").exists()
+    )
+    receipt_key = _load_private(path / "receipt_key", faults)
     faults.raise_if_any()
-    own, host_line = _public_line(user_ca), _public_line(host_ca)
-    trusted = (own, *_load_trusted(path / TRUSTED_DIRECTORY, faults))
-    host_keys = tuple(key for name in HOST_ALGORITHMS if (key := _load_host_key(path, name, host_line, faults)))
+    trusted = tuple(dict.fromkeys((own, *_load_trusted(path / TRUSTED_DIRECTORY, faults))))
+    host_keys = tuple(key for name in HOST_ALGORITHMS if (key := _load_host_key(path, name, host_cas, faults)))
     master_id, master = _load_secret(path / "master.key", _MASTER_WORD, 1, faults)
     _, index_key = _load_secret(path / "index.key", _INDEX_WORD, 0, faults)
     faults.raise_if_any()
@@ -148,8 +175,10 @@ def load_keyring(path: Path) -> Keyring:
         user_ca_fingerprint=fingerprint_of_line(own),
         user_ca_fingerprints=frozenset(map(fingerprint_of_line, trusted)),
         trusted_user_cas=trusted,
-        host_ca=host_line,
+        host_cas=host_cas,
         host_keys=host_keys,
+        receipt_key=receipt_key,
+        receipt_line=public_line(receipt_key),
         master=MasterKey(master_id, master),
         index_key=index_key,
     )
@@ -188,8 +217,14 @@ def make_office_key() -> tuple[bytes, str]:
 
     ECDSA P-256, the one kind that every client's library accepts (CLIENTS section 4a).
     """
-    private = _private_bytes(ec.generate_private_key(ec.SECP256R1()))
-    return private, _public_line(private)
+    private = private_bytes(ec.generate_private_key(ec.SECP256R1()))
+    return private, public_line(private)
+
+
+def stamp_keyring(path: Path) -> tuple[int, ...]:
+    """Return something that changes whenever a file in *path* is made, replaced or removed."""
+    folders = (path, path / TRUSTED_DIRECTORY)
+    return tuple(folder.stat().st_mtime_ns if folder.is_dir() else 0 for folder in folders)
 
 
 def _sync_directory(path: Path) -> None:
@@ -200,37 +235,75 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _private_bytes(key: _PrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-
-
-def _public_line(private: bytes) -> str:
-    public = load_ssh_private_key(private, None).public_key()
-    return public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-
-
-def _publish_pair(path: Path, name: str, key: Callable[[], _PrivateKey]) -> str:
+def publish_pair(path: Path, name: str, key: Callable[[], CaKey], passphrase: bytes | None = None) -> str:
     """Make sure of a private key and its public file; return the public line."""
     private = path / name
     if not private.exists():
-        publish_file(private, _private_bytes(key()), PRIVATE_MODE)
+        publish_file(private, private_bytes(key(), passphrase), PRIVATE_MODE)
     try:
-        line = _public_line(private.read_bytes())
-    except (ValueError, UnsupportedAlgorithm):
+        line = public_line(private.read_bytes())
+    except ValueError:
         raise ConfigError(f"{private} holds no OpenSSH private key: put it back from your backup") from None
-    publish_file(path / f"{name}.pub", f"{line} careplan-relay {name}\n".encode(), PUBLIC_MODE)
+    publish_public(path, name, line)
     return line
 
 
-def _publish_host_keys(path: Path) -> None:
-    ca = (path / "host_ca").read_bytes()
-    valid_after = datetime.now(UTC) - BACKDATED
+def publish_public(path: Path, name: str, line: str) -> None:
+    """Make the public file of *name* say *line*; one that does already is left as it is."""
+    file = path / f"{name}.pub"
+    if not file.exists() or file.read_text(encoding="utf-8", errors="replace").split()[:2] != line.split()[:2]:
+        publish_file(file, f"{line} careplan-relay {name}\n".encode(), PUBLIC_MODE, overwrite=True)
+
+
+def make_host_key(algorithm: HostAlgorithm) -> CaKey:
+    """Make a new host key."""
+    return _HOST_KEY_MAKERS[algorithm]()
+
+
+def publish_host_certificate(path: Path, algorithm: HostAlgorithm, ca: CaKey) -> None:
+    """Let *ca* certify a host key anew."""
+    line = public_line((path / f"host_{algorithm}_key").read_bytes())
+    made = issue_host_certificate(line, ca, serial=draw_serial(), valid_after=datetime.now(UTC) - BACKDATED)
+    publish_file(path / f"host_{algorithm}_key-cert.pub", f"{made}\n".encode(), PUBLIC_MODE, overwrite=True)
+
+
+def open_host_ca(path: Path, passphrase: bytes | None) -> CaKey:
+    """Return the host CA that certifies at present: the one before, as long as offices know no other.
+
+    ConfigError where its private half is not here, or the passphrase is missing or wrong.
+    """
+    name = HOST_CA_BEFORE if (path / f"{HOST_CA_BEFORE}.pub").exists() else "host_ca"
+    return open_ca(path / name, passphrase)
+
+
+def open_ca(file: Path, passphrase: bytes | None) -> CaKey:
+    """Return a CA's private key; ConfigError as `open_host_ca`."""
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(f"{file} is not here: it is kept on a machine apart, where it can sign") from None
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
+    try:
+        needs_one = has_passphrase(data)
+        if needs_one and passphrase is None:
+            raise ConfigError(
+                f"{file} has a passphrase: give it in RELAY_CA_PASSPHRASE or in a file named by "
+                "RELAY_CA_PASSPHRASE_FILE, or as the systemd credential ca_passphrase"
+            )
+        return load_ca_key(data, passphrase if needs_one else None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        why = "the passphrase is wrong, or the file is damaged" if passphrase else "it holds no OpenSSH private key"
+        raise ConfigError(f"{file} cannot be opened: {why}") from None
+
+
+def _publish_host_keys(path: Path, passphrase: bytes | None) -> None:
+    ca: CaKey | None = None
     for name in HOST_ALGORITHMS:
-        line = _publish_pair(path, f"host_{name}_key", _HOST_KEY_MAKERS[name])
-        certificate = path / f"host_{name}_key-cert.pub"
-        if not certificate.exists():
-            made = issue_host_certificate(line, ca, serial=draw_serial(), valid_after=valid_after)
-            publish_file(certificate, f"{made}\n".encode(), PUBLIC_MODE)
+        publish_pair(path, f"host_{name}_key", _HOST_KEY_MAKERS[name])
+        if not (path / f"host_{name}_key-cert.pub").exists():
+            ca = ca or open_host_ca(path, passphrase)
+            publish_host_certificate(path, name, ca)
 
 
 def _publish_secret(path: Path, words: str) -> None:
@@ -260,6 +333,8 @@ def _check_modes(path: Path, faults: _Faults) -> None:
             faults.add(f"{directory} can be written by others, who could exchange keys: chmod 700 {directory}")
     for name in _PRIVATE_FILES:
         file = path / name
+        if _is_apart(path, name):
+            continue
         if not file.exists():
             mend = "put it back from your backup" if name in IRREPLACEABLE_FILES else "`relay init` makes it"
             faults.add(f"{file} is missing: {mend}")
@@ -289,6 +364,27 @@ def _load_private(path: Path, faults: _Faults) -> bytes:
     return data
 
 
+def _load_ca(path: Path, name: str, faults: _Faults) -> tuple[bytes | None, str]:
+    """Return a CA's private key file, None where it is kept apart, and its public line."""
+    file = path / name
+    try:
+        if file.exists():
+            data = _read(file, faults)
+            if not has_passphrase(data):
+                load_ssh_private_key(data, None)
+            return data, public_line(data)
+        public = path / f"{name}.pub"
+        line = " ".join(_read(public, faults).decode(errors="replace").split()[:2])
+        load_certifiable_key(line)
+    except (ValueError, UnsupportedAlgorithm):
+        faults.add(f"{file} holds no OpenSSH private key: put it back from your backup")
+    except CertificateRejected:
+        faults.add(f"{public} holds no public key: put it back from your backup")
+    else:
+        return None, line
+    return None, ""
+
+
 def _load_trusted(path: Path, faults: _Faults) -> Iterator[str]:
     """Yield the CAs of others that the operator trusts, a public key a file."""
     for file in sorted(path.glob("*.pub")) if path.is_dir() else ():
@@ -303,17 +399,18 @@ def _load_trusted(path: Path, faults: _Faults) -> Iterator[str]:
                 yield " ".join(line.split()[:2])
 
 
-def _load_host_key(path: Path, name: HostAlgorithm, host_ca: str, faults: _Faults) -> HostKey | None:
+def _load_host_key(path: Path, name: HostAlgorithm, host_cas: tuple[str, ...], faults: _Faults) -> HostKey | None:
     file = path / f"host_{name}_key"
     certificate_file = path / f"host_{name}_key-cert.pub"
     private, certificate = _load_private(file, faults), _read(certificate_file, faults)
     try:
-        line = _public_line(private)
+        line = public_line(private)
         offered = parse_certificate_line(certificate.decode(errors="replace"))
     except (ValueError, UnsupportedAlgorithm, CertificateRejected):
         faults.add(f"{certificate_file} holds no certificate: remove it and run `relay init`")
         return None
-    if (offered.key_fingerprint, offered.ca_fingerprint) != (fingerprint_of_line(line), fingerprint_of_line(host_ca)):
+    is_ours = offered.ca_fingerprint in map(fingerprint_of_line, host_cas)
+    if offered.key_fingerprint != fingerprint_of_line(line) or not is_ours:
         faults.add(f"{certificate_file} is not for {file} and host_ca: remove it and run `relay init`")
     return HostKey(name, private, certificate, line)
 

@@ -107,6 +107,7 @@ async def _issue(
     force: bool,
     as_json: bool,
 ) -> None:
+    from relay.authority import open_user_ca
     from relay.certificates import draw_serial, issue_certificate, plan_validity
 
     async with open_installation(home) as relay:
@@ -118,7 +119,7 @@ async def _issue(
         after, before = plan_validity(now, int(span.total_seconds()))
         line, record = issue_certificate(
             plan.public_line,
-            relay.keyring.user_ca,
+            open_user_ca(relay.keyring).key,
             serial=serial,
             key_id=f"{offices[0].number} {now:%Y-%m-%d} {serial}",
             offices=[one.number for one in offices],
@@ -144,7 +145,7 @@ async def _issue(
 
 
 def _plan(relay: Installation, office: Office, public_key: Path | None, out: Path | None) -> _Plan:
-    from relay.cli.public_key import read_public_key
+    from relay.keyfiles import read_public_key
     from relay.keyring import make_office_key
 
     if public_key is not None:

@@ -1,19 +1,12 @@
-"""A register file yields offices, or every line that is wrong; public keys come in the forms people send."""
+"""A register file yields offices, or every line that is wrong."""
 
 from __future__ import annotations
 
-import base64
-import contextlib
-
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.cli.public_key import read_public_key
 from relay.cli.register_file import RegisterFile, parse_register
-from relay.cli.terminal import CommandRefused
 from relay.model import Office, OfficeNumber, OfficeStatus
 
 HEADINGS = "office_number,name_ja,prefecture,service_types,status"
@@ -100,47 +93,3 @@ def test_any_bytes_are_offices_or_faults(data: bytes) -> None:
     for whole in (data, HEADINGS.encode() + b"\n" + data):
         parsed = parse_register(whole)
         assert parsed.faults or parsed.offices
-
-
-# --- public keys
-
-KEY = ec.generate_private_key(ec.SECP256R1()).public_key()
-KEY_LINE = KEY.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-BODY = KEY_LINE.split()[1]
-
-
-def test_a_public_key_is_read_as_openssh_putty_and_pem_write_it() -> None:
-    """OpenSSH's line with its comment, PuTTYgen's file, OpenSSL's PEM, and Notepad's UTF-16."""
-    assert read_public_key(f"{KEY_LINE} ケアソフト\n".encode()) == f"{KEY_LINE} ケアソフト"
-    assert read_public_key(f"\ufeff{KEY_LINE}".encode("utf-16-le")) == KEY_LINE
-    putty = (
-        f'---- BEGIN SSH2 PUBLIC KEY ----\nComment: "pc-3"\n{BODY[:64]}\n{BODY[64:]}\n---- END SSH2 PUBLIC KEY ----\n'
-    )
-    assert read_public_key(putty.encode()) == f"{KEY_LINE} pc-3"
-    assert read_public_key(KEY.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)) == KEY_LINE
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (b"-----BEGIN OPENSSH PRIVATE KEY-----\n", "private key: it should never leave"),
-        (b"PuTTY-User-Key-File-3: ssh-ed25519\n", "private key: it should never leave"),
-        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "PEM"),
-        (b"---- BEGIN SSH2 PUBLIC KEY ----\n!!!!\n", "damaged"),
-        (b"---- BEGIN SSH2 PUBLIC KEY ----\nComment: x\n", "damaged"),
-        (b"", "0 lines"),
-        (b"ssh-ed25519 A\nssh-ed25519 B\n", "2 lines"),
-    ],
-)
-def test_what_is_no_public_key_is_refused_in_words(data: bytes, words: str) -> None:
-    """Above all a private key, sent by mistake."""
-    with pytest.raises(CommandRefused, match=words):
-        read_public_key(data)
-
-
-@given(st.binary(max_size=200))
-def test_any_bytes_are_a_line_or_refused(data: bytes) -> None:
-    """Nothing but CommandRefused comes out of a file somebody sent."""
-    for whole in (data, b"---- BEGIN SSH2 PUBLIC KEY ----\n" + data, b"\xff\xfe" + base64.b64encode(data)):
-        with contextlib.suppress(CommandRefused):
-            assert "\n" not in read_public_key(whole)
