@@ -35,6 +35,7 @@ from relay.standard.records import (
 from relay.standard.roster import Roster
 from relay.standard.serials import NO_MONTH
 from relay.standard.services import CARE_MANAGEMENT
+from relay.standard.shapes import ShapeReader
 from relay.standard.versions import VERSIONS
 
 # One may stand at the very end, where some old programs put it.
@@ -77,6 +78,7 @@ class StandardCheck:
         "_plan",
         "_plans",
         "_reader",
+        "_shapes",
         "_utf8",
         "_versions",
     )
@@ -100,6 +102,7 @@ class StandardCheck:
             self._faults, Roster(address.kind), month=address.month, sender=sender, strangers=strangers
         )
         self._reader = RecordReader()
+        self._shapes = ShapeReader(plan)
         self._utf8 = Utf8Watch()
         self._head = b""
         self._is_started = False
@@ -161,8 +164,8 @@ class StandardCheck:
             self._find_odd(self._reader.rest(), self._reader.line, is_whole=False)
 
     def _judge_raw(self, raw: Raw, *, is_ended: bool = True) -> None:
-        grid = read_grid(raw.data, len(self._plan.items))
-        if grid is not None and grid.values[VERSION] == {self._plan.version_bytes}:
+        grid = self._shapes.read(raw.data) or read_grid(raw.data, len(self._plan.items))
+        if grid is not None and grid.values(VERSION) == {self._plan.version_bytes}:
             self._has_record = True
             self._end_blank_lines()
             self._versions.setdefault(self._plan.version.value, raw.line)
@@ -237,7 +240,7 @@ class StandardCheck:
 
     def _judge_grid(self, plan: Plan, grid: Grid, line_of: Callable[[int], int], *, is_ended: bool) -> None:
         self._judge.judge(plan, grid, line_of)
-        if not is_ended and is_cut_value(plan, grid.last):
+        if not is_ended and is_cut_value(plan, grid.column(len(plan.items) - 1)[-1]):
             self._report_short(line_of(0))
 
     def _place(self, record: bytes, line: int, *, is_ended: bool) -> Plan | None:

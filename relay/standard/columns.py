@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 
 from relay.standard.faults import Faults
 from relay.standard.grids import Grid
 from relay.standard.items import REQUIRED_ITEM, ItemRule, fixed_length, is_blank
 from relay.standard.layouts import Item
 from relay.standard.persons import Strangers
-from relay.standard.plans import INSURED, INSURER, Plan
+from relay.standard.plans import Plan
 from relay.standard.repeats import Repeats
 from relay.standard.roster import Roster
 
@@ -39,19 +40,16 @@ class ColumnJudge:
 
     def judge(self, plan: Plan, grid: Grid, line_of: Callable[[int], int]) -> None:
         """Judge the records of *grid*, which are as long as *plan* says; *line_of* tells the line of the n-th."""
-        self.roster.note(plan, grid)
-        for place, rule in plan.rules:
-            wrong = rule.find_wrong(grid.values[place])
-            if wrong:
-                self._report(rule, wrong, grid.column(place), line_of)
+        rows = grid.distinct(plan.told)
+        self.roster.note(plan, rows)
+        self._judge_items(plan, grid, line_of)
         self._records.note(grid.records, lambda index: self._faults.add("content.duplicate_record", line_of(index)))
         if plan.provider is not None and self.strangers is not None:
-            persons = list(map(bytes.__add__, grid.column(INSURER), grid.column(INSURED)))
-            self.strangers.note(persons, grid.column(plan.provider), line_of)
+            self.strangers.note_rows(rows, grid, line_of)
         if self._month is not None:
             self._judge_months(plan, grid, self._month, line_of)
         if plan.result_office is not None and self._sender is not None:
-            offices = grid.values[plan.result_office]
+            offices = grid.values(plan.result_office)
             if others := {office for office in offices if office != self._sender and not is_blank(office)}:
                 item, column = plan.items[plan.result_office], grid.column(plan.result_office)
                 self._mark("content.result_office", item, others, column, line_of)
@@ -66,6 +64,15 @@ class ColumnJudge:
         if self.strangers is not None:
             self.strangers.note([person], [b""], lambda _: line)
 
+    def _judge_items(self, plan: Plan, grid: Grid, line_of: Callable[[int], int]) -> None:
+        # All at once, because mostly nothing is wrong in any.
+        if grid.is_right(plan):
+            return
+        for place, rule in plan.rules:
+            wrong = rule.find_wrong(grid.values(place))
+            if wrong:
+                self._report(rule, wrong, grid.column(place), line_of)
+
     def _report(
         self, rule: ItemRule, wrong: dict[bytes, str], column: Sequence[bytes], line_of: Callable[[int], int]
     ) -> None:
@@ -74,13 +81,13 @@ class ColumnJudge:
             self._mark(code, rule.item, values, column, line_of)
 
     def _mark(
-        self, code: str, item: Item, values: set[bytes], column: Sequence[bytes], line_of: Callable[[int], int]
+        self, code: str, item: Item, values: AbstractSet[bytes], column: Sequence[bytes], line_of: Callable[[int], int]
     ) -> None:
         places = [index for index, value in enumerate(column) if value in values]
         self._faults.add(code, line_of(places[0]), item=item, count=len(places))
 
     def _judge_months(self, plan: Plan, grid: Grid, month: bytes, line_of: Callable[[int], int]) -> None:
-        if plan.month is not None and (others := grid.values[plan.month] - {month}):
+        if plan.month is not None and (others := grid.values(plan.month) - {month}):
             item, column = plan.items[plan.month], grid.column(plan.month)
             # Where it is in doubt whether the item must be there, it does not contradict the name by being empty.
             blank = {value for value in others if plan.plan_date is not None and is_blank(value)}
@@ -88,8 +95,11 @@ class ColumnJudge:
                 self._mark(REQUIRED_ITEM, item, blank, column, line_of)
             if others := others - blank:
                 self._mark("content.month_mismatch", item, others, column, line_of)
-        if plan.date is not None and (outside := {date for date in grid.values[plan.date] if _is_outside(date, month)}):
-            self._mark("content.date_outside_month", plan.items[plan.date], outside, grid.column(plan.date), line_of)
+        if plan.date is not None:
+            days = [day for day in grid.values(plan.date) if not day.startswith(month)]
+            if outside := {day for day in days if len(day) == _DATE_DIGITS and day.isdigit()}:
+                item, column = plan.items[plan.date], grid.column(plan.date)
+                self._mark("content.date_outside_month", item, outside, column, line_of)
 
     def _judge_link(self, dates: Sequence[bytes], months: Sequence[bytes], line_of: Callable[[int], int]) -> None:
         if _NO_DATE not in dates or _NO_MONTH not in months:
@@ -103,10 +113,6 @@ class ColumnJudge:
         rows = [(index, row) for index, row in enumerate(zip(*columns, strict=True)) if all(row)]
         lines = [b",".join(row) for _, row in rows]
         self._lines.note(lines, lambda at: self._faults.add("content.repeated_line", line_of(rows[at][0])))
-
-
-def _is_outside(date: bytes, month: bytes) -> bool:
-    return not date.startswith(month) and len(date) == _DATE_DIGITS and date.isdigit()
 
 
 def is_cut_value(plan: Plan, value: bytes) -> bool:

@@ -10,57 +10,92 @@ record by record; it never judges.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import chain, repeat
 
 from relay.standard.characters import is_plain
+from relay.standard.items import COLUMN_END
+from relay.standard.plans import Plan
 from relay.standard.records import QUOTE
 
+# What one record holds in some of its items.
+Row = tuple[bytes, ...]
 
-class Grid:
+
+class Grid(ABC):
     """Records of one length, by columns; places count from 0.
 
-    *values* are the different values of each column with their quoting undone.  *records* are for telling two of
-    them apart: the whole record without any quotation mark.
+    *records* are for telling two of them apart: the whole record without any quotation mark.
     """
 
-    __slots__ = ("_items", "_undone", "records", "values", "width")
+    __slots__ = ("records",)
+
+    def __init__(self, records: Sequence[bytes]) -> None:
+        self.records = records
+
+    @abstractmethod
+    def values(self, place: int) -> AbstractSet[bytes]:
+        """Return the different values of the column at *place*, with their quoting undone."""
+
+    @abstractmethod
+    def column(self, place: int) -> Sequence[bytes]:
+        """Return the values of the column at *place*, one for each record, with their quoting undone."""
+
+    @abstractmethod
+    def is_right(self, plan: Plan) -> bool:
+        """Say whether all items are right by *plan* beyond doubt; where it says no, they may be so all the same."""
+
+    def distinct(self, places: Sequence[int]) -> Mapping[Row, None]:
+        """Return the different rows that the records have in *places*, in order."""
+        return dict.fromkeys(zip(*map(self.column, places), strict=True))
+
+
+class ItemGrid(Grid):
+    """Records of *width* items, taken apart into *items*; *values* are the different ones of each column."""
+
+    __slots__ = ("_items", "_undone", "_values", "_width")
 
     def __init__(
         self,
         width: int,
         items: Sequence[bytes],
-        values: Sequence[set[bytes]],
+        values: Sequence[AbstractSet[bytes]],
         records: Sequence[bytes],
         undone: Mapping[int, Mapping[bytes, bytes]],
     ) -> None:
-        self.width = width
-        self.values = values
-        self.records = records
+        super().__init__(records)
+        self._width = width
         self._items = items
+        self._values = values
         # For each column with quotation marks, what its values are without them.
         self._undone = undone
 
+    def values(self, place: int) -> AbstractSet[bytes]:
+        """Return the different values of the column at *place*, with their quoting undone."""
+        return self._values[place]
+
     def column(self, place: int) -> Sequence[bytes]:
         """Return the values of the column at *place*, one for each record, with their quoting undone."""
-        column = self._items[place :: self.width]
+        column = self._items[place :: self._width]
         undone = self._undone.get(place)
         return column if undone is None else [undone[value] for value in column]
 
-    @property
-    def last(self) -> bytes:
-        """The last item of the last record."""
-        return self.column(self.width - 1)[-1]
+    def is_right(self, plan: Plan) -> bool:
+        """Say whether all items are right by *plan* beyond doubt."""
+        columns = [b"\n".join(self._values[place]) for place, _ in plan.rules]
+        return plan.right_columns.fullmatch(COLUMN_END.join(columns)) is not None
 
 
-def make_grid(records: Sequence[bytes], width: int) -> Grid:
+def make_grid(records: Sequence[bytes], width: int) -> ItemGrid:
     """Return *records*, which all have *width* items and whose quoting is undone, as a grid."""
     items = b",".join(records).split(b",")
     values = [set(items[place::width]) for place in range(width)]
-    return Grid(width, items, values, [record.replace(QUOTE, b"") for record in records], {})
+    return ItemGrid(width, items, values, [record.replace(QUOTE, b"") for record in records], {})
 
 
-def read_grid(data: bytes, width: int) -> Grid | None:
+def read_grid(data: bytes, width: int) -> ItemGrid | None:
     """Read *data* if it is plainly nothing but records of *width* items; None if that takes a closer look."""
     records = _split_lines(data)
     if set(map(bytes.count, records, repeat(b","))) != {width - 1}:
@@ -72,12 +107,12 @@ def read_grid(data: bytes, width: int) -> Grid | None:
     if b"\r" in different or not is_plain(different):
         return None
     if b'"' not in different:
-        return Grid(width, items, values, records, {})
+        return ItemGrid(width, items, values, records, {})
     undone = _undo_values(values)
     return (
         None
         if undone is None
-        else Grid(width, items, values, b"\n".join(records).replace(b'"', b"").split(b"\n"), undone)
+        else ItemGrid(width, items, values, b"\n".join(records).replace(b'"', b"").split(b"\n"), undone)
     )
 
 

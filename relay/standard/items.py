@@ -61,6 +61,12 @@ _CODES = re.compile("[0-9A-Z]+(?:[|][0-9A-Z]+)+")
 
 _OF_ONE_LENGTH = ("YYYY", "HHMM", "NNN")
 
+# Stands behind the values of one column where several are judged at once; no text holds it.
+COLUMN_END = b"\0"
+
+# Any value, as an expression.
+ANYTHING = b'[^\n\0,"]*'
+
 # A wide blank in MS932; an item of nothing but blanks says nothing.
 _WIDE_BLANK = b"\x81\x40"
 
@@ -74,7 +80,9 @@ class ItemRule:
     is_needed: bool
     form: re.Pattern[bytes] | None
     length: int | None
-    # Many values, each ended by LF, that are right beyond doubt.
+    # One value that is right beyond doubt, and many with LF between them. Neither takes a comma or a quotation mark:
+    # those of a text are stand-ins here.
+    right_value: bytes
     right: re.Pattern[bytes]
 
     def find_wrong(self, column: Collection[bytes]) -> dict[bytes, str]:
@@ -85,6 +93,8 @@ class ItemRule:
         return {value: code for value, code in judged if code is not None}
 
     def _judge(self, value: bytes) -> str | None:
+        if self.right.fullmatch(value):
+            return None
         if is_blank(value):
             return (REQUIRED_ITEM if self.code == ITEM_FORMAT else self.code) if self.is_needed else None
         if self.length is not None and count_characters(value) > self.length and self.code == ITEM_FORMAT:
@@ -105,14 +115,9 @@ def rule_for(item: Item, *, code: str = ITEM_FORMAT, is_strict: bool = False) ->
     is_needed = item.required is True and (item.is_required_certain or is_strict)
     if form is None and length is None and not is_needed:
         return None
-    return ItemRule(
-        item,
-        code,
-        is_needed,
-        re.compile(form.encode()) if form is not None else None,
-        length,
-        _compile_right(form, length, is_needed=is_needed),
-    )
+    right = _express_right(form, length, is_needed=is_needed)
+    judged = re.compile(form.encode()) if form is not None else None
+    return ItemRule(item, code, is_needed, judged, length, right, many(right))
 
 
 def find_form(item: Item) -> str | None:
@@ -137,15 +142,24 @@ def count_characters(value: bytes) -> int:
     return len(value) if value.isascii() else len(value.decode("cp932", "replace"))
 
 
-def _compile_right(form: str | None, length: int | None, *, is_needed: bool) -> re.Pattern[bytes]:
+def many(value: bytes) -> re.Pattern[bytes]:
+    """Return what matches values that match *value*, with LF between them."""
+    return re.compile(b"(?:%b)(?:\n(?:%b))*" % (value, value))
+
+
+def _express_right(form: str | None, length: int | None, *, is_needed: bool) -> bytes:
     if form is not None:
         value = form if is_needed else f"(?:{form})?"
         if length is not None and ("+" in form or "*" in form):
-            value = f"(?=[^\n]{{0,{length}}}(?:\n|\\Z)){value}"
+            value = f'(?=[^\n\0,"]{{0,{length}}}(?:[\n\0,"]|\\Z)){value}'
     elif length is not None:
-        # Characters of one byte; what has others is counted one by one.
-        value = f"[ -~\1-\4]{{{int(is_needed)},{length}}}"
+        # Characters of one byte and of two; of what is needed, the first is none that begins as a blank would.
+        first, other = (
+            f"(?:[{one}#-+\\--~\1-\4\xa1-\xdf]|[{two}-\x9f\xe0-\xfc][\x40-\xfc])"
+            for one, two in (("!", "\x82"), (" !", "\x81"))
+        )
+        value = f"{first}{other}{{0,{length - 1}}}" if is_needed else f"{other}{{0,{length}}}"
     else:
         # Of text that is needed, anything that does not begin as a blank would.
-        value = "[^ \t\n\x81][^\n]*"
-    return re.compile(f"{value}(?:\n{value})*".encode("latin-1"))
+        value = '[^ \t\n\0,"\x81][^\n\0,"]*'
+    return value.encode("latin-1")

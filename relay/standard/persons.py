@@ -13,6 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from itertools import compress
 
+from relay.standard.grids import Grid, Row
+from relay.standard.plans import INSURED, INSURER
+
 # A hundred times what a large office has in a month; about 20 MB.
 MOST_PERSONS = 100_000
 
@@ -28,6 +31,17 @@ class Strangers:
         # With the line in which each of them is named first.
         self._waiting: dict[bytes, int] = {}
         self.is_overfull = False
+
+    def note_rows(self, rows: Iterable[Row], grid: Grid, line_of: Callable[[int], int]) -> None:
+        """Take the different *rows* of *grid*: the insurer and the insured first, the provider last."""
+        persons = [row[0] + row[1] for row in rows]
+
+        def line_of_row(index: int) -> int:
+            # Asked for a person's first row only, which is that of the person's first record.
+            records = map(bytes.__add__, grid.column(INSURER), grid.column(INSURED))
+            return line_of(next(place for place, person in enumerate(records) if person == persons[index]))
+
+        self.note(persons, [row[-1] for row in rows], line_of_row)
 
     def note(self, persons: Sequence[bytes], providers: Iterable[bytes], line_of: Callable[[int], int]) -> None:
         """Take records: the person of each and the provider it names; *line_of* tells the line of the n-th."""

@@ -10,14 +10,14 @@ records.  It is personal data: whoever keeps it seals it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
-from itertools import repeat
+from operator import itemgetter
 from typing import NamedTuple
 
-from relay.standard.grids import Grid
+from relay.standard.grids import Row
 from relay.standard.kinds import KINDS, Purpose
-from relay.standard.plans import INSURED, INSURER, Plan
+from relay.standard.plans import Plan
 from relay.standard.serials import NO_MONTH
 
 # Ten times what a large office has in a month. More would hold up everybody for longer than a commit takes.
@@ -25,6 +25,8 @@ MOST_LISTED = 5_000
 # What is longer than that is no number, no date and no code; six of them are no record of them.
 _LONGEST = 10
 _LONGEST_LINE = 60
+# A service code begins with its type.
+_TYPE_CHARACTERS = 2
 
 
 class Subject(StrEnum):
@@ -73,10 +75,6 @@ class Listed(NamedTuple):
     part: str = ""
 
 
-# Insurer, insured, month, date, provider, service type.
-_Row = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
-
-
 class Roster:
     """Collects who is in one file; *is_partial* where not everybody is there, for whatever reason."""
 
@@ -84,7 +82,8 @@ class Roster:
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
-        self._found: dict[_Row, None] = {}
+        # Insurer, insured, month, date, provider, service type.
+        self._found: dict[Row, None] = {}
         self.is_partial = False
 
     @property
@@ -92,16 +91,15 @@ class Roster:
         """True where the file deletes what it names."""
         return KINDS[self._kind].purpose is Purpose.DELETE
 
-    def note(self, plan: Plan, grid: Grid) -> None:
-        """Take the records of *grid*, which are as long as *plan* says."""
+    def note(self, plan: Plan, rows: Iterable[Row]) -> None:
+        """Take the different rows that records hold in the items that *plan* calls *told*."""
         if self.is_partial and len(self._found) >= MOST_LISTED:
             return
-        places = (plan.month, plan.key, plan.result_office)
-        columns = [repeat(b"") if place is None else _column(grid, place) for place in places]
-        services = repeat(b"") if plan.service is None else [code[:2] for code in grid.column(plan.service)]
-        # Not strict: what is the same in all records is repeated without an end.
-        rows = zip(grid.column(INSURER), grid.column(INSURED), *columns, services, strict=False)
-        self._found.update(dict.fromkeys(rows))
+        pick = itemgetter(*plan.told_at)
+        found = [pick((*row, b"")) for row in rows]
+        if plan.service is not None:
+            found = [(*row[:-1], row[-1][:_TYPE_CHARACTERS]) for row in found]
+        self._found.update(dict.fromkeys(found))
         if len(self._found) > MOST_LISTED:
             self._found = dict.fromkeys(list(self._found)[:MOST_LISTED])
             self.is_partial = True
@@ -140,9 +138,3 @@ class Roster:
 
 def _tidy(value: str) -> str:
     return "".join(each if each.isprintable() else " " for each in value[:_LONGEST]).strip()
-
-
-def _column(grid: Grid, place: int) -> Sequence[bytes] | repeat[bytes]:
-    """Return a column; one value over and over where there is but one, which is the rule for months."""
-    values = grid.values[place]
-    return repeat(next(iter(values))) if len(values) == 1 else grid.column(place)

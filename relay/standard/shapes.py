@@ -1,0 +1,121 @@
+"""Shapes: records that differ in nothing but their digits, read without taking each of them apart.
+
+Slips and results say much the same in every record; other days, times and numbers of persons stand at the same
+places.  With every digit made a 0 their lines are few different ones, their *shapes*.  Where a shape has its commas
+and quotation marks, and whether it is all characters, is told once for all its lines; every item of them then stands
+between the same two bytes.  What is the same in many records is cut out as one text, a run of items, so that only
+different texts are taken apart.
+
+`ShapeReader` returns None for anything else, and for what is not plain beyond doubt: `relay.standard.grids` then
+reads it item by item.  It never judges.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from operator import itemgetter
+
+from relay.standard.characters import is_plain
+from relay.standard.grids import Grid, Row
+from relay.standard.plans import Plan
+
+_DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"0" * 9)
+_MARKS = b'"\r'
+# Each item closed in itself, and no mark and no comma in any text.
+_CLOSED = re.compile(rb'(?:"[^",]*"|[^",]*)(?:,(?:"[^",]*"|[^",]*))*')
+# With more different shapes than one in so many records, telling them costs what it spares.
+_RECORDS_PER_SHAPE = 6
+# So many are remembered of one file.
+_MOST_KNOWN = 1_000
+
+# Cuts a record of one shape, its quotation marks taken out, into the texts of the plan's runs.
+_Cutter = Callable[[bytes], tuple[bytes, ...]]
+
+
+class ShapedGrid(Grid):
+    """Records of few shapes, by columns; *cut* are their texts of the plan's runs."""
+
+    __slots__ = ("_different", "_plan", "_texts")
+
+    def __init__(self, plan: Plan, cut: Sequence[tuple[bytes, ...]], records: Sequence[bytes]) -> None:
+        super().__init__(records)
+        self._plan = plan
+        self._texts = tuple(zip(*cut, strict=True))
+        self._different = tuple(map(set, self._texts))
+
+    def values(self, place: int) -> AbstractSet[bytes]:
+        """Return the different values of the column at *place*."""
+        run, at = self._plan.where[place]
+        return {text.split(b",")[at] for text in self._different[run]}
+
+    def column(self, place: int) -> Sequence[bytes]:
+        """Return the values of the column at *place*, one for each record."""
+        run, at = self._plan.where[place]
+        return [text.split(b",")[at] for text in self._texts[run]]
+
+    def distinct(self, places: Sequence[int]) -> Mapping[Row, None]:
+        """Return the different rows that the records have in *places*, in order."""
+        found = [self._plan.where[place] for place in places]
+        runs = sorted({run for run, _ in found})
+        cuts = [(runs.index(run), at) for run, at in found]
+        different = dict.fromkeys(zip(*[self._texts[run] for run in runs], strict=True))
+        split = ([text.split(b",") for text in row] for row in different)
+        return dict.fromkeys(tuple([row[run][at] for run, at in cuts]) for row in split)
+
+    def is_right(self, plan: Plan) -> bool:
+        """Say whether all items are right by *plan* beyond doubt."""
+        return plan is self._plan and all(
+            right.fullmatch(b"\n".join(texts)) for right, texts in zip(plan.right_runs, self._different, strict=True)
+        )
+
+
+class ShapeReader:
+    """Reads the records of one file by their shapes."""
+
+    __slots__ = ("_known", "_plan")
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        # None for a shape that takes a closer look.
+        self._known: dict[bytes, _Cutter | None] = {}
+
+    def read(self, data: bytes) -> ShapedGrid | None:
+        """Read *data*, lines with their ends, if they are plainly nothing but records of few shapes."""
+        shapes = data.translate(_DIGITS_AS_ZERO).split(b"\n")
+        if not shapes[-1]:
+            shapes.pop()
+        different = set(shapes)
+        if len(different) * _RECORDS_PER_SHAPE > len(shapes):
+            return None
+        cutters: dict[bytes, _Cutter] = {}
+        for shape in different:
+            found = self._known[shape] if shape in self._known else self._measure(shape)
+            if found is None:
+                return None
+            cutters[shape] = found
+        records = data.translate(None, _MARKS).split(b"\n")
+        del records[len(shapes) :]
+        cut = [cutters[shape](record) for shape, record in zip(shapes, records, strict=True)]
+        return ShapedGrid(self._plan, cut, records)
+
+    def _measure(self, shape: bytes) -> _Cutter | None:
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        cutter = self._known[shape] = _make_cutter(shape.removesuffix(b"\r"), self._plan)
+        return cutter
+
+
+def _make_cutter(shape: bytes, plan: Plan) -> _Cutter | None:
+    """Return what cuts records of *shape*; None unless it has all its items and each is closed in itself."""
+    if shape.count(b",") + 1 != len(plan.items) or b"\r" in shape:
+        return None
+    if not is_plain(shape) or not _CLOSED.fullmatch(shape):
+        return None
+    # Where each item begins, and behind the last one.
+    places = [0]
+    for item in shape.translate(None, _MARKS).split(b","):
+        places.append(places[-1] + len(item) + 1)
+    cuts = [slice(places[start], places[end] - 1) for start, end in plan.runs]
+    return itemgetter(*cuts)
