@@ -225,7 +225,11 @@ class _Check:
         """Decide by the first bytes whether this can be such a file; a start that is too short for that waits."""
         head = self._head + data
         if self._extension in _TEXT_STARTS:
-            head = head.lstrip(_BLANKS).removeprefix(_UTF8_MARK).lstrip(_BLANKS)
+            head = head.lstrip(_BLANKS)
+            if _UTF8_MARK in self._starts and head.startswith(_UTF8_MARK):
+                # One of them, or two would be judged by how they arrived.
+                head = head.removeprefix(_UTF8_MARK).lstrip(_BLANKS)
+                self._starts = tuple(start for start in self._starts if start != _UTF8_MARK)
         self._head = head[:_START_BYTES]
         if self._head.startswith(self._starts):
             if self._head.startswith(_COMPOUND):

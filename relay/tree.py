@@ -28,6 +28,8 @@ _NOTICE = "宛先 "
 _NOTE = ".refused.txt"
 # As long as a name may be (`relay.naming`).
 _NAME_BYTES_MOST = 255
+# Characters that turn or break a line.  Not all that does not print: a full-width blank stands in many a name.
+_NOT_SHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 PATH_BYTES_MOST = 4096
 # Longer paths are understood anew each time: what is remembered of paths, all offices' together, stays below 8 MiB.
 _CACHED_BYTES = 256
@@ -224,7 +226,8 @@ def is_swallowed(place: GeneratedFile) -> bool:
 def note_name(name: str) -> str | None:
     """Return the name of the note beside a refused file; None where there can be none."""
     note = name + _NOTE
-    return note if name.isprintable() and "/" not in name and len(note.encode()) <= _NAME_BYTES_MOST else None
+    is_shown = "/" not in name and not any(unicodedata.category(character) in _NOT_SHOWN for character in name)
+    return note if is_shown and len(note.encode()) <= _NAME_BYTES_MOST else None
 
 
 def noted_name(note: str) -> str | None:

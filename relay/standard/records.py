@@ -26,7 +26,9 @@ _STAND_INS = bytes.maketrans(b",\r\n", COMMA + RETURN + LINE)
 # Bytes that no text may hold, in a file that does so all the same: they must not be taken for a stand-in.
 _FOREIGN_STAND_INS = bytes.maketrans(COMMA + RETURN + LINE + QUOTE, b"\5" * 4)
 
-_SOUND_ITEM = re.compile(rb'(?:"[^"]*(?:""[^"]*)*"\r*|[^",\n]*)(?:[,\n]|\Z)')
+# As `_undo_quotes` has it, or how a file arrived would tell: behind a closing mark a CR, and then anything, is no quote's
+# fault; what that CR is worth is told as a line end.
+_SOUND_ITEM = re.compile(rb'(?:"[^"]*(?:""[^"]*)*"(?:\r[^",\n]*)?|[^",\n]*)(?:[,\n]|\Z)')
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,3 +230,25 @@ def test_a_check_holds_a_bounded_part_of_a_file(extension: str) -> None:
     finally:
         tracemalloc.stop()
     assert kept < 80_000
+
+
+@pytest.mark.parametrize(
+    ("address", "content"),
+    [
+        (free("json"), b"\xef\xbb\xbf\r\xef\xbb\xbf{}"),
+        (free("xml"), b" \xef\xbb\xbf\xef\xbb\xbf<r/>"),
+        (standard(), b'"202407,\x811"\rU\n202407,123456","2026\xeb\x00260401\n'),
+        (standard(), b'"202407"\r\r,"1",2\n"a"b\n'),
+    ],
+    ids=["two byte order marks", "two byte order marks of XML", "a CR behind a closing mark", "and two of them"],
+)
+def test_what_the_fuzzer_found_is_judged_alike_whole_and_byte_by_byte(address: Address, content: bytes) -> None:
+    """A second byte order mark, and a CR between a closing quotation mark and more text, told how a file had arrived."""
+
+    def judged(*pieces: bytes) -> tuple[Finding, ...]:
+        try:
+            return judge(address, *pieces)
+        except Refused as refused:
+            return (refused.finding,)
+
+    assert judged(content) == judged(*(content[place : place + 1] for place in range(len(content)))) != ()

@@ -118,7 +118,7 @@ def test_the_notice_tells_the_office_in_a_name_that_windows_can_keep() -> None:
     assert tree.notice_name(office) == "宛先 みほん＿野＿＿ケア＿＿①.txt"
 
 
-@pytest.mark.parametrize("name", ["提供票.pdf", "a.refused.txt", "x" * 243])
+@pytest.mark.parametrize("name", ["提供票.pdf", "提供票　７月.pdf", "a.refused.txt", "x" * 243])
 def test_a_note_is_named_after_the_file_it_tells_of(name: str) -> None:
     """And from its name one finds that file again."""
     note = tree.note_name(name)
@@ -127,7 +127,7 @@ def test_a_note_is_named_after_the_file_it_tells_of(name: str) -> None:
     assert tree.is_generated_name(note)
 
 
-@pytest.mark.parametrize("name", ["x" * 244, "供" * 82, "a\nb", "a/b"])
+@pytest.mark.parametrize("name", ["x" * 244, "供" * 82, "a\nb", "a\u202eb", "a\u2028b", "a/b"])
 def test_some_names_can_have_no_note(name: str) -> None:
     """Too long with its ending, or nothing that a directory can show."""
     assert tree.note_name(name) is None
