@@ -131,6 +131,22 @@ def start_check(
     return _Check(address, severities)
 
 
+class Unjudged:
+    """The check of a file that is not judged yet: it takes anything and finds nothing."""
+
+    def feed(self, data: bytes) -> None:
+        """Take anything."""
+
+    def finish(self) -> tuple[()]:
+        """Find nothing."""
+        return ()
+
+    @property
+    def gist(self) -> Gist:
+        """Nothing is known of it."""
+        return Gist()
+
+
 def _extension(address: Address) -> str:
     return address.name.rpartition(".")[2].lower()
 

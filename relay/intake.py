@@ -21,14 +21,17 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from relay import journal, naming, routing
+from relay.attempt import Bench, Destination
 from relay.config import Config, describe_size
 from relay.errors import Refused
 from relay.journal import Journal
 from relay.ledger import Accepted, Ledger, Partial
 from relay.lifecycle import LIVE
+from relay.manners import Manners
 from relay.model import Identity, OfficeNumber, Route, Transfer, fold_name
+from relay.rival import Rival, find_rival
 from relay.temporary import is_temporary, may_be_cut, strip_temporary
-from relay.upload import Bench, Destination, Manners, Upload
+from relay.upload import Upload
 from relay.vault import Vault
 
 _HOLDER_BYTES = 16
@@ -65,13 +68,14 @@ class Intake:
         name = path.rpartition("/")[2]
         try:
             destination = await self._plan(path, name, folder, identity)
+            rival = await self._find_rival(destination)
         except Refused as refused:
             await self._bench.refuse(strip_temporary(name) or name, folder, identity, refused, journal_)
             raise
         await self._clear(path, identity, is_afresh=is_afresh)
         room = await self._find_room(destination, identity, journal_)
         partial = None if is_afresh else await self._take_over(path, identity)
-        upload = Upload(self._bench, destination, identity, manners, journal_, partial)
+        upload = Upload(self._bench, destination, identity, manners, journal_, partial, rival)
         if room is not None:
             upload.room_bytes = room + (0 if partial is None else partial.size_bytes)
         if partial is not None:
@@ -93,6 +97,16 @@ class Intake:
                 raise
             route = None
         return Destination(path, folder, route, is_temporary=True)
+
+    async def _find_rival(self, destination: Destination) -> Rival | None:
+        """Return what an upload to *destination* is compared with while it arrives.
+
+        Under a temporary name nothing is: its RENAME decides, which every program notices, and what was refused there
+        stays, for its owner to take the earlier file back and try again.
+        """
+        route = destination.route
+        rival = None if route is None else await find_rival(self._ledger, self._bench.vault, route)
+        return None if destination.is_temporary else rival
 
     async def _route(self, name: str, folder: OfficeNumber | None, identity: Identity) -> Route:
         address = naming.parse_name(name, self._config.naming_rules, folder=folder)

@@ -15,107 +15,27 @@ How it ends:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
-from relay import content, journal, tree
-from relay.config import Config, describe_size
+from relay import content, journal
+from relay.attempt import Bench, Destination
+from relay.config import describe_size
 from relay.errors import Deferred, Refused
 from relay.journal import Journal
-from relay.ledger import Accepted, Ledger, Partial, SealedPayload, TransferDraft
+from relay.ledger import Accepted, Partial, SealedPayload, TransferDraft
 from relay.lifecycle import LIVE
-from relay.model import Identity, OfficeNumber, PayloadUid, Route, TransferId
+from relay.manners import Handwriting, Manners
+from relay.model import Identity, PayloadUid, Route, TransferId
+from relay.rival import Rival
 from relay.sheaf import Sheaf
 from relay.staging import Staging
-from relay.temporary import strip_temporary
 from relay.unitparts import seal_part
 from relay.vault import CHUNK_BYTES, Sealer, Vault, new_key, new_uid
 
-# The lengths in which OpenSSH's sftp writes a file: all but the last one (CLIENTS.md, section 3).
-_FULL_WRITES = frozenset({32_768, 261_120})
 _HOLDER_BYTES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Manners:
-    """How this client's program tells a whole file from a cut one (DESIGN section 4, Completeness).
-
-    *ends_short*: its last WRITE is shorter than the others (OpenSSH).  *sets_size*: it sets the size before it closes
-    a whole file (lftp).
-    """
-
-    ends_short: bool = False
-    sets_size: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """What every upload works with; one a process."""
-
-    ledger: Ledger
-    vault: Vault
-    config: Config
-    clock: Callable[[], datetime]
-
-    async def refuse(
-        self,
-        name: str,
-        folder: OfficeNumber | None,
-        identity: Identity,
-        refused: Refused,
-        journal_: Journal,
-        *,
-        sha256: bytes | None = None,
-    ) -> None:
-        """Keep a refusal in the ledger and the journal; a store that is in trouble costs the record, not the answer.
-
-        A note of it lies beside the name from now on, unless nothing can lie there.
-        """
-        journal.upload_refused(journal_, code=refused.code, detail=refused.detail)
-        has_note = refused.code != "name.illegal" and tree.note_name(name) is not None
-        try:
-            await self.ledger.record_refusal(
-                identity.office,
-                name,
-                refused.finding,
-                folder=folder,
-                has_note=has_note,
-                sha256=sha256,
-                now=self.clock(),
-            )
-        except Deferred as deferred:
-            journal.upload_deferred(journal_, code=deferred.code, detail=deferred.detail)
-
-    async def note_attempt(self, path: str, identity: Identity) -> None:
-        """Remember that an upload to *path* was given up; a store in trouble costs only that."""
-        folder, _, name = path.rpartition("/")
-        final = strip_temporary(name) or name
-        with contextlib.suppress(Deferred):
-            await self.ledger.note_attempt(identity.office, f"{folder}/{final}" if folder else final, now=self.clock())
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """Where an upload goes.
-
-    *path* is that below ``send/``.  *route* is None only for a temporary name that does not hold the final one.
-    *is_renamed* where *path* was a temporary name and the route is that of the final one.
-    """
-
-    path: str
-    folder: OfficeNumber | None
-    route: Route | None
-    is_temporary: bool = False
-    is_renamed: bool = False
-
-    @property
-    def name(self) -> str:
-        """The name that refusals are about."""
-        return self.path.rpartition("/")[2] if self.route is None else self.route.address.name
 
 
 class Upload:
@@ -133,15 +53,18 @@ class Upload:
         manners: Manners,
         journal_: Journal,
         partial: Partial | None = None,
+        rival: Rival | None = None,
     ) -> None:
-        """Begin an upload, or, with *partial*, prepare to go on with one: see `resume`."""
+        """Begin an upload, or, with *partial*, prepare to go on with one: see `resume`.
+
+        *rival* is what is accepted under its name already.
+        """
         self.destination = destination
         self.client_mtime: datetime | None = None if partial is None else partial.client_mtime
         # How long it may become within the office's quota, as far as the OPEN could tell; None: any length.
         self.room_bytes: int | None = None
         self._bench = bench
         self._identity = identity
-        self._manners = manners
         self._journal = journal_
         self._uid = new_uid() if partial is None else partial.uid
         self._key = new_key() if partial is None else _unwrap(bench.vault, partial)
@@ -151,9 +74,8 @@ class Upload:
         most_bytes = bench.config.limits.upload_bytes
         self._sheaf = Sheaf(self._sealer, self._staging, self._start_check, most_bytes=most_bytes)
         self._is_resumed = partial is not None
-        self._looked_whole = partial is not None and partial.looks_whole
-        self._declared_size: int | None = None
-        self._write_lengths: set[int] = set()
+        self._handwriting = Handwriting(manners, looked_whole=partial is not None and partial.looks_whole)
+        self._rival = rival
         # When what is renamed now was closed; until then its owner had not sent the same bytes once more.
         self._closed_at = None if partial is None or not destination.is_renamed else partial.touched_at
         self._failure: Refused | Deferred | None = None
@@ -166,7 +88,7 @@ class Upload:
         """Begin to judge the content; under a temporary name completeness is not judged before the RENAME."""
         route = self.destination.route
         if route is None or self.destination.is_temporary:
-            return _Unjudged()
+            return content.Unjudged()
         return content.start_check(
             route.address,
             self._bench.config.content.severities,
@@ -184,6 +106,11 @@ class Upload:
         """True once it was closed or given up."""
         return self._is_over
 
+    @property
+    def failure(self) -> Refused | Deferred | None:
+        """What every further call is answered with, None while all is well."""
+        return self._failure
+
     def write_now(self, offset: int, data: bytes | memoryview) -> bool:
         """Take *data* if that needs no waiting; False where `write` must be awaited instead.
 
@@ -192,25 +119,40 @@ class Upload:
         self._require_open()
         if not data:
             return True
-        if self._sheaf.is_sealed(offset) or self._staging.is_full or self._turn.locked():
+        if self._rival is not None or self._sheaf.is_sealed(offset) or self._staging.is_full or self._turn.locked():
             return False
         self._place(offset, data)
         return True
 
     async def write(self, offset: int, data: bytes | memoryview) -> None:
-        """Take *data* at *offset*; Refused for what the content or the size tells so far, Deferred from the store."""
+        """Take *data* at *offset*; Refused for what the content or the size tells so far, Deferred from the store.
+
+        Refused ``transfer.conflict`` at the first byte that is not that of the file accepted under this name.
+        """
         async with self._turn:
             await self._staging.make_room()
             self._require_open()
             if not data:
                 return
+            await self._compare(offset, data)
             over = await self._sheaf.write_over(offset, data)
             self._require_open()
             self._place(offset + over, data[over:], len(data))
 
+    async def _compare(self, offset: int, data: bytes | memoryview) -> None:
+        if self._rival is None:
+            return
+        if self._rival.is_gone:
+            self._rival = None
+        elif await self._rival.differs(offset, data):
+            self._require_open()
+            refused = self._rival.conflict()
+            self._fail(refused)
+            raise refused
+
     def _place(self, offset: int, data: bytes | memoryview, length: int | None = None) -> None:
         """Put *data* into the sheaf; *length* is that of the WRITE it is the rest of."""
-        self._write_lengths.add(len(data) if length is None else length)
+        self._handwriting.note_write(len(data) if length is None else length)
         try:
             self._require_room(offset + len(data))
             if data:
@@ -233,7 +175,7 @@ class Upload:
         """Take the client's word for the size: shorten to it, or remember that more was to come."""
         async with self._turn:
             self._require_open()
-            self._declared_size = size
+            self._handwriting.declared_size = size
             await self.go_back(size)
 
     async def go_back(self, size: int) -> None:
@@ -374,7 +316,7 @@ class Upload:
             wrapped_key=self._bench.vault.wrap_key(self._key, self._uid, size_bytes=0, chunk_count=0),
             size_bytes=size,
             is_closed=is_closed,
-            looks_whole=is_closed and not self._looks_cut(size),
+            looks_whole=is_closed and not self._handwriting.looks_cut(size),
             client_mtime=self.client_mtime,
             touched_at=now,
         )
@@ -421,7 +363,7 @@ class Upload:
         assert route is not None
         await sheaf.judge()
         # Before the content is judged as a whole: what only looks cut off is kept, for its owner to go on with.
-        if size and self._looks_cut(size) and not await self._was_cut_there_before(sheaf.sha256):
+        if size and self._handwriting.looks_cut(size) and not await self._was_cut_there_before(sheaf.sha256):
             raise Refused("upload.looks_cut")
         findings = (*route.findings, *sheaf.check.finish())
         count = -(-size // CHUNK_BYTES)
@@ -449,18 +391,8 @@ class Upload:
         )
 
     def _require_no_hole(self, size: int) -> None:
-        if self._sheaf.has_gap or (self._declared_size or 0) > size:
+        if self._sheaf.has_gap or (self._handwriting.declared_size or 0) > size:
             raise Refused("upload.hole", detail=f"a hole at {size}")
-
-    def _looks_cut(self, size: int) -> bool:
-        """True where this client's program would have ended a whole file otherwise."""
-        lengths = self._write_lengths
-        if self._declared_size == size or (self._looked_whole and not lengths):
-            return False
-        if self._manners.sets_size:
-            return True
-        # One that was taken up again and to which nothing was added ended as it had been cut off.
-        return self._manners.ends_short and len(lengths) <= 1 and lengths <= _FULL_WRITES
 
     async def _was_cut_there_before(self, sha256: bytes) -> bool:
         name, office = self.destination.name, self._identity.office
@@ -474,22 +406,6 @@ class Upload:
         self._failure = self._failure or self._staging.failure
         if self._failure is not None:
             raise self._failure.again()
-
-
-class _Unjudged:
-    """The check of a file that is not judged yet."""
-
-    def feed(self, data: bytes) -> None:
-        """Take anything."""
-
-    def finish(self) -> tuple[()]:
-        """Find nothing."""
-        return ()
-
-    @property
-    def gist(self) -> content.Gist:
-        """Nothing is known of it."""
-        return content.Gist()
 
 
 def _unwrap(vault: Vault, partial: Partial) -> bytes:

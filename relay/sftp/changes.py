@@ -43,7 +43,7 @@ class Changes:
     async def _remove_sent(self, place: SentFile) -> None:
         """Give up what is being uploaded or was just refused; an accepted transfer is never taken back by this."""
         was_unfinished = await self._desks.intake.drop(place.upload_path, self._identity)
-        if was_unfinished or self._lookup.is_refused(place):
+        if was_unfinished or self._lookup.remembered(place) is not None:
             return
         if await self._desks.intake.is_in_hand(place.upload_path, self._identity):
             return
@@ -97,9 +97,13 @@ class Changes:
                 here.upload_path, there.upload_path, there.address, self._identity, self._journal
             )
         except (Refused, Deferred) as error:
-            if error.code != "tree.not_found":
-                self._lookup.remember(there, error)
-            raise
+            # What was refused while it was written is not there to be renamed: its client reads the same sentence.
+            told = error if error.code != "tree.not_found" else self._lookup.remembered(here)
+            if told is not None:
+                self._lookup.remember(there, told)
+            if told is None or told is error:
+                raise
+            raise told from error
         self._lookup.forget(there)
 
 

@@ -82,9 +82,10 @@ class Lookup:
             self._refused.pop(next(iter(self._refused)))
         self._refused[place.key] = error.again()
 
-    def is_refused(self, place: SentFile) -> bool:
-        """True where `remember` kept something."""
-        return place.key in self._refused
+    def remembered(self, place: SentFile) -> Refused | Deferred | None:
+        """Return what `remember` kept, to be raised; None where it kept nothing."""
+        earlier = self._refused.get(place.key)
+        return None if earlier is None else earlier.again()
 
     def forget(self, place: SentFile) -> None:
         """Drop what `remember` kept, and the note of it: the name is being tried again, or was accepted."""
@@ -121,10 +122,10 @@ class Lookup:
 
     async def _find_unfinished(self, place: SentFile) -> Attributes | None:
         live = self._desks.intake.find_live(place.upload_path, self._identity)
-        if live is not None:
+        if live is not None and live.failure is None:
             return self._upload_attributes(live)
-        if (earlier := self._refused.get(place.key)) is not None:
-            raise earlier.again()
+        if (earlier := self.remembered(place)) is not None:
+            raise earlier
         partial = await self._desks.intake.find_partial(place.upload_path, self._identity)
         return None if partial is None else partial_attributes(partial)
 

@@ -16,6 +16,7 @@ from typing import ClassVar
 from relay import tree
 from relay.errors import FX_EOF, FX_OK, FX_OP_UNSUPPORTED, Deferred, Refused
 from relay.journal import Journal
+from relay.manners import Manners
 from relay.model import Identity
 from relay.sftp import wire
 from relay.sftp.changes import Changes
@@ -26,7 +27,7 @@ from relay.sftp.lookup import Lookup, moment
 from relay.sftp.order import find_lanes
 from relay.sftp.wire import Attributes, NameEntry, Request
 from relay.tree import Directory, GeneratedFile, Place, SentFile
-from relay.upload import Manners, Upload
+from relay.upload import Upload
 
 _WRITING = wire.FXF_WRITE | wire.FXF_APPEND | wire.FXF_CREAT | wire.FXF_TRUNC
 # From this version on a client says in INIT that it is lftp, the one that asks for it.
@@ -49,7 +50,7 @@ class Operations:
         """Begin with nothing open.
 
         *has_drained* tells whether all replies have left, *drained* waits for it and is False where the connection
-        ended first; *ends_short* as in `relay.upload.Manners`.
+        ended first; *ends_short* as in `relay.manners.Manners`.
         """
         self._desks = desks
         self._identity = identity
@@ -80,7 +81,7 @@ class Operations:
         kind = request.type
         if kind == wire.WRITE:
             handle = self._handles.find(request.subject)
-            if type(handle) is Uploading and handle.upload.write_now(handle.offset(request.offset), request.data):
+            if type(handle) is Uploading and self._write_now(handle, request):
                 return wire.pack_status(request.id, FX_OK)
         elif kind == wire.READ:
             handle = self._handles.find(request.subject)
@@ -216,8 +217,24 @@ class Operations:
             return wire.pack_status(request.id, FX_OK)
         if not isinstance(handle, Uploading):
             raise Refused("tree.read_only", detail="WRITE on a handle that is not written to")
-        await handle.upload.write(handle.offset(request.offset), request.data)
+        try:
+            await handle.upload.write(handle.offset(request.offset), request.data)
+        except (Refused, Deferred) as error:
+            self._remember_write(handle, error)
+            raise
         return wire.pack_status(request.id, FX_OK)
+
+    def _write_now(self, handle: Uploading, request: Request) -> bool:
+        try:
+            return handle.upload.write_now(handle.offset(request.offset), request.data)
+        except (Refused, Deferred) as error:
+            self._remember_write(handle, error)
+            raise
+
+    def _remember_write(self, handle: Uploading, error: Refused | Deferred) -> None:
+        """Tell STAT of what a WRITE was refused for, unless the name was opened again, or given up, meanwhile."""
+        if not handle.upload.is_over:
+            self._lookup.remember(handle.place, error)
 
     async def _fsync(self, request: Request) -> bytes:
         handle = self._handles.require(wire.extension_handle(request))

@@ -23,8 +23,9 @@ from relay.errors import Deferred, Refused
 from relay.intake import Intake
 from relay.journal import new_journal
 from relay.ledger import Accepted, Partial
+from relay.manners import Manners
 from relay.model import OfficeNumber, OfficeStatus
-from relay.upload import Manners, Upload
+from relay.upload import Upload
 from relay.vault import CHUNK_BYTES
 
 DAY = timedelta(days=1)
