@@ -208,6 +208,8 @@ class EventKind(StrEnum):
     CERTIFICATE_ISSUED = "certificate.issued"
     CERTIFICATE_REVOKED = "certificate.revoked"
     NAMES_REVEALED = "names.revealed"
+    KEY_ROTATED = "key.rotated"
+    KEY_DESTROYED = "key.destroyed"
 
 
 @dataclass(frozen=True, slots=True)

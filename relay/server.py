@@ -29,7 +29,6 @@ from relay.model import Identity
 from relay.sftp.desks import Desks
 from relay.sftp.session import SftpSession
 from relay.status import StatusDesk
-from relay.vault import Vault
 
 _DRAIN_POLL_SECONDS = 0.05
 
@@ -47,7 +46,7 @@ async def run_server(config: Config) -> None:
     journal.configure_journal(config.journal.format, config.journal.level)
     line = journal.new_journal()
     keyring = load_keyring(config.keys_path)
-    vault = Vault(keyring.master, keyring.index_key)
+    vault = keyring.open_vault()
     warning = storefile.check_disk(config.store.path)
     if warning:
         journal.store_warned(line, warning=warning)

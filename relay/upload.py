@@ -373,6 +373,7 @@ class Upload:
             payload=SealedPayload(
                 uid=self._uid,
                 wrapped_key=self._bench.vault.wrap_key(self._key, self._uid, size_bytes=size, chunk_count=count),
+                master_id=self._bench.vault.master_id,
                 size_bytes=size,
                 chunk_count=count,
                 sha256=sheaf.sha256,

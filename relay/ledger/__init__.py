@@ -17,7 +17,7 @@ No verb reads a clock: times come in as *now*.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -62,7 +62,8 @@ class SealedPayload:
     """A whole payload, ready to be committed.
 
     *staged* names the chunks that are in the store already, *chunks* are those that travel with the commit.
-    *wrapped_key* authenticates uid, *chunk_count* and *size_bytes*.  *name_sealed* holds the file name where it is
+    *wrapped_key*, under the master key *master_id* ('' where that is not known), authenticates uid, *chunk_count* and
+    *size_bytes*.  *name_sealed* holds the file name where it is
     not the standard's, sealed under the same key.
     """
 
@@ -75,6 +76,7 @@ class SealedPayload:
     name_sealed: bytes | None = None
     staged: PayloadId | None = None
     holder: bytes | None = None
+    master_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +102,6 @@ class Partial:
     client_mtime: datetime | None
     touched_at: datetime
 
-    def stored_as(self, payload: PayloadId) -> Partial:
-        """Return the same with the id under which its chunks lie."""
-        return replace(self, payload=payload)
-
 
 @dataclass(frozen=True, slots=True)
 class StoredPayload:
@@ -114,6 +112,14 @@ class StoredPayload:
     wrapped_key: bytes
     size_bytes: int
     chunk_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrapped:
+    """What a rotation of the master key did: rows wrapped again, and rows that opened under no key at all."""
+
+    done: int
+    damaged: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +257,24 @@ class Register(Protocol):
         self, ca_fingerprint: str, serial: int, *, reason: str, actor: str, now: datetime
     ) -> bool:
         """Revoke; False where it was revoked already.  LookupError where it is unknown."""
+
+    async def begin_rotation(self, master_id: str, *, actor: str, now: datetime) -> bool:
+        """Let everything be sealed under that master key from now on; False where that is so already.
+
+        VaultError where this process has no such key.
+        """
+
+    async def count_unrotated(self) -> int:
+        """Return how many rows lie under another master key than the one in use."""
+
+    async def rewrap_all(self, progress: Callable[[int], None]) -> Rewrapped:
+        """Wrap all of them again, in small steps; *progress* hears how many each took."""
+
+    async def end_rotation(self, *, actor: str, now: datetime) -> None:
+        """Record that the master keys that are no longer in use were destroyed."""
+
+    def forget_destroyed_keys(self) -> None:
+        """Drop from memory the master keys that are not in ``keys/`` any more."""
 
     async def register_version(self) -> int:
         """Return a number that grows with every change of the register, by whatever process."""
