@@ -221,6 +221,14 @@ class LimitSettings(_Section):
         return self
 
 
+class CertificateSettings(_Section):
+    """How long certificates are good for, and what offices may do about theirs."""
+
+    valid_days: Annotated[int, Field(ge=1, le=3660)] = 365
+    valid_per_office: Count = 10
+    renewal: bool = True
+
+
 class TreeSettings(_Section):
     """What an office sees."""
 
@@ -246,6 +254,7 @@ class Config(_Section):
     names: NamesSettings = NamesSettings()
     content: ContentSettings = ContentSettings()
     limits: LimitSettings = LimitSettings()
+    certificates: CertificateSettings = CertificateSettings()
     tree: TreeSettings = TreeSettings()
     journal: JournalSettings = JournalSettings()
 

@@ -23,14 +23,13 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from relay.errors import Finding
+from relay.ledger.registry import ImportCounts as ImportCounts
+from relay.ledger.registry import Register as Register
 from relay.model import (
-    Certificate,
     Event,
     EventKind,
     Identity,
-    Office,
     OfficeNumber,
-    OfficeStatus,
     PayloadId,
     PayloadUid,
     Refusal,
@@ -184,79 +183,13 @@ class ListingPage:
     cursor: ListingCursor | None
 
 
-@dataclass(frozen=True, slots=True)
-class ImportCounts:
-    """What an import of the register did, in offices."""
+class Ledger(Register, Protocol):
+    """The register, the transfers, their payload and their history."""
 
-    added: int
-    updated: int
-    unchanged: int
-    suspended: int
+    async def close(self) -> None:
+        """Write what is waiting, then let go of the store."""
 
-
-class Register(Protocol):
-    """The offices and their certificates."""
-
-    async def find_office(self, number: OfficeNumber) -> Office | None:
-        """Return the office, or None where it is not registered."""
-
-    async def find_two_offices(self, one: OfficeNumber, other: OfficeNumber) -> tuple[Office | None, Office | None]:
-        """Return both, each None where it is not registered: the question of every upload, as one look-up."""
-
-    async def list_offices(
-        self,
-        *,
-        status: OfficeStatus | None = None,
-        prefecture: str | None = None,
-        after: OfficeNumber | None = None,
-        limit: int | None = None,
-    ) -> list[Office]:
-        """Return offices in order of their number, from behind *after*."""
-
-    async def count_offices(self) -> dict[OfficeStatus, int]:
-        """Return how many offices there are in each status."""
-
-    async def record_office(self, office: Office, *, actor: str, now: datetime) -> bool:
-        """Add *office* or change what is known of it; True where it is new."""
-
-    async def import_offices(
-        self,
-        offices: Sequence[Office],
-        *,
-        suspend_missing: bool,
-        actor: str,
-        now: datetime,
-        progress: Callable[[int], None] | None = None,
-    ) -> ImportCounts:
-        """Add and change all of *offices* in one transaction; *progress* hears how many are done.
-
-        An office that is not in *offices* is left alone, or suspended with *suspend_missing*.
-        """
-
-    async def record_office_status(
-        self, number: OfficeNumber, status: OfficeStatus, *, actor: str, now: datetime
-    ) -> bool:
-        """Set the status; False where it was so already.  LookupError where the office is unknown."""
-
-    async def record_certificate(self, certificate: Certificate, *, actor: str) -> None:
-        """Make *certificate* known.  ValueError where its CA and serial are taken."""
-
-    async def find_certificate(self, ca_fingerprint: str, serial: int) -> Certificate | None:
-        """Return what is known of the certificate, or None."""
-
-    async def list_certificates(
-        self,
-        *,
-        office: OfficeNumber | None = None,
-        serial: int | None = None,
-        limit: int | None = None,
-    ) -> list[Certificate]:
-        """Return certificates, newest first."""
-
-    async def revoke_certificate(
-        self, ca_fingerprint: str, serial: int, *, reason: str, actor: str, now: datetime
-    ) -> bool:
-        """Revoke; False where it was revoked already.  LookupError where it is unknown."""
+    # --- master keys -------------------------------------------------------------------------------------------
 
     async def begin_rotation(self, master_id: str, *, actor: str, now: datetime) -> bool:
         """Let everything be sealed under that master key from now on; False where that is so already.
@@ -275,16 +208,6 @@ class Register(Protocol):
 
     def forget_destroyed_keys(self) -> None:
         """Drop from memory the master keys that are not in ``keys/`` any more."""
-
-    async def register_version(self) -> int:
-        """Return a number that grows with every change of the register, by whatever process."""
-
-
-class Ledger(Register, Protocol):
-    """The register, the transfers, their payload and their history."""
-
-    async def close(self) -> None:
-        """Write what is waiting, then let go of the store."""
 
     # --- intake ------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import Self
 
 from relay.errors import ConfigError
 from relay.ledger import migrations, storefile
+from relay.ledger.certificates import CertificateVerbs
 from relay.ledger.commit import Writer
 from relay.ledger.migrations import Step
 from relay.ledger.partials import PartialVerbs
@@ -29,7 +30,7 @@ CHECKPOINT_BYTES = 16 * 1024 * 1024
 PAGE_BYTES = 8192
 
 
-class SqliteLedger(RegisterVerbs, PartialVerbs, RecallVerbs, UnitVerbs, RotationVerbs):
+class SqliteLedger(RegisterVerbs, CertificateVerbs, PartialVerbs, RecallVerbs, UnitVerbs, RotationVerbs):
     """`relay.ledger.Ledger` on SQLite; made by `open_ledger`, closed by leaving its ``async with``."""
 
     def __init__(self, store: Store, sent_listed: timedelta) -> None:

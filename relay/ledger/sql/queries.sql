@@ -28,26 +28,40 @@ UPDATE office SET status = ?, changed_at = ? WHERE number = ?;
 SELECT number FROM office WHERE status = 'active';
 
 -- name: insert_certificate
-INSERT INTO certificate (ca_fingerprint, serial, key_id, key_fingerprint, label, valid_after, valid_before, issued_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO certificate (ca_fingerprint, serial, key_id, key_fingerprint, label, valid_after, valid_before, issued_at,
+    parent_ca, parent_serial, name, line)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_certificate_office
 INSERT OR IGNORE INTO certificate_office (office, ca_fingerprint, serial) VALUES (?, ?, ?);
 
 -- name: find_certificate
-SELECT ca_fingerprint, serial, key_id, key_fingerprint, label, valid_after, valid_before, issued_at, revoked_at, revoke_reason,
-       (SELECT group_concat(office, '|') FROM certificate_office AS o
-        WHERE o.ca_fingerprint = c.ca_fingerprint AND o.serial = c.serial)
-FROM certificate AS c WHERE ca_fingerprint = ? AND serial = ?;
+SELECT {certificate} WHERE c.ca_fingerprint = ? AND c.serial = ?;
 
 -- name: list_certificates
-SELECT ca_fingerprint, serial, key_id, key_fingerprint, label, valid_after, valid_before, issued_at, revoked_at, revoke_reason,
-       (SELECT group_concat(office, '|') FROM certificate_office AS o
-        WHERE o.ca_fingerprint = c.ca_fingerprint AND o.serial = c.serial)
-FROM certificate AS c WHERE {where} ORDER BY issued_at DESC, serial LIMIT :limit;
+SELECT {certificate} WHERE {where} ORDER BY c.issued_at DESC, c.serial LIMIT :limit;
 
 -- name: revoke_certificate
-UPDATE certificate SET revoked_at = ?, revoke_reason = ? WHERE ca_fingerprint = ? AND serial = ?;
+UPDATE certificate SET revoked_at = ?, revoke_cause = ?, revoke_reason = ? WHERE ca_fingerprint = ? AND serial = ?;
+
+-- name: count_valid
+SELECT count(*) FROM certificate_office AS o JOIN certificate AS c USING (ca_fingerprint, serial)
+WHERE o.office = ?1 AND c.revoked_at IS NULL AND c.valid_before > ?2;
+
+-- name: list_renewed_from
+SELECT ca_fingerprint, serial FROM certificate WHERE parent_ca = ? AND parent_serial = ?;
+
+-- name: is_key_used
+SELECT 1 FROM certificate WHERE key_fingerprint = ?;
+
+-- name: put_revoked_key
+INSERT INTO revoked_key (key_fingerprint, revoked_at, cause, reason) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING;
+
+-- name: is_key_revoked
+SELECT 1 FROM revoked_key WHERE key_fingerprint = ?;
+
+-- name: list_revoked_keys
+SELECT key_fingerprint FROM revoked_key ORDER BY key_fingerprint;
 
 -- name: register_version
 SELECT value FROM meta WHERE key = 'register_version';
