@@ -80,6 +80,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         self._bytes_in_flight = 0
         self._chan: asyncssh.SSHServerChannel[bytes] | None = None
         self._unwatch: Callable[[], None] | None = None
+        self._is_started = False
         self._is_greeted = False
         self._is_channel_full = False
         self._is_at_eof = False
@@ -104,6 +105,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
 
     def session_started(self) -> None:
         """Note the beginning."""
+        self._is_started = True
         journal.session_opened(self._journal)
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
@@ -293,7 +295,9 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
             await next(iter(self._running)).done.wait()
         self._is_over = True
         await self._operations.abandon(reason)
-        journal.session_closed(self._journal, reason=reason)
+        if self._is_started:
+            # A channel whose connection was lost before it asked for SFTP was no session.
+            journal.session_closed(self._journal, reason=reason)
         self._on_end(self)
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
