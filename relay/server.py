@@ -27,6 +27,7 @@ from relay.ledger import storefile
 from relay.ledger.sqlite import open_ledger
 from relay.model import Identity
 from relay.sftp.desks import Desks
+from relay.sftp.limits import Shares
 from relay.sftp.session import SftpSession
 from relay.status import StatusDesk
 
@@ -66,6 +67,7 @@ async def run_server(config: Config) -> None:
             status=StatusDesk(ledger, config),
             config=config,
             clock=_now,
+            shares=Shares(config.limits),
         )
         sessions: dict[SftpSession, None] = {}
 
@@ -87,6 +89,7 @@ async def _serve(
         async with asyncio.TaskGroup() as group:
             chores = [
                 group.create_task(reception.watch_register()),
+                group.create_task(reception.attendance.watch_load()),
                 group.create_task(housekeeping.keep_house(desks.ledger, _now, line)),
             ]
             port = acceptor.get_port()

@@ -247,6 +247,9 @@ class Ledger(Register, Protocol):
         LookupError where somebody else holds it by now.
         """
 
+    async def count_partials(self, office: OfficeNumber) -> int:
+        """Return how many uploads of *office* wait to be finished."""
+
     async def find_partial(self, office: OfficeNumber, path: str) -> Partial | None:
         """Return what *office* left unfinished at *path* below ``send/``, or None."""
 

@@ -63,6 +63,10 @@ class PartialVerbs(IntakeVerbs):
     async def list_partials(self, office: OfficeNumber, folder: OfficeNumber | None) -> list[Partial]:
         return [self._read(row) for row in self._store.rows(transfer_sql("list_partials"), (office, folder or ""))]
 
+    async def count_partials(self, office: OfficeNumber) -> int:
+        row = self._store.row(SQL["count_partials"], (office,))
+        return 0 if row is None else int(row[0])
+
     async def take_over(self, office: OfficeNumber, path: str, holder: bytes, *, now: datetime) -> Partial | None:
         path_key = self._path_key(office, path)
 

@@ -336,6 +336,9 @@ SELECT {partial} WHERE r.path_key = ?;
 -- name: list_partials
 SELECT {partial} WHERE r.office = ? AND r.folder = ?;
 
+-- name: count_partials
+SELECT count(*) FROM partial WHERE office = ?;
+
 -- name: list_expired
 -- One that was taken up again lives as long as bytes arrive.
 SELECT {partial} WHERE r.touched_at < ?1 AND p.touched_at < ?1 LIMIT ?2;
