@@ -1,6 +1,7 @@
-"""The programs with which offices reach the relay, behind one face: put a file, fetch it, list a folder.
+"""The programs with which offices reach the relay, behind one face, so that what each can do is a table.
 
-Each says whether it believes to have succeeded, and what its user read.
+Each says whether it believes to have succeeded, and what its user read.  Which programs there are, what they can do
+and what their users read is in `matrix.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 import asyncssh
+import paramiko
 import pytest
 from house import Caller, Completed, House, run_aside
 
@@ -28,134 +30,234 @@ class Said:
 
 
 class Program(Protocol):
-    """A client."""
+    """A client; remote paths are relative to the root of the office's tree."""
 
     name: str
     needs: tuple[str, ...]
+    part: str
+    """Under which name it writes a file of more than 100 KiB, with ``{}`` for the final one."""
 
     def put(self, house: House, office: OfficeNumber, file: Path, target: str) -> Said:
         """Upload *file* to the remote path *target*."""
 
+    def put_on(self, house: House, office: OfficeNumber, file: Path, target: str) -> Said:
+        """Upload what is missing at *target*, or all of it where the program knows no other way."""
+
     def fetch(self, house: House, office: OfficeNumber, source: str, file: Path) -> Said:
         """Download the remote path *source* to *file*."""
+
+    def fetch_on(self, house: House, office: OfficeNumber, source: str, file: Path) -> Said:
+        """Download what is missing in *file*, or all of it where the program knows no other way."""
+
+    def fetch_and_remove(self, house: House, office: OfficeNumber, source: str, file: Path) -> Said:
+        """Download *source* and remove it there."""
 
     def names(self, house: House, office: OfficeNumber, folder: str) -> list[str]:
         """List *folder*, without ``.`` and ``..``."""
 
 
-def _said(done: Completed) -> Said:
-    return Said(done.returncode == 0, done.stdout + done.stderr)
+def said(done: Completed) -> Said:
+    """Take a program at its exit status, and read both of its streams."""
+    return Said(done.returncode == 0, f"{done.stdout}\n{done.stderr}")
 
 
-def _listed(lines: list[str]) -> list[str]:
-    # The ninth column of `ls -l`; names may hold blanks.
-    rows = [re.split(r"\s+", line, maxsplit=8) for line in lines if re.match(r"[-d][-r]", line)]
-    return [row[8] for row in rows if row[8] not in (".", "..")]
+def long_listed(text: str) -> list[str]:
+    """Return the names in what `ls -l` or its like printed."""
+    # The ninth column; names may hold blanks.
+    rows = [re.split(r"\s+", line, maxsplit=8) for line in text.splitlines() if re.match(r"[-d][-r]", line)]
+    return without_dots([row[8] for row in rows])
 
 
-class Sftp:
-    """OpenSSH's sftp."""
+def without_dots(names: list[str]) -> list[str]:
+    """Leave out ``.`` and ``..``."""
+    return [name for name in names if name not in (".", "..")]
+
+
+class Cannot:
+    """What a program without a way to go on or to remove does."""
+
+    part = "{}"
+
+    def put_on(self, house: House, office: OfficeNumber, file: Path, target: str) -> Said:
+        return self.put(house, office, file, target)
+
+    def fetch_on(self, house: House, office: OfficeNumber, source: str, file: Path) -> Said:
+        return self.fetch(house, office, source, file)
+
+    def fetch_and_remove(self, house: House, office: OfficeNumber, source: str, file: Path) -> Said:
+        raise NotImplementedError
+
+    def names(self, house: House, office: OfficeNumber, folder: str) -> list[str]:
+        raise NotImplementedError
+
+
+class Sftp(Cannot):
+    """OpenSSH's sftp, with a batch."""
 
     name = "sftp"
     needs: tuple[str, ...] = ("sftp",)
 
     def put(self, house: House, office: OfficeNumber, file: Path, target: str) -> Said:
-        """Put with a batch."""
-        return _said(house.sftp(office, f'put "{file}" "{target}"'))
+        return said(house.sftp(office, f'put "{file}" "{target}"'))
+
+    def put_on(self, house: House, office: OfficeNumber, file: Path, target: str) -> Said:
+        return said(house.sftp(office, f'reput "{file}" "{target}"'))
 
     def fetch(self, house: House, office: OfficeNumber, source: str, file: Path) -> Said:
-        """Get with a batch."""
-        return _said(house.sftp(office, f'get "{source}" "{file}"'))
+        return said(house.sftp(office, f'get "{source}" "{file}"'))
+
+    def fetch_on(self, house: House, office: OfficeNumber, source: str, file: Path) -> Said:
+        return said(house.sftp(office, f'reget "{source}" "{file}"'))
+
+    def fetch_and_remove(self, house: House, office: OfficeNumber, source: str, file: Path) -> Said:
+        return said(house.sftp(office, f'get "{source}" "{file}"\nrm "{source}"'))
 
     def names(self, house: House, office: OfficeNumber, folder: str) -> list[str]:
-        """List with a batch."""
-        return _listed(house.sftp(office, f'ls -la "{folder}"').stdout.splitlines())
+        return long_listed(house.sftp(office, f'ls -la "{folder}"').stdout)
 
 
-class Scp(Sftp):
-    """OpenSSH's scp, which lists nothing: sftp does that."""
+class Scp(Cannot):
+    """OpenSSH's scp, which copies and does nothing else."""
 
     name = "scp"
-    needs: tuple[str, ...] = ("scp", "sftp")
+    needs: tuple[str, ...] = ("scp",)
 
     def put(self, house: House, office: OfficeNumber, file: Path, target: str) -> Said:
-        """Copy there."""
-        return _said(house.scp(office, file, f":{target}"))
+        return said(house.scp(office, file, f":{target}"))
 
     def fetch(self, house: House, office: OfficeNumber, source: str, file: Path) -> Said:
-        """Copy here."""
-        return _said(house.scp(office, f":{source}", file))
+        return said(house.scp(office, f":{source}", file))
 
 
-class Psftp:
-    """PuTTY's psftp."""
+class Psftp(Cannot):
+    """PuTTY's psftp, with a script."""
 
     name = "psftp"
     needs: tuple[str, ...] = ("psftp", "puttygen")
 
     def put(self, house: House, office: OfficeNumber, file: Path, target: str) -> Said:
-        """Put with a script."""
-        return _said(house.psftp(office, f'put "{file}" "{target}"\n'))
+        return said(house.psftp(office, f'put "{file}" "{target}"\n'))
+
+    def put_on(self, house: House, office: OfficeNumber, file: Path, target: str) -> Said:
+        return said(house.psftp(office, f'reput "{file}" "{target}"\n'))
 
     def fetch(self, house: House, office: OfficeNumber, source: str, file: Path) -> Said:
-        """Get with a script."""
-        return _said(house.psftp(office, f'get "{source}" "{file}"\n'))
+        return said(house.psftp(office, f'get "{source}" "{file}"\n'))
+
+    def fetch_on(self, house: House, office: OfficeNumber, source: str, file: Path) -> Said:
+        return said(house.psftp(office, f'reget "{source}" "{file}"\n'))
+
+    def fetch_and_remove(self, house: House, office: OfficeNumber, source: str, file: Path) -> Said:
+        return said(house.psftp(office, f'get "{source}" "{file}"\nrm "{source}"\n'))
 
     def names(self, house: House, office: OfficeNumber, folder: str) -> list[str]:
-        """List with a script."""
-        return _listed(house.psftp(office, f'ls "{folder}"\n').stdout.splitlines())
+        return long_listed(house.psftp(office, f'ls "{folder}"\n').stdout)
 
 
-class Paramiko:
-    """Python's paramiko."""
+class Pscp(Cannot):
+    """PuTTY's pscp, which copies and lists."""
+
+    name = "pscp"
+    needs: tuple[str, ...] = ("pscp", "puttygen")
+
+    def put(self, house: House, office: OfficeNumber, file: Path, target: str) -> Said:
+        return said(house.pscp(office, "-q", file, f":{target}"))
+
+    def fetch(self, house: House, office: OfficeNumber, source: str, file: Path) -> Said:
+        return said(house.pscp(office, "-q", f":{source}", file))
+
+    def names(self, house: House, office: OfficeNumber, folder: str) -> list[str]:
+        return long_listed(house.pscp(office, "-ls", f":{folder}").stdout)
+
+
+class Paramiko(Cannot):
+    """Python's paramiko, with the STAT that it confirms an upload by."""
 
     name = "paramiko"
     needs: tuple[str, ...] = ()
 
     def put(self, house: House, office: OfficeNumber, file: Path, target: str) -> Said:
-        """Put, with the STAT that it confirms by."""
-        with house.paramiko(office) as sftp:
-            try:
-                sftp.put(str(file), target)
-            except OSError as error:
-                return Said(is_done=False, text=str(error))
-        return Said(is_done=True, text="")
+        return self._act(house, office, lambda sftp: sftp.put(str(file), target))
+
+    def put_on(self, house: House, office: OfficeNumber, file: Path, target: str) -> Said:
+        def go_on(sftp: paramiko.SFTPClient) -> None:
+            there = sftp.stat(target).st_size or 0
+            with sftp.open(target, "a") as remote:
+                remote.set_pipelined()
+                remote.write(file.read_bytes()[there:])
+
+        return self._act(house, office, go_on)
 
     def fetch(self, house: House, office: OfficeNumber, source: str, file: Path) -> Said:
-        """Get, with prefetching."""
+        return self._act(house, office, lambda sftp: sftp.get(source, str(file)))
+
+    def fetch_on(self, house: House, office: OfficeNumber, source: str, file: Path) -> Said:
+        def go_on(sftp: paramiko.SFTPClient) -> None:
+            with sftp.open(source, "r") as remote, file.open("ab") as local:
+                remote.seek(local.tell())
+                local.write(remote.read())
+
+        return self._act(house, office, go_on)
+
+    def fetch_and_remove(self, house: House, office: OfficeNumber, source: str, file: Path) -> Said:
+        def move(sftp: paramiko.SFTPClient) -> None:
+            sftp.get(source, str(file))
+            sftp.remove(source)
+
+        return self._act(house, office, move)
+
+    def names(self, house: House, office: OfficeNumber, folder: str) -> list[str]:
+        with house.paramiko(office) as sftp:
+            return without_dots(sftp.listdir(folder))
+
+    def _act(self, house: House, office: OfficeNumber, act: Callable[[paramiko.SFTPClient], object]) -> Said:
         with house.paramiko(office) as sftp:
             try:
-                sftp.get(source, str(file))
+                act(sftp)
             except OSError as error:
                 return Said(is_done=False, text=str(error))
         return Said(is_done=True, text="")
 
-    def names(self, house: House, office: OfficeNumber, folder: str) -> list[str]:
-        """List."""
-        with house.paramiko(office) as sftp:
-            return list(sftp.listdir(folder))
 
-
-class Asyncssh:
+class Asyncssh(Cannot):
     """asyncssh's client, with its parallel requests."""
 
     name = "asyncssh"
     needs: tuple[str, ...] = ()
 
     def put(self, house: House, office: OfficeNumber, file: Path, target: str) -> Said:
-        """Put."""
         return self._act(house, office, lambda caller: caller.sftp.put(str(file), target))
 
+    def put_on(self, house: House, office: OfficeNumber, file: Path, target: str) -> Said:
+        async def go_on(caller: Caller) -> None:
+            there = await caller.sftp.getsize(target)
+            async with caller.sftp.open(target, "ab") as remote:
+                await remote.write(file.read_bytes()[there:])
+
+        return self._act(house, office, go_on)
+
     def fetch(self, house: House, office: OfficeNumber, source: str, file: Path) -> Said:
-        """Get."""
         return self._act(house, office, lambda caller: caller.sftp.get(source, str(file)))
 
-    def names(self, house: House, office: OfficeNumber, folder: str) -> list[str]:
-        """List."""
+    def fetch_on(self, house: House, office: OfficeNumber, source: str, file: Path) -> Said:
+        async def go_on(caller: Caller) -> None:
+            async with caller.sftp.open(source, "rb") as remote:
+                with file.open("ab") as local:
+                    local.write(await remote.read(-1, local.tell()))
 
+        return self._act(house, office, go_on)
+
+    def fetch_and_remove(self, house: House, office: OfficeNumber, source: str, file: Path) -> Said:
+        async def move(caller: Caller) -> None:
+            await caller.sftp.get(source, str(file))
+            await caller.sftp.remove(source)
+
+        return self._act(house, office, move)
+
+    def names(self, house: House, office: OfficeNumber, folder: str) -> list[str]:
         async def work() -> list[str]:
             async with house.connect(office) as caller:
-                return [str(name) for name in await caller.sftp.listdir(folder) if name not in (".", "..")]
+                return without_dots([str(name) for name in await caller.sftp.listdir(folder)])
 
         return run_aside(work())
 
@@ -171,15 +273,10 @@ class Asyncssh:
         return run_aside(work())
 
 
-PROGRAMS: tuple[Program, ...] = (Sftp(), Scp(), Psftp(), Paramiko(), Asyncssh())
-
-with_every_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
-
-
 def need(*programs: str) -> None:
     """Skip the test, with words, where one of *programs* is not installed."""
     for program in programs:
         if shutil.which(program) is None:
             pytest.skip(
-                f"{program} is not installed: apt-get install openssh-client putty-tools lftp rclone curl sshfs"
+                f"{program} is not installed: apt-get install openssh-client putty-tools lftp rclone curl sshfs filezilla"
             )

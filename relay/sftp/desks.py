@@ -10,7 +10,6 @@ from relay.collection import Collection
 from relay.config import Config
 from relay.intake import Intake
 from relay.ledger import Ledger
-from relay.sftp.limits import Shares
 from relay.status import StatusDesk
 
 
@@ -24,4 +23,3 @@ class Desks:
     status: StatusDesk
     config: Config
     clock: Callable[[], datetime]
-    shares: Shares

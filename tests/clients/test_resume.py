@@ -1,16 +1,15 @@
-"""Uploads that are cut off and gone on with, by every program that can, and request by request."""
+"""Uploads that are cut off and gone on with, request by request and at the prompt."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from bulk_programs import curl, lftp
 from cable import cable_to
-from house import CARE_MANAGER, DAY_CARE, HOME_HELP, Completed, House, general_name, plan_csv, plan_name
+from house import CARE_MANAGER, DAY_CARE, HOME_HELP, House, general_name, plan_csv, plan_name
 from programs import need
 from raw_sftp import (
     ATTRS,
@@ -210,32 +209,16 @@ async def test_size_set_by_path_is_kept_to(house: House) -> None:
 
 # --- the programs ------------------------------------------------------------------------------------------------
 
-Resume = Callable[[House, Path], Completed]
-RESUMES: dict[str, tuple[tuple[str, ...], Resume]] = {
-    "sftp reput": (("sftp",), lambda house, file: house.sftp(CARE_MANAGER, f'reput "{file}" send/{NAME}')),
-    "sftp put -a": (("sftp",), lambda house, file: house.sftp(CARE_MANAGER, f'put -a "{file}" send/{NAME}')),
-    "psftp reput": (
-        ("psftp", "puttygen"),
-        lambda house, file: house.psftp(CARE_MANAGER, f'reput "{file}" send/{NAME}\n'),
-    ),
-    "lftp put -c": (("lftp",), lambda house, file: lftp(house, f'put -c -O /send "{file}" -o {NAME}')),
-    "curl -C -": (
-        ("curl",),
-        lambda house, file: curl(house, "-C", "-", "-T", str(file), path=f"send/{NAME}"),
-    ),
-    "scp": (("scp",), lambda house, file: house.scp(CARE_MANAGER, file, f":send/{NAME}")),
-}
+# What each program does with what was cut off is in `test_matrix.py`.
 
 
-@pytest.mark.parametrize("how", RESUMES)
-async def test_program_goes_on_with_what_was_cut_off(how: str, house: House, tmp_path: Path) -> None:
-    """The rest is sent and the file arrives byte for byte; scp, which cannot, overwrites it from the beginning."""
-    programs, resume = RESUMES[how]
-    need(*programs)
+async def test_put_a_goes_on_like_reput(house: House, tmp_path: Path) -> None:
+    """The other word that OpenSSH's sftp has for it."""
+    need("sftp")
     file = tmp_path / NAME
     file.write_bytes(CONTENT)
     await cut_off(house)
-    done = resume(house, file)
+    done = house.sftp(CARE_MANAGER, f'put -a "{file}" send/{NAME}')
     assert done.returncode == 0, done.stderr
     await assert_arrived(house)
 

@@ -1,4 +1,7 @@
-"""What staff read when a file is refused, in each program, word for word."""
+"""What staff read when a name is refused, for every fault of it.
+
+What each program shows around the sentence is in `what_users_read.txt`, for `test_matrix.py`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from house import (
     plan_csv,
     plan_name,
 )
-from programs import Program, need, with_every_program
+from programs import Paramiko, Program, Psftp, Sftp, need
 
 NO_MONTH = f"UPPLAN_{CARE_MANAGER}_{HOME_HELP}_20260622080000.CSV"
 REFUSED = {
@@ -56,19 +59,6 @@ REFUSED = {
         "name.illegal: このファイル名は使えません（: は使えません） / the file name cannot be used (: is not allowed)"
     ),
 }
-UNKNOWN = plan_name(recipient=UNREGISTERED)
-# What stands around the sentence, line by line; two programs print it on a stream of its own, before or behind.
-AROUND = {
-    "sftp": [f'dest open "/send/{UNKNOWN}": Failure', f'sftp> put "FILE" "send/{UNKNOWN}"'],
-    "scp": [f'scp: dest open "send/{UNKNOWN}": Failure', f"scp: failed to upload file FILE to send/{UNKNOWN}"],
-    "psftp": [
-        f"/send/{UNKNOWN}: open for write: failure",
-        "Remote working directory is /",
-        'Using username "0178515854".',
-    ],
-    "paramiko": [],
-    "asyncssh": [],
-}
 
 
 @pytest.fixture
@@ -79,17 +69,7 @@ def slip(tmp_path: Path) -> Path:
     return file
 
 
-@with_every_program
-def test_refusal_is_shown_with_nothing_else_that_could_confuse(program: Program, house: House, slip: Path) -> None:
-    """The whole of what a user reads when the recipient is unknown, with every program."""
-    need(*program.needs)
-    said = program.put(house, CARE_MANAGER, slip, f"send/{UNKNOWN}")
-    assert not said.is_done
-    lines = sorted(said.text.replace(str(slip), "FILE").splitlines())
-    assert lines == sorted([REFUSED[UNKNOWN], *AROUND[program.name]])
-
-
-@with_every_program
+@pytest.mark.parametrize("program", [Sftp(), Psftp(), Paramiko()], ids=lambda program: program.name)
 def test_every_wrong_name_is_refused_in_both_languages_and_kept(program: Program, house: House, slip: Path) -> None:
     """Each fault of a name has its sentence, Japanese first; nothing is relayed, and each refusal is on record."""
     need(*program.needs)
@@ -102,16 +82,6 @@ def test_every_wrong_name_is_refused_in_both_languages_and_kept(program: Program
     assert codes == sorted(sentence.partition(":")[0] for sentence in REFUSED.values())
 
 
-def test_pscp_prints_the_sentence(house: House, slip: Path) -> None:
-    """PuTTY's pscp drops the text of a status and prints what comes on stderr."""
-    need("pscp", "puttygen")
-    done = house.pscp(CARE_MANAGER, slip, f":send/{UNKNOWN}")
-    assert done.returncode == 1
-    assert sorted(done.stderr.splitlines()) == sorted(
-        [REFUSED[UNKNOWN], f"pscp: unable to open send/{UNKNOWN}: failure"]
-    )
-
-
 def test_upload_beside_send_tells_where_files_belong(house: House, slip: Path) -> None:
     """Who forgets to change into send/ reads where to put the file."""
     need("sftp")
@@ -120,18 +90,3 @@ def test_upload_beside_send_tells_where_files_belong(house: House, slip: Path) -
         done = house.sftp(CARE_MANAGER, f'put "{slip}" {target}')
         assert done.returncode == 1
         assert "送るファイルは send/ に入れてください / nothing can be written here; upload into send/" in done.stderr
-
-
-def test_same_name_with_other_bytes_is_a_conflict_with_the_time_of_the_first(house: House, slip: Path) -> None:
-    """Nothing is overwritten, the user reads since when the name is taken, and the first file arrives."""
-    need("sftp")
-    name = plan_name()
-    assert house.sftp(CARE_MANAGER, f'put "{slip}" send/{name}').returncode == 0
-    first = slip.read_bytes()
-    slip.write_bytes(plan_csv(6_000))
-    done = house.sftp(CARE_MANAGER, f'put "{slip}" send/{name}')
-    assert done.returncode == 1
-    assert "transfer.conflict: 同じ名前で内容の違うファイルを " in done.stderr
-    fetched = slip.with_name("fetched")
-    assert house.sftp(HOME_HELP, f'get receive/{name} "{fetched}"').returncode == 0
-    assert fetched.read_bytes() == first
