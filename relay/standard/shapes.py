@@ -13,9 +13,8 @@ reads it item by item.  It never judges.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from operator import itemgetter
 
 from relay.standard.characters import is_plain
 from relay.standard.grids import Grid, Row
@@ -30,20 +29,20 @@ _RECORDS_PER_SHAPE = 6
 # So many are remembered of one file.
 _MOST_KNOWN = 1_000
 
-# Cuts a record of one shape, its quotation marks taken out, into the texts of the plan's runs.
-_Cutter = Callable[[bytes], tuple[bytes, ...]]
+# Where the text of each of the plan's runs stands in every record of one shape, its quotation marks taken out.
+_Borders = tuple[slice, ...]
 
 
 class ShapedGrid(Grid):
-    """Records of few shapes, by columns; *cut* are their texts of the plan's runs."""
+    """Records of few shapes, by columns; *texts* are those of each of the plan's runs, one for each record."""
 
     __slots__ = ("_different", "_plan", "_texts")
 
-    def __init__(self, plan: Plan, cut: Sequence[tuple[bytes, ...]], records: Sequence[bytes]) -> None:
+    def __init__(self, plan: Plan, texts: Sequence[Sequence[bytes]], records: Sequence[bytes]) -> None:
         super().__init__(records)
         self._plan = plan
-        self._texts = tuple(zip(*cut, strict=True))
-        self._different = tuple(map(set, self._texts))
+        self._texts = texts
+        self._different = [set(run) for run in texts]
 
     def values(self, place: int) -> AbstractSet[bytes]:
         """Return the different values of the column at *place*."""
@@ -79,7 +78,7 @@ class ShapeReader:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         # None for a shape that takes a closer look.
-        self._known: dict[bytes, _Cutter | None] = {}
+        self._known: dict[bytes, _Borders | None] = {}
 
     def read(self, data: bytes) -> ShapedGrid | None:
         """Read *data*, lines with their ends, if they are plainly nothing but records of few shapes."""
@@ -89,26 +88,25 @@ class ShapeReader:
         different = set(shapes)
         if len(different) * _RECORDS_PER_SHAPE > len(shapes):
             return None
-        cutters: dict[bytes, _Cutter] = {}
+        borders: dict[bytes, _Borders] = {}
         for shape in different:
             found = self._known[shape] if shape in self._known else self._measure(shape)
             if found is None:
                 return None
-            cutters[shape] = found
+            borders[shape] = found
         records = data.translate(None, _MARKS).split(b"\n")
         del records[len(shapes) :]
-        cut = [cutters[shape](record) for shape, record in zip(shapes, records, strict=True)]
-        return ShapedGrid(self._plan, cut, records)
+        return ShapedGrid(self._plan, _cut(records, shapes, borders), records)
 
-    def _measure(self, shape: bytes) -> _Cutter | None:
+    def _measure(self, shape: bytes) -> _Borders | None:
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
-        cutter = self._known[shape] = _make_cutter(shape.removesuffix(b"\r"), self._plan)
-        return cutter
+        borders = self._known[shape] = _find_borders(shape.removesuffix(b"\r"), self._plan)
+        return borders
 
 
-def _make_cutter(shape: bytes, plan: Plan) -> _Cutter | None:
-    """Return what cuts records of *shape*; None unless it has all its items and each is closed in itself."""
+def _find_borders(shape: bytes, plan: Plan) -> _Borders | None:
+    """Return where the runs stand in records of *shape*; None unless it has all its items and each is closed in itself."""
     if shape.count(b",") + 1 != len(plan.items) or b"\r" in shape:
         return None
     if not is_plain(shape) or not _CLOSED.fullmatch(shape):
@@ -118,4 +116,17 @@ def _make_cutter(shape: bytes, plan: Plan) -> _Cutter | None:
     for item in shape.translate(None, _MARKS).split(b","):
         places.append(places[-1] + len(item) + 1)
     cuts = [slice(places[start], places[end] - 1) for start, end in plan.runs]
-    return itemgetter(*cuts)
+    # The last one ends where the record does, in every shape.
+    return *cuts[:-1], slice(cuts[-1].start, None)
+
+
+def _cut(records: Sequence[bytes], shapes: Sequence[bytes], borders: Mapping[bytes, _Borders]) -> list[list[bytes]]:
+    """Return the texts of each run, in as few lists as can be: many small ones would call the garbage collector."""
+    different = list(borders.values())
+    texts = []
+    for run, cut in enumerate(different[0]):
+        if all(other[run] == cut for other in different):
+            texts.append([record[cut] for record in records])
+        else:
+            texts.append([record[borders[shape][run]] for record, shape in zip(records, shapes, strict=True)])
+    return texts
