@@ -30,8 +30,9 @@ from relay.completeness import (
 )
 from relay.errors import TABLE, Finding, Refused, Severity, finding
 from relay.model import Address
-from relay.standard.checks import FORM_CODES, StandardCheck
+from relay.standard.checks import FORM_CODES, UNREAD_CODES, StandardCheck
 from relay.standard.roster import Roster
+from relay.standard.versions import Version, version_for
 
 # What an office document that is protected by a password begins with; where it ends cannot be told.
 _COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -69,6 +70,11 @@ _START_BYTES = max(len(start) for starts in _STARTS.values() for start in starts
 _LINE_BYTES = 1_200
 _LINE_CHARACTERS = 200
 _MESSAGE = "MESSAGE"
+
+# Every check of this module; where all are off, nothing is read.
+CONTENT_CODES = frozenset(code for code in TABLE if code.startswith("content."))
+# What the grammars of the standard's names are called, before the edition whose form they are.
+_STANDARD = "standard-"
 
 # So many warnings of one file are kept; the rest are of the same kind.
 MOST_FINDINGS = 30
@@ -123,21 +129,31 @@ def start_check(
     The services are the types that the register has of both offices: names of 3.2 have none, and whether a person
     has anything to do with a recipient depends on what the recipient does (standard, section 9).
     """
-    if address.is_standard and _extension(address) == "csv":
-        check = StandardCheck(address, recipient_services=recipient_services, sender_services=sender_services)
-        return _StandardCsvCheck(check, severities)
+    off = frozenset(code for code, severity in severities.items() if severity is Severity.OFF)
+    if off >= CONTENT_CODES and address.kind != _MESSAGE:
+        return Unjudged()
+    version = find_version(address)
+    if version is not None:
+        check = StandardCheck(
+            address, version, recipient_services=recipient_services, sender_services=sender_services, off=off
+        )
+        return _StandardCheck(check, severities)
     if address.kind == _MESSAGE and _extension(address) == "txt":
         return _MessageCheck(address, severities)
     return _Check(address, severities)
 
 
 class Unjudged:
-    """The check of a file that is not judged yet: it takes anything and finds nothing."""
+    """The check of a file that is not judged yet, or never is: it takes anything and finds nothing."""
 
     def feed(self, data: bytes) -> None:
         """Take anything."""
 
     def finish(self) -> tuple[()]:
+        """Find nothing."""
+        return ()
+
+    def find_all(self) -> tuple[()]:
         """Find nothing."""
         return ()
 
@@ -147,12 +163,19 @@ class Unjudged:
         return Gist()
 
 
+def find_version(address: Address) -> Version | None:
+    """Return the edition of the standard in which the records of *address* are; None where it has none."""
+    if not address.is_standard:
+        return None
+    return version_for(address.grammar.value.removeprefix(_STANDARD), _extension(address))
+
+
 def _extension(address: Address) -> str:
     return address.name.rpartition(".")[2].lower()
 
 
-class _StandardCsvCheck:
-    """The checks of the standard's own CSV; what they find is told when all of it is there."""
+class _StandardCheck:
+    """The checks of the standard's own records; what they find is told when all of it is there."""
 
     __slots__ = ("_check", "_is_empty", "_severities")
 
@@ -183,6 +206,8 @@ class _StandardCsvCheck:
         if any(one.finding.code in FORM_CODES for one in refusing):
             # What is said of records then only follows from it.
             return tuple(one for one in refusing if one.finding.code in FORM_CODES)
+        if any(one.finding.code in UNREAD_CODES for one in refusing):
+            refusing = [one for one in refusing if one.finding.code != self._check.doubtful]
         warning = [one for one in judged if one.severity is Severity.WARN]
         return (*refusing, *warning)[:MOST_FINDINGS]
 

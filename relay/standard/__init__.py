@@ -10,6 +10,8 @@
 * `relay.standard.units` - which files together are a sending unit, and what one lacks, from ``units.csv``;
 * `relay.standard.making` - conforming units made up for trials, from `relay.standard.invented` people and offices and
   the records of `relay.standard.madeup`;
+* `relay.standard.checks` - what is asked of the content of a file: read by one of `relay.standard.readers`, judged at
+  the `relay.standard.desk`;
 * `relay.standard.reasons` - why a name is refused, in words for a clerk.
 
 A table of the standard is data beside the module that reads it, so that a new edition is a new row.  Nothing

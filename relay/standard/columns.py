@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from collections.abc import Set as AbstractSet
 
 from relay.standard.faults import Faults
 from relay.standard.grids import Grid
-from relay.standard.items import REQUIRED_ITEM, ItemRule, fixed_length, is_blank
+from relay.standard.items import ITEM_CODES, REQUIRED_ITEM, ItemRule, fixed_length, is_blank
 from relay.standard.layouts import Item
 from relay.standard.persons import Strangers
 from relay.standard.plans import Plan
@@ -17,6 +17,8 @@ from relay.standard.roster import Roster
 _DATE_DIGITS = 8
 _NO_DATE = b"00000000"
 _NO_MONTH = b"000000"
+# What is judged by the month of the name.
+_MONTH_CODES = frozenset({"content.month_mismatch", "content.date_outside_month", REQUIRED_ITEM})
 
 
 class ColumnJudge:
@@ -25,14 +27,22 @@ class ColumnJudge:
     *month* is that of the file's name, *sender* the office that results must be of; None where they are not judged.
     """
 
-    __slots__ = ("_faults", "_lines", "_month", "_records", "_sender", "roster", "strangers")
+    __slots__ = ("_faults", "_lines", "_month", "_off", "_records", "_sender", "roster", "strangers")
 
     def __init__(
-        self, faults: Faults, roster: Roster, *, month: str | None, sender: str | None, strangers: Strangers | None
+        self,
+        faults: Faults,
+        roster: Roster,
+        *,
+        month: str | None,
+        sender: str | None,
+        strangers: Strangers | None,
+        off: Collection[str] = (),
     ) -> None:
         self._faults = faults
-        self._month = month.encode() if month else None
-        self._sender = sender.encode() if sender else None
+        self._month = None if _MONTH_CODES.issubset(off) or not month else month.encode()
+        self._sender = None if "content.result_office" in off or not sender else sender.encode()
+        self._off = frozenset(off)
         self.strangers = strangers
         self.roster = roster
         self._records = Repeats()
@@ -42,8 +52,10 @@ class ColumnJudge:
         """Judge the records of *grid*, which are as long as *plan* says; *line_of* tells the line of the n-th."""
         rows = grid.distinct(plan.told)
         self.roster.note(plan, rows)
-        self._judge_items(plan, grid, line_of)
-        self._records.note(grid.records, lambda index: self._faults.add("content.duplicate_record", line_of(index)))
+        if not self._off.issuperset(ITEM_CODES):
+            self._judge_items(plan, grid, line_of)
+        if "content.duplicate_record" not in self._off:
+            self._records.note(grid.records, lambda index: self._faults.add("content.duplicate_record", line_of(index)))
         if plan.provider is not None and self.strangers is not None:
             self.strangers.note_rows(rows, grid, line_of)
         if self._month is not None:
@@ -53,16 +65,16 @@ class ColumnJudge:
             if others := {office for office in offices if office != self._sender and not is_blank(office)}:
                 item, column = plan.items[plan.result_office], grid.column(plan.result_office)
                 self._mark("content.result_office", item, others, column, line_of)
-        if plan.plan_date is not None and plan.month is not None:
+        if plan.plan_date is not None and plan.month is not None and "content.link_item" not in self._off:
             self._judge_link(grid.column(plan.plan_date), grid.column(plan.month), line_of)
-        if plan.line:
+        if plan.line and "content.repeated_line" not in self._off:
             self._judge_lines([grid.column(place) for place in plan.line], line_of)
 
     def note_unread(self, person: bytes, line: int) -> None:
         """Take the person of a record that cannot be read whole: the recipient's line in it counts for nothing."""
         self.roster.is_partial = True
         if self.strangers is not None:
-            self.strangers.note([person], [b""], lambda _: line)
+            self.strangers.note_unread(person, line)
 
     def _judge_items(self, plan: Plan, grid: Grid, line_of: Callable[[int], int]) -> None:
         # All at once, because mostly nothing is wrong in any.

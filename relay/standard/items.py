@@ -18,6 +18,9 @@ from relay.standard.offices import OFFICE_NUMBER
 REQUIRED_ITEM = "content.required_item"
 ITEM_LENGTH = "content.item_length"
 ITEM_FORMAT = "content.item_format"
+KEY_ITEM = "content.key_item"
+# What single items are judged for.
+ITEM_CODES = frozenset({REQUIRED_ITEM, ITEM_LENGTH, ITEM_FORMAT, KEY_ITEM})
 
 _LEAP = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)0229"
 _DATE = (

@@ -6,13 +6,13 @@ which kinds depend on which are rules of `relay.standard.names` and of the units
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib import resources
 from types import MappingProxyType
+
+from relay.standard.tables import read_table
 
 STANDARD_32 = "3.2"
 STANDARD_41 = "4.1"
@@ -49,8 +49,7 @@ class Kind:
 
 
 def _load_kinds() -> Mapping[str, Kind]:
-    text = resources.files(__package__).joinpath("kinds.csv").read_text("utf-8")
-    return MappingProxyType({row["kind"]: _read_row(row) for row in csv.DictReader(text.splitlines())})
+    return MappingProxyType({row["kind"]: _read_row(row) for row in read_table("kinds")})
 
 
 def _read_row(row: Mapping[str, str]) -> Kind:

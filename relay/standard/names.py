@@ -22,7 +22,7 @@ from types import MappingProxyType
 
 from relay.errors import Finding, finding
 from relay.model import Address, Grammar, OfficeNumber
-from relay.standard.kinds import KINDS, Kind, find_leading_kind
+from relay.standard.kinds import KINDS, STANDARD_32, STANDARD_41, Kind, find_leading_kind
 from relay.standard.offices import (
     OFFICE_NUMBER,
     SERVICE_TYPE,
@@ -31,12 +31,17 @@ from relay.standard.offices import (
 )
 from relay.standard.reasons import Why, malformed, name_character, quote_part
 from relay.standard.serials import NO_MONTH, SERIAL, explain_serial, is_real_month, is_real_serial
+from relay.standard.versions import VERSIONS, version_for
 
 # The one kind that may say "no month".
 _KIND_WITHOUT_MONTH = "UPHOSOKU"
 _BRANCH_DIGITS = 4
 # What `_` becomes when a name is copied from the published PDF.
 COMBINING_LOW_LINE = "\u0332"
+
+
+# Of files with records, in every edition.
+_EXTENSIONS = tuple(dict.fromkeys(version.extension.upper() for version in VERSIONS.values()))
 
 
 def _compile_form(kind: Kind) -> re.Pattern[str]:
@@ -46,7 +51,7 @@ def _compile_form(kind: Kind) -> re.Pattern[str]:
         f"_(?P<recipient>{OFFICE_NUMBER})_(?P<recipient_service>{SERVICE_TYPE})"
     )
     plain = f"|(?P<sender_32>{OFFICE_NUMBER})_(?P<recipient_32>{OFFICE_NUMBER})" if kind.is_in_32 else ""
-    ending = rf"_[0-9]{{{_BRANCH_DIGITS}}}\.JPE?G" if kind.is_image else r"\.CSV"
+    ending = rf"_[0-9]{{{_BRANCH_DIGITS}}}\.JPE?G" if kind.is_image else rf"\.(?P<extension>{'|'.join(_EXTENSIONS)})"
     return re.compile(f"{kind.name}{month}_(?:{coded}{plain})_(?P<serial>{SERIAL}){ending}")
 
 
@@ -69,7 +74,7 @@ def parse_standard_name(name: str) -> Address | None:
     if kind is None:
         return None
     match = _FORMS[kind.name].fullmatch(upper)
-    if match is None or not _has_real_dates(kind, match):
+    if match is None or not _has_real_dates(kind, match) or not _is_of_an_edition(kind, match):
         raise malformed(_explain(kind, upper))
     return _read_address(name, upper, kind, match)
 
@@ -122,6 +127,14 @@ def _has_real_dates(kind: Kind, match: re.Match[str]) -> bool:
     return (not kind.has_month or _is_month_of(kind, match["month"])) and is_real_serial(match["serial"])
 
 
+def _is_of_an_edition(kind: Kind, match: re.Match[str]) -> bool:
+    """Say whether there is an edition with names of this form and extension that has the kind."""
+    if kind.is_image:
+        return True
+    version = version_for(STANDARD_32 if match["sender"] is None else STANDARD_41, match["extension"])
+    return version is not None and version.standard in kind.standards
+
+
 def _is_month_of(kind: Kind, month: str) -> bool:
     return is_real_month(month) or (month == NO_MONTH and kind.name == _KIND_WITHOUT_MONTH)
 
@@ -160,7 +173,7 @@ def _explain(kind: Kind, upper: str) -> Why:
 
 def _extension_fault(kind: Kind, upper: str) -> Why | None:
     _, dot, extension = upper.rpartition(".")
-    allowed = ("JPG", "JPEG") if kind.is_image else ("CSV",)
+    allowed = ("JPG", "JPEG") if kind.is_image else _EXTENSIONS
     if dot and extension in allowed:
         return None
     if not dot:

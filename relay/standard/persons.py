@@ -23,13 +23,15 @@ MOST_PERSONS = 100_000
 class Strangers:
     """The persons of a file who have no line of the recipient's, as far as it was read."""
 
-    __slots__ = ("_recipient", "_related", "_waiting", "is_overfull")
+    __slots__ = ("_doubtful", "_recipient", "_related", "_waiting", "is_overfull")
 
     def __init__(self, recipient: str) -> None:
         self._recipient = recipient.encode()
         self._related: set[bytes] = set()
         # With the line in which each of them is named first.
         self._waiting: dict[bytes, int] = {}
+        # Those of whom a record could not be read: it may have been the recipient's.
+        self._doubtful: set[bytes] = set()
         self.is_overfull = False
 
     def note_rows(self, rows: Iterable[Row], grid: Grid, line_of: Callable[[int], int]) -> None:
@@ -56,6 +58,12 @@ class Strangers:
         if len(self._related) + len(self._waiting) > MOST_PERSONS:
             self.is_overfull = True
 
+    def note_unread(self, person: bytes, line: int) -> None:
+        """Take a record that cannot be read whole: a line of the recipient's in it counts for nothing."""
+        self.note([person], [b""], lambda _: line)
+        if len(self._doubtful) <= MOST_PERSONS:
+            self._doubtful.add(person)
+
     def _wait(self, persons: Sequence[bytes], strange: set[bytes], line_of: Callable[[int], int]) -> None:
         for index, person in enumerate(persons):
             if person in strange:
@@ -70,4 +78,9 @@ class Strangers:
     @property
     def lines(self) -> list[int]:
         """The lines in which persons are named first who have no line of the recipient's, in order."""
-        return sorted(self._waiting.values())
+        return sorted(line for person, line in self._waiting.items() if person not in self._doubtful)
+
+    @property
+    def doubtful_lines(self) -> list[int]:
+        """The same of persons of whom a record could not be read."""
+        return sorted(line for person, line in self._waiting.items() if person in self._doubtful)

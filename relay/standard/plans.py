@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
-from relay.standard.items import ANYTHING, COLUMN_END, ItemRule, many, rule_for
+from relay.standard.items import ANYTHING, COLUMN_END, KEY_ITEM, ItemRule, many, rule_for
 from relay.standard.layouts import Item, layout
 from relay.standard.tables import read_table
 from relay.standard.versions import Version, current_version
-
-KEY_ITEM = "content.key_item"
 
 # Items 1 to 3 are the same in every kind (section 5), counted from 0 here.
 VERSION, INSURER, INSURED = range(3)

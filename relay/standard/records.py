@@ -23,6 +23,8 @@ RECORD_BYTES = 1 << 20
 # What stands for a comma, a CR, an LF and a quotation mark inside of text.
 COMMA, RETURN, LINE, QUOTE = b"\1", b"\2", b"\3", b"\4"
 _STAND_INS = bytes.maketrans(b",\r\n", COMMA + RETURN + LINE)
+# The same for text that never was in a CSV.
+STAND_INS = bytes.maketrans(b',\r\n"', COMMA + RETURN + LINE + QUOTE)
 # Bytes that no text may hold, in a file that does so all the same: they must not be taken for a stand-in.
 _FOREIGN_STAND_INS = bytes.maketrans(COMMA + RETURN + LINE + QUOTE, b"\5" * 4)
 

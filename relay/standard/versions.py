@@ -15,10 +15,17 @@ from relay.standard.tables import read_table
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One row of ``versions.csv``; months are ``YYYYMM``, *last_month* is empty while the version is in force."""
+    """One row of ``versions.csv``; months are ``YYYYMM``, *last_month* is empty while the version is in force.
+
+    Files of it have names of the form of *name_form* (``3.2``, ``4.1``) that end with *extension*, and are read by
+    *reader* (`relay.standard.readers`).
+    """
 
     value: str
     standard: str
+    name_form: str
+    extension: str
+    reader: str
     first_month: str
     last_month: str
     edition: str
@@ -29,12 +36,24 @@ class Version:
         return self.first_month <= month and (not self.last_month or month <= self.last_month)
 
 
-VERSIONS: Mapping[str, Version] = MappingProxyType(
-    {
-        row["version"]: Version(row["version"], row["standard"], row["first_month"], row["last_month"], row["edition"])
+def _read_versions() -> Mapping[str, Version]:
+    versions = (
+        Version(
+            value=row["version"],
+            standard=row["standard"],
+            name_form=row["name_form"],
+            extension=row["extension"],
+            reader=row["reader"],
+            first_month=row["first_month"],
+            last_month=row["last_month"],
+            edition=row["edition"],
+        )
         for row in read_table("versions")
-    }
-)
+    )
+    return MappingProxyType({version.value: version for version in versions})
+
+
+VERSIONS: Mapping[str, Version] = _read_versions()
 
 
 def current_version(standard: str) -> Version:
@@ -43,3 +62,12 @@ def current_version(standard: str) -> Version:
         if version.standard == standard:
             return version
     raise KeyError(standard)
+
+
+def version_for(name_form: str, extension: str) -> Version | None:
+    """Return the version of files whose names have this form and this extension; None where they have no records."""
+    extension = extension.lower()
+    for version in VERSIONS.values():
+        if (version.name_form, version.extension) == (name_form, extension):
+            return version
+    return None

@@ -72,6 +72,18 @@ def _stranger(records: Records) -> bytes:
     return write(records)
 
 
+def _old_version(records: Records) -> bytes:
+    for record in records:
+        record[0] = "202208"
+    return write(records)
+
+
+def _old_and_short(records: Records) -> bytes:
+    for record in records:
+        record[:] = ["202208", *record[1:-4]]
+    return write(records)
+
+
 def _header(records: Records) -> bytes:
     return write([["CSVバージョン", "保険者番号", "被保険者番号", *["項目"] * 22], *records])
 
@@ -88,7 +100,9 @@ REFUSED: Sequence[tuple[str, Mutation, str]] = [
     ("an empty line between records", on_bytes(lambda data: data.replace(b"\r\n", b"\r\n\r\n", 1)), "content.field_count"),
     ("an item from another month", item(5, "202608"), "content.month_mismatch"),
     ("the month missing", item(5, ""), "content.month_mismatch"),
-    ("another version", item(1, "202208"), "content.field_count"),
+    ("another version", item(1, "202208"), "content.version_mixed"),
+    ("another version in all records", _old_version, "content.version_name_mismatch"),
+    ("another version, and of no edition's length", _old_and_short, "content.version_name_mismatch"),
     ("a version that never was", item(1, "202410"), "content.version_unknown"),
     ("an empty version", item(1, ""), "content.version_unknown"),
     ("an insurer too short", item(2, "01999"), "content.key_item"),

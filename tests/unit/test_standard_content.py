@@ -141,6 +141,34 @@ def test_a_record_that_cannot_be_read_does_not_hide_a_person(code: str) -> None:
     assert judge(SLIP, broken, severities=severities).codes == ("content.unrelated_person",)
 
 
+def findings(name: str, data: bytes, severities: dict[str, Severity] | None = None) -> list[str]:
+    """Return the codes of everything that is found, as `relay check` lists it."""
+    check = start_check(parse_name(name, NamingRules(frozenset({"csv"}))), severities or {})
+    check.feed(data)
+    return [judged.finding.code for judged in check.find_all()]
+
+
+def test_nobody_is_called_a_stranger_for_records_that_nobody_could_read() -> None:
+    """A person whose lines are short is not said to be unrelated beside that; a real stranger is, by the line."""
+    served = slip(("0000000001", "02", HELPERS), ("0000000003", "02", HELPERS))
+    served[0].pop()
+    assert findings(SLIP, write(served)) == ["content.field_count"]
+    assert findings(SLIP, write([*served, WANDERER[1]])) == ["content.field_count", "content.unrelated_person"]
+    lowered = {"content.field_count": Severity.WARN}
+    assert findings(SLIP, write(served), lowered) == ["content.unrelated_person", "content.field_count"]
+
+
+def test_what_only_follows_from_the_cause_is_not_said_beside_it() -> None:
+    """Of a file of another month or edition, neither its days nor its period are told as well."""
+    rows = (("0000000001", "02", HELPERS), ("0000000001", "03", HELPERS))
+    assert findings(SLIP, write(slip(*rows, month="202608"))) == ["content.month_mismatch"]
+    old = write(slip(*rows, version="202208"))
+    assert findings(SLIP, old) == ["content.version_name_mismatch"]
+    unasked = {"content.version_name_mismatch": Severity.OFF, "content.month_mismatch": Severity.OFF}
+    assert findings(SLIP, old, unasked) == ["content.version_period"]
+    assert "content.date_outside_month" in findings(SLIP, write(slip(*rows, month="202608")), unasked)
+
+
 def test_more_persons_than_can_be_held_are_not_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be judged is not promised."""
     monkeypatch.setattr(persons, "MOST_PERSONS", 100)
@@ -329,3 +357,42 @@ def test_repetitions_are_found_among_as_many_records_as_are_held(monkeypatch: py
         assert judge(SLIP, *pieces).codes == ()
         pieces = [first_twice[start : start + size] for start in range(0, len(first_twice), size)]
         assert judge(SLIP, *pieces).codes == ("content.duplicate_record",)
+
+
+CONTENT = [code for code in TABLE if code.startswith("content.")]
+
+
+@pytest.mark.parametrize("code", CONTENT)
+def test_a_check_that_is_off_changes_nothing_but_its_own_finding(code: str) -> None:
+    """What is left out for it serves no other check."""
+    for name, records in (
+        (
+            SLIP,
+            [
+                *slip(("0000000001", "02", DAY_CARE), ("0000000002", "32", HELPERS), month="202608"),
+                *slip(("1", "x", "")),
+            ],
+        ),
+        (PLAN_LINES, [plan_line("1", "1", "1", "a"), plan_line("1", "1", "1", "b"), plan_line("1", "1", "1", "b")]),
+    ):
+        data = write(records) + b"\x1a"
+        told = findings(name, data, dict.fromkeys(CONTENT, Severity.WARN))
+        rest = findings(name, data, {**dict.fromkeys(CONTENT, Severity.WARN), code: Severity.OFF})
+        follows = {
+            "content.month_mismatch": {"content.date_outside_month"},
+            "content.version_mixed": {"content.version_period"},
+        }
+        assert set(rest) - follows.get(code, set()) == set(told) - {code}
+
+
+def test_an_operator_who_wants_no_check_pays_for_none() -> None:
+    """With every check off nothing is read: whatever the bytes are, nothing is said, and nobody is listed."""
+    off = dict.fromkeys(CONTENT, Severity.OFF)
+    check = start_check(parse_name(SLIP, NamingRules(frozenset({"csv"}))), off)
+    check.feed(write(WANDERER))
+    assert check.finish() == ()
+    assert check.gist.roster is None
+    assert judge(SLIP, b"\0\xff", severities=off).codes == ()
+    # One that is left is computed.
+    del off["content.unrelated_person"]
+    assert judge(SLIP, write(WANDERER), severities=off).codes == ("content.unrelated_person",)
