@@ -20,7 +20,7 @@ import os
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from relay import journal, naming, routing
+from relay import journal, naming, routing, tree
 from relay.attempt import Bench, Destination
 from relay.config import Config, describe_size
 from relay.errors import Refused
@@ -84,6 +84,10 @@ class Intake:
         if destination.route is not None:
             journal.upload_opened(journal_, kind=destination.route.address.kind, recipient=destination.route.recipient)
         return upload
+
+    async def refuse_path(self, raw: bytes, identity: Identity, refused: Refused, journal_: Journal) -> None:
+        """Keep the refusal of an upload to a path that is none: its name is told escaped, in ``status/refused`` alone."""
+        await self._bench.refuse(tree.describe_path(raw), None, identity, refused, journal_)
 
     async def _plan(self, path: str, name: str, folder: OfficeNumber | None, identity: Identity) -> Destination:
         """Decide where an upload goes; a temporary name is judged by the final one that it holds."""

@@ -10,6 +10,7 @@ An office sees its own transfers, refusals and certificates of the last 93 days,
 from __future__ import annotations
 
 import asyncio
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -113,8 +114,19 @@ _TO_RECIPIENT: Mapping[State, str] = {
     State.DESTROYED: "取得済み（保管終了）",
 }
 
+# Unicode's categories of what steers a text instead of standing in it.
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
 # By the form of the name, which the version in the records has to agree with (standard, section 9).
 _CSV_VERSIONS: Mapping[Grammar, str] = {Grammar.STANDARD_41: "202407", Grammar.STANDARD_32: "202208"}
+
+
+def _escape(name: str) -> str:
+    r"""Return the name of a refused file so that it can be read: an override or line end shows as \u202e or \n."""
+    return "".join(
+        character if unicodedata.category(character) not in _UNSEEN else character.encode("unicode_escape").decode()
+        for character in name
+    )
 
 
 def _csv_version(transfer: Transfer) -> str:
@@ -162,7 +174,7 @@ _REFUSED: Sequence[Column[Refusal]] = (
     Column("last_at", "日時", lambda row: row.last_at),
     Column("first_at", "初回の日時", lambda row: row.first_at),
     Column("count", "回数", lambda row: row.count),
-    Column("name", "ファイル名", lambda row: row.name),
+    Column("name", "ファイル名", lambda row: _escape(row.name)),
     Column("code", "コード", lambda row: row.finding.code),
     Column("message_ja", "理由", lambda row: row.finding.message_ja),
     Column("remedy_ja", "対処", lambda row: row.finding.row.remedy_ja),

@@ -155,6 +155,14 @@ def normalise_path(raw: bytes) -> str:
     return "/" + "/".join(parts)
 
 
+def describe_path(raw: bytes) -> str:
+    """Return the last part of a path that `resolve_path` refuses, for a person to recognise it: what is no UTF-8 is
+    escaped, and what is too long cut.
+    """
+    name = raw.rpartition(b"/")[2].decode(errors="backslashreplace")
+    return name if len(name) <= _NAME_BYTES_MOST else name[:_NAME_BYTES_MOST] + "…"
+
+
 def resolve_path(raw: bytes) -> Place:
     """Return the place that *raw* means; Refused as `normalise_path`."""
     return _resolve_short(raw) if len(raw) <= _CACHED_BYTES else _resolve(raw)

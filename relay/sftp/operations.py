@@ -26,6 +26,7 @@ from relay.sftp.listing import Directories
 from relay.sftp.lookup import Lookup, moment
 from relay.sftp.order import find_lanes
 from relay.sftp.wire import Attributes, NameEntry, Request
+from relay.temporary import is_temporary
 from relay.tree import Directory, GeneratedFile, Place, SentFile
 from relay.upload import Upload
 
@@ -118,14 +119,22 @@ class Operations:
     # --- files ---------------------------------------------------------------------------------------------------
 
     async def _open(self, request: Request) -> bytes:
-        place = tree.resolve_path(request.subject)
+        is_upload = bool(request.length & _WRITING)
+        place = await self._resolve_target(request.subject) if is_upload else tree.resolve_path(request.subject)
         with self._handles.room():
-            is_upload = request.length & _WRITING
             if is_upload and isinstance(place, GeneratedFile) and tree.is_swallowed(place):
                 handle: Handle = self._lookup.swallow(Swallowing(place))
             else:
                 handle = await (self._open_upload(place, request) if is_upload else self._open_to_read(place))
             return wire.pack_handle(request.id, self._handles.add(handle))
+
+    async def _resolve_target(self, raw: bytes) -> Place:
+        """Return the place that an upload is given; that there can be none is kept for its sender to read."""
+        try:
+            return tree.resolve_path(raw)
+        except Refused as refused:
+            await self._desks.intake.refuse_path(raw, self._identity, refused, self._journal)
+            raise
 
     async def _open_to_read(self, place: Place) -> Generated | Downloading:
         if isinstance(place, Directory):
@@ -330,7 +339,10 @@ class Operations:
         return await self._move(request, source, target)
 
     async def _move(self, request: Request, source: bytes, target: bytes) -> bytes:
-        await self._changes.move(tree.resolve_path(source), tree.resolve_path(target))
+        here = tree.resolve_path(source)
+        is_upload = isinstance(here, SentFile) and is_temporary(here.name)
+        there = await self._resolve_target(target) if is_upload else tree.resolve_path(target)
+        await self._changes.move(here, there)
         return wire.pack_status(request.id, FX_OK)
 
     async def _mkdir(self, request: Request) -> bytes:

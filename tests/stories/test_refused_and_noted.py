@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 
 import pytest
@@ -82,6 +83,42 @@ async def test_a_name_that_cannot_be_shown_has_no_note(house: House) -> None:
             assert opened.code == sftp.FAILURE, name
         assert shown(await ours.list(f"/send/{HOME_HELP}")) == []
         assert shown(await ours.list("/send")) == []
+
+
+async def test_a_path_that_is_no_text_leaves_a_row_with_an_escaped_name_and_no_note(house: House) -> None:
+    """Bytes that are no UTF-8, a NUL, an endless path, at OPEN and at RENAME: told in status/refused alone, counted."""
+    shift_jis = "提供票.pdf".encode("cp932")
+    paths = (b"/send/" + shift_jis, b"/send/" + shift_jis, b"/send/a\0b.pdf", b"/send/" + b"x" * 5_000)
+    async with house.dial() as one, open_raw(one) as ours:
+        for path in paths:
+            assert (await ours.put(path, pdf())).text.startswith("name.illegal: ")
+        assert (await ours.put(f"/send/{NAME}.part", plan_csv())).code == sftp.OK
+        moved = await ours.call(sftp.RENAME, f"/send/{NAME}.part", b"/send/\xff.csv")
+        assert moved.text.startswith("name.illegal: ")
+        for path in (b"/receive/\xfe.pdf", b"/send/\xfd.pdf"):
+            assert (await ours.call(sftp.STAT, path)).type == sftp.STATUS
+        assert shown(await ours.list("/send")) == [f"{NAME}.part"]
+        told = json.loads(await ours.get("/status/refused.json"))["refused"]
+        table = (await ours.get("/status/refused.csv")).decode("utf-8-sig")
+    assert {row["name"]: row["count"] for row in told} == {
+        shift_jis.decode(errors="backslashreplace"): 2,
+        r"a\x00b.pdf": 1,
+        "x" * 255 + "…": 1,
+        r"\xff.csv": 1,
+    }
+    assert {row["code"] for row in told} == {"name.illegal"}
+    assert all(row["name"] in table for row in told)
+
+
+async def test_a_name_that_misleads_its_reader_is_escaped_in_status(house: House) -> None:
+    """A line end or an override in a refused name is shown, not obeyed."""
+    async with house.dial() as one, open_raw(one) as ours:
+        for name in ("a\r\nb.pdf", "a\u202efdp.exe"):
+            assert (await ours.put(f"/send/{name}", pdf())).text.startswith("name.illegal: ")
+        table = (await ours.get("/status/refused.csv")).decode("utf-8-sig")
+    assert r"a\r\nb.pdf" in table
+    assert r"a\u202efdp.exe" in table
+    assert len(table.splitlines()) == 3
 
 
 async def test_a_note_for_a_temporary_name_lies_beside_the_final_one(house: House) -> None:
