@@ -24,6 +24,11 @@ class Ahead:
     def __bool__(self) -> bool:
         return bool(self._pieces)
 
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes are kept."""
+        return self._bytes
+
     def keep(self, offset: int, data: bytes) -> bool:
         """Keep *data*, whose place was `cut` before; False, and nothing is kept, where that would be too much."""
         if self._bytes + len(data) > self._most_bytes or len(self._pieces) >= _PIECES_MOST:

@@ -22,6 +22,7 @@ from datetime import datetime, timedelta
 
 from relay import journal, naming, routing, tree
 from relay.attempt import Bench, Destination
+from relay.buffers import OF_PROCESS, OF_SESSION, Buffers
 from relay.config import Config, describe_size
 from relay.errors import Refused
 from relay.journal import Journal
@@ -47,8 +48,13 @@ class Intake:
         self._ledger = ledger
         self._config = config
         self._clock = clock
+        self._buffers = Buffers(OF_PROCESS)
         # The uploads that this process holds open, so that a reconnecting client finds its dead connection's bytes.
         self._live: dict[tuple[OfficeNumber, str], Upload] = {}
+
+    def lend_buffers(self) -> Buffers:
+        """Return what bounds all uploads of one session, and of all sessions together."""
+        return Buffers(OF_SESSION, self._buffers)
 
     async def open(
         self,
@@ -59,10 +65,12 @@ class Intake:
         journal_: Journal,
         *,
         is_afresh: bool,
+        buffers: Buffers | None = None,
     ) -> Upload:
         """Begin an upload at *path* below ``send/``, or go on with what is there unless *is_afresh*.
 
-        Whoever still wrote to that path has lost it: a dead connection must not lock a resume out.
+        Whoever still wrote to that path has lost it: a dead connection must not lock a resume out.  *buffers* are those
+        of the session.
         Refused with everything that the name already tells; the refusal is then in the ledger.
         """
         name = path.rpartition("/")[2]
@@ -75,7 +83,8 @@ class Intake:
         await self._clear(path, identity, is_afresh=is_afresh)
         room = await self._find_room(destination, identity, journal_)
         partial = None if is_afresh else await self._take_over(path, identity)
-        upload = Upload(self._bench, destination, identity, manners, journal_, partial, rival)
+        lent = buffers or self.lend_buffers()
+        upload = Upload(self._bench, destination, identity, manners, journal_, lent, partial, rival)
         if room is not None:
             upload.room_bytes = room + (0 if partial is None else partial.size_bytes)
         if partial is not None:
@@ -238,7 +247,8 @@ class Intake:
             raise Refused("tree.not_found")
         destination = Destination(path, folder, route, is_renamed=True)
         # Completeness was judged by its program's manners when it was closed.
-        upload = Upload(self._bench, destination, identity, Manners(sets_size=True), journal_, partial)
+        lent = self.lend_buffers()
+        upload = Upload(self._bench, destination, identity, Manners(sets_size=True), journal_, lent, partial)
         await upload.resume(partial)
         accepted = await upload.close()
         assert accepted is not None

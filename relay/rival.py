@@ -83,7 +83,7 @@ class Rival:
         return False
 
     def forget(self) -> None:
-        """Let go of the chunk in memory; the next WRITE fetches it again."""
+        """Let go of the chunk in memory; the next comparison fetches it again."""
         self._number, self._plain = -1, b""
 
     async def _open(self, number: int) -> bytes | None:

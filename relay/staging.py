@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime
 
+from relay.buffers import Buffers
 from relay.errors import Deferred, Refused
 from relay.ledger import Ledger, SealedChunk
 from relay.model import OfficeNumber, PayloadId, PayloadUid
@@ -27,13 +28,21 @@ class Staging:
     """
 
     def __init__(
-        self, ledger: Ledger, uid: PayloadUid, office: OfficeNumber, holder: bytes, clock: Callable[[], datetime]
+        self,
+        ledger: Ledger,
+        uid: PayloadUid,
+        office: OfficeNumber,
+        holder: bytes,
+        clock: Callable[[], datetime],
+        buffers: Buffers,
     ) -> None:
         self._ledger = ledger
         self._uid = uid
         self._office = office
         self.holder = holder
         self._clock = clock
+        self._buffers = buffers
+        self._moving = 0
         self._waiting: list[SealedChunk] = []
         self._bytes = 0
         self._task: asyncio.Task[None] | None = None
@@ -42,8 +51,8 @@ class Staging:
 
     @property
     def is_full(self) -> bool:
-        """True while more is on its way than should be."""
-        return self._bytes > _WAITING_BYTES
+        """True while more is on its way than should be, of this upload or of all of them."""
+        return self._bytes > _WAITING_BYTES or self._buffers.is_full
 
     @property
     def waiting(self) -> tuple[SealedChunk, ...]:
@@ -55,13 +64,28 @@ class Staging:
         self.drop(lambda number: number == chunk.number)
         self._waiting.append(chunk)
         self._bytes += len(chunk.sealed)
-        if self._task is None and self.failure is None and (len(self._waiting) > 1 or self.staged is not None):
+        if len(self._waiting) > 1 or self.staged is not None:
+            self.push()
+        self._count()
+
+    def push(self) -> None:
+        """Send on its way what waits, also where it would fit the commit."""
+        if self._task is None and self.failure is None and self._waiting:
             self._task = asyncio.create_task(self._stage())
+            self._count()
+
+    def _count(self) -> None:
+        """Tell what is on its way; a chunk that waits for the commit rests."""
+        moving = 0 if self._task is None else self._bytes
+        if moving != self._moving:
+            change, self._moving = moving - self._moving, moving
+            self._buffers.move(change)
 
     def drop(self, is_dropped: Callable[[int], bool]) -> None:
         """Forget chunks that wait, by their number; the store's own are replaced, or cut off at the commit."""
         self._bytes -= sum(len(chunk.sealed) for chunk in self._waiting if is_dropped(chunk.number))
         self._waiting = [chunk for chunk in self._waiting if not is_dropped(chunk.number)]
+        self._count()
 
     def arrived(self, staged: PayloadId | None) -> None:
         """Know that everything that waited is in the store, under *staged*."""
@@ -77,17 +101,27 @@ class Staging:
                     self.staged, self._uid, self._office, chunks, holder=self.holder, now=self._clock()
                 )
                 self._bytes -= sum(len(chunk.sealed) for chunk in chunks)
+                self._count()
         except Deferred as deferred:
             self.failure = deferred.again()
         except LookupError:
             self.failure = Refused("upload.unfinished", detail="the staged chunks are gone")
         finally:
+            if self.failure is not None:
+                # Nothing of it can be committed any more.
+                self._waiting, self._bytes = [], 0
             self._task = None
+            self._count()
 
     async def make_room(self) -> None:
         """Wait until no more is on its way than should be, or the store has failed."""
-        while self._task is not None and self.is_full:
-            await asyncio.wait([self._task])
+        while True:
+            if self._task is not None and self._bytes > _WAITING_BYTES:
+                await asyncio.wait([self._task])
+            elif self._buffers.is_full:
+                await self._buffers.room()
+            else:
+                return
 
     async def settle(self) -> None:
         """Wait until nothing is on its way."""

@@ -22,6 +22,7 @@ from datetime import datetime
 
 from relay import content, journal
 from relay.attempt import Bench, Destination
+from relay.buffers import Buffers
 from relay.config import describe_size
 from relay.errors import Deferred, Refused
 from relay.journal import Journal
@@ -52,12 +53,13 @@ class Upload:
         identity: Identity,
         manners: Manners,
         journal_: Journal,
+        buffers: Buffers,
         partial: Partial | None = None,
         rival: Rival | None = None,
     ) -> None:
         """Begin an upload, or, with *partial*, prepare to go on with one: see `resume`.
 
-        *rival* is what is accepted under its name already.
+        *buffers* are those of the session; *rival* is what is accepted under its name already.
         """
         self.destination = destination
         self.client_mtime: datetime | None = None if partial is None else partial.client_mtime
@@ -70,9 +72,10 @@ class Upload:
         self._key = new_key() if partial is None else _unwrap(bench.vault, partial)
         self._sealer = Sealer(self._key, self._uid)
         holder = os.urandom(_HOLDER_BYTES) if partial is None else partial.holder
-        self._staging = Staging(bench.ledger, self._uid, identity.office, holder, bench.clock)
+        self._staging = Staging(bench.ledger, self._uid, identity.office, holder, bench.clock, buffers)
         most_bytes = bench.config.limits.upload_bytes
-        self._sheaf = Sheaf(self._sealer, self._staging, self._start_check, most_bytes=most_bytes)
+        self._sheaf = Sheaf(self._sealer, self._staging, self._start_check, buffers, most_bytes=most_bytes)
+        self._buffers = buffers
         self._is_resumed = partial is not None
         self._handwriting = Handwriting(manners, looked_whole=partial is not None and partial.looks_whole)
         self._rival = rival
@@ -119,7 +122,9 @@ class Upload:
         self._require_open()
         if not data:
             return True
-        if self._rival is not None or self._sheaf.is_sealed(offset) or self._staging.is_full or self._turn.locked():
+        if self._rival is not None or self._sheaf.is_resting or self._sheaf.is_sealed(offset):
+            return False
+        if self._staging.is_full or self._turn.locked():
             return False
         self._place(offset, data)
         return True
@@ -135,6 +140,9 @@ class Upload:
             if not data:
                 return
             await self._compare(offset, data)
+            if self._sheaf.is_resting:
+                await self._sheaf.wake()
+                self._buffers.touch(self)
             over = await self._sheaf.write_over(offset, data)
             self._require_open()
             self._place(offset + over, data[over:], len(data))
@@ -142,13 +150,16 @@ class Upload:
     async def _compare(self, offset: int, data: bytes | memoryview) -> None:
         if self._rival is None:
             return
-        if self._rival.is_gone:
-            self._rival = None
-        elif await self._rival.differs(offset, data):
-            self._require_open()
+        async with self._buffers.reading:
+            differs = await self._rival.differs(offset, data)
+        self._require_open()
+        if differs:
             refused = self._rival.conflict()
             self._fail(refused)
+            self._let_go()
             raise refused
+        if self._rival.is_gone:
+            self._rival = None
 
     def _place(self, offset: int, data: bytes | memoryview, length: int | None = None) -> None:
         """Put *data* into the sheaf; *length* is that of the WRITE it is the rest of."""
@@ -157,8 +168,10 @@ class Upload:
             self._require_room(offset + len(data))
             if data:
                 self._sheaf.put(offset, data)
+                self._buffers.touch(self)
         except Refused as refused:
             self._fail(refused)
+            self._let_go()
             raise
 
     def _require_open(self) -> None:
@@ -177,6 +190,7 @@ class Upload:
             self._require_open()
             self._handwriting.declared_size = size
             await self.go_back(size)
+            self._buffers.touch(self)
 
     async def go_back(self, size: int) -> None:
         """Forget what is behind *size*: the client goes on from there."""
@@ -195,6 +209,26 @@ class Upload:
         """Go on where *partial* ended, which this upload was made with and holds."""
         self._staging.staged = partial.payload
         await self._sheaf.resume(partial.size_bytes)
+        self._buffers.touch(self)
+
+    def rest(self) -> bool:
+        """Let what is in memory go into the store until the client goes on; False while something is under way."""
+        if self._turn.locked():
+            return False
+        if self._is_over or self._failure is not None or self._staging.failure is not None:
+            self._sheaf.let_go()
+        else:
+            self._sheaf.rest()
+        if self._rival is not None:
+            self._rival.forget()
+        self._buffers.leave(self)
+        return True
+
+    def _let_go(self) -> None:
+        """Hold nothing in memory: it is over, or can only be refused."""
+        self._sheaf.let_go()
+        self._rival = None
+        self._buffers.leave(self)
 
     async def close(self) -> Accepted | None:
         """Make the upload durable and promise its delivery; under a temporary name keep it for its RENAME (None).
@@ -207,7 +241,10 @@ class Upload:
             self._raise_failure()
         self._is_over = True
         async with self._turn:
-            return await self._close()
+            try:
+                return await self._close()
+            finally:
+                self._let_go()
 
     async def _close(self) -> Accepted | None:
         try:
@@ -282,6 +319,7 @@ class Upload:
         self._is_over = True
         async with self._turn:
             await self._leave(reason)
+            self._let_go()
 
     async def _leave(self, reason: str) -> None:
         size = self.size_bytes
@@ -355,6 +393,7 @@ class Upload:
         if not (self._is_resumed and is_stores_fault):
             async with self._turn:
                 await self._sheaf.discard()
+        self._let_go()
 
     async def _complete(self) -> TransferDraft:
         """Seal what is left and judge the whole."""

@@ -71,8 +71,9 @@ class IntakeVerbs(RefusalVerbs):
                     connection.execute(SQL["set_holder"], (holder, payload))
             elif connection.execute(SQL["touch_payload"], (to_cell(now), payload, uid, holder)).rowcount != 1:
                 raise LookupError(payload)
-            put_chunks(connection, payload, chunks)
             added = sum(len(chunk.sealed) - SEAL_BYTES for chunk in chunks)
+            added -= 0 if staged is None else _replaced_bytes(connection, payload, chunks)
+            put_chunks(connection, payload, chunks)
             connection.execute(SQL["add_stored"], (added, payload))
             return payload
 
@@ -382,6 +383,14 @@ def _complete_payload(
         connection.execute(SQL["complete_payload"], (*sealed, stored))
     put_chunks(connection, stored, payload.chunks)
     return stored
+
+
+def _replaced_bytes(connection: sqlite3.Connection, payload: PayloadId, chunks: Sequence[SealedChunk]) -> int:
+    """Return how much of what is stored these chunks take the place of."""
+    found = [
+        connection.execute(SQL["chunk_length"], (payload * CHUNKS_MOST + chunk.number,)).fetchone() for chunk in chunks
+    ]
+    return sum(row[0] - SEAL_BYTES for row in found if row is not None)
 
 
 def put_chunks(connection: sqlite3.Connection, payload: PayloadId, chunks: Sequence[SealedChunk]) -> None:

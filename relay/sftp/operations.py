@@ -59,6 +59,7 @@ class Operations:
         self._has_drained = has_drained
         self._drained = drained
         self._manners = Manners(ends_short=ends_short)
+        self._buffers = desks.intake.lend_buffers()
         self._handles = Handles(desks.config.limits.handles_per_session)
         self._lookup = Lookup(desks, identity, self._handles)
         self._directories = Directories(desks, identity.office, self._lookup)
@@ -161,6 +162,7 @@ class Operations:
                 self._manners,
                 self._journal,
                 is_afresh=bool(flags & (wire.FXF_TRUNC | wire.FXF_EXCL)),
+                buffers=self._buffers,
             )
         except (Refused, Deferred) as error:
             self._lookup.remember(place, error)

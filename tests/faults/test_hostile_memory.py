@@ -2,11 +2,15 @@
 
 Bounds, for one session: a client that asks and does not read costs at most `SESSION_BYTES`.  That is the requests
 under way (1 MiB), their replies (1 MiB), the channel's input (its window), two chunks for each of four open readings,
-the transport's buffer, and what the allocator keeps.
+the transport's buffer, and what the allocator keeps.  Or, for one that writes, what `relay.buffers` lets all uploads of
+a session have, `WRITING_BYTES`: 4 MiB on their way into the store, 4 MiB ahead of their turn, three chunks for each of
+eight, twice that because the allocator gives little back, and what SQLite keeps of what it has just written.
 """
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,11 +21,13 @@ import pytest
 import raw_sftp as sftp
 from asyncssh.constants import MSG_CHANNEL_DATA, MSG_KEXINIT
 from asyncssh.packet import String, UInt32
+from faultshim import MakeHouse
 from house import HOME_HELP, House, general_name, plan_csv, plan_name
 from raw_sftp import NO_ATTRIBUTES, Long, Raw, RawSftp, open_raw, pack
 
 MIB = 1 << 20
 SESSION_BYTES = 24 * MIB
+WRITING_BYTES = 32 * MIB
 HUGE_WINDOW = 2**31 - 1
 ATTRIBUTES = Raw(NO_ATTRIBUTES)
 
@@ -138,6 +144,60 @@ async def test_a_refused_upload_keeps_nothing_of_what_follows(house: House) -> N
         for _ in range(500):
             assert (await raw.call(sftp.WRITE, handle, Long(0), b"x" * 200_000)).code == sftp.FAILURE
         assert settle(house) - before < SESSION_BYTES
+
+
+async def test_many_uploads_into_a_store_that_stands_still_cost_no_more_than_a_session(make_house: MakeHouse) -> None:
+    """A hundred files at once while nothing can be stored: most of it waits in the client, and then all of it arrives."""
+    house = make_house(store={"lock_wait_seconds": 120.0})
+    house.start()
+    async with house.dial() as connection, open_raw(connection) as raw:
+        handles = [await raw.open(f"/send/{general_name('txt', number=number)}") for number in range(100)]
+        before = settle(house)
+        with house.config.store.path.with_name("relay.db.lock").open("r+b") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            asked = [
+                raw.ask(sftp.WRITE, handle, Long(piece * 200_000), bytes(200_000))
+                for piece in range(4)
+                for handle in handles
+            ]
+            await asyncio.to_thread(wait_until_stuck, house, raw)
+            after = house.memory_bytes()
+        assert after - before < WRITING_BYTES, f"{(after - before) / MIB:.1f} MiB"
+        assert len(raw.replies) < len(asked)
+        for number in asked:
+            assert (await raw.reply_to(number)).code == sftp.OK
+        closed = [raw.ask(sftp.CLOSE, handle) for handle in handles]
+        for number in closed:
+            assert (await raw.reply_to(number)).code == sftp.OK
+    assert [transfer.size_bytes for transfer in house.transfers()] == [800_000] * 100
+
+
+def wait_until_stuck(house: House, raw: RawSftp) -> None:
+    """Wait until no reply has come for a while: the server has taken all that it takes."""
+    count, since = -1, time.monotonic()
+
+    def is_stuck() -> bool:
+        nonlocal count, since
+        if count != len(raw.replies):
+            count, since = len(raw.replies), time.monotonic()
+        return time.monotonic() - since > 2
+
+    house.wait_for(is_stuck, "an end of the replies")
+
+
+async def test_uploads_that_rest_cost_no_more_than_a_session(house: House) -> None:
+    """A hundred files that are begun and not gone on with, each with bytes ahead of its turn as far as it may."""
+    await put_long(house)
+    async with house.dial() as connection, open_raw(connection) as raw:
+        handles = [await raw.open(f"/send/{general_name('txt', number=number)}") for number in range(1, 101)]
+        before = settle(house)
+        for handle in handles:
+            assert (await raw.call(sftp.WRITE, handle, Long(0), bytes(250_000))).code == sftp.OK
+            assert (await raw.call(sftp.WRITE, handle, Long(250_000), bytes(250_000))).code == sftp.OK
+            raw.ask(sftp.WRITE, handle, Long(600_000), bytes(250_000))
+            await raw.next_reply()
+        after = settle(house)
+        assert after - before < WRITING_BYTES, f"{(after - before) / MIB:.1f} MiB"
 
 
 async def test_paths_and_ids_of_any_length_fill_nothing(house: House) -> None:

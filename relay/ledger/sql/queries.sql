@@ -108,6 +108,9 @@ SELECT id FROM payload WHERE wrapped_key IS NULL AND touched_at < ?
 -- name: put_chunk
 INSERT INTO chunk (id, sealed) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET sealed = excluded.sealed;
 
+-- name: chunk_length
+SELECT length(sealed) FROM chunk WHERE id = ?;
+
 -- name: read_chunk
 SELECT sealed FROM chunk WHERE id = ?;
 
