@@ -55,6 +55,12 @@ class Bench:
         except Deferred as deferred:
             journal.upload_deferred(journal_, code=deferred.code, detail=deferred.detail)
 
+    async def may_leave_partial(self, path: str, identity: Identity, *, others: int = 0) -> bool:
+        """Tell whether what is at *path* may be kept unfinished, beside *others* that are not in the store yet."""
+        if await self.ledger.count_partials(identity.office) + others < self.config.limits.partials_per_office:
+            return True
+        return await self.ledger.find_partial(identity.office, path) is not None
+
     async def note_attempt(self, path: str, identity: Identity) -> None:
         """Remember that an upload to *path* was given up; a store in trouble costs only that."""
         folder, _, name = path.rpartition("/")

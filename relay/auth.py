@@ -14,8 +14,12 @@ Who has logged in stays judged: `Reception.watch_register` looks every second wh
 whatever process, and ends the connections of identities that no longer hold.
 
 What a stranger can take up is counted here as well: connections before login in total and for each network, the
-time of a login, signatures and probes of a connection, sessions of a connection and of an office.  A limit is
-journalled as a limit, so that it is not taken for a wrong key.
+time of a login, signatures and probes of a connection.  After login everything counts for the certificate and its
+office, whatever address it comes from: sessions of a connection, of a certificate, of an office.  Who has logged in
+and opens no session is ended after a time.  A limit is journalled as a limit, so that it is not taken for a wrong key.
+
+An overloaded server turns new connections away before their key exchange, which is the dearest thing that it does,
+and keeps those that it has.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from typing import NoReturn
 import asyncssh
 
 from relay import edge, journal
+from relay.attendance import Attendance
 from relay.certificates import (
     CertificateRejected,
     OfferedCertificate,
@@ -41,9 +46,9 @@ from relay.certificates import (
     signature_algorithm,
 )
 from relay.config import Config
-from relay.doorkeeper import PACKET_BYTES, WINDOW_BYTES, ListenOptions, Strangers, plan_listen_options
+from relay.doorkeeper import PACKET_BYTES, WINDOW_BYTES, ListenOptions, plan_listen_options
 from relay.errors import Deferred, finding
-from relay.journal import Journal
+from relay.journal import Journal, LimitEnd
 from relay.keyring import Keyring
 from relay.ledger import Register
 from relay.model import Identity, OfficeNumber
@@ -51,6 +56,8 @@ from relay.standard.offices import parse_office_number
 
 WATCH_SECONDS = 1.0
 _SERIALS = 2**63
+_COME_AGAIN = "Too many connections at the moment; nothing was sent. Please try again in a minute"
+_NOT_USED = "No SFTP session was open for a while; please connect again"
 _TOO_MANY_SESSIONS = "too many sessions are open; close one, or try again later"
 _CODES: dict[Told, str] = {"expired": "office.expired", "revoked": "office.revoked", "suspended": "office.suspended"}
 
@@ -60,7 +67,7 @@ class ConnectionFacts:
     """What a session needs to know of the connection it runs on.
 
     *journal* already names connection, office and session.  *disconnect* ends the connection with a sentence for
-    the client.
+    the client.  The session says by *note_use* that it was greeted (True) and that it ends (False).
     """
 
     id: str
@@ -69,13 +76,14 @@ class ConnectionFacts:
     gate: edge.ConnectionGate
     journal: Journal
     disconnect: Callable[[str], None]
+    note_use: Callable[[bool], None]
 
 
 OpenSession = Callable[[Identity, ConnectionFacts], asyncssh.SSHServerSession[bytes]]
 
 
 class Reception:
-    """Everybody who is at the door or inside: counts strangers, knows live connections, watches the register."""
+    """What all connections share: it counts them, and watches the register for those inside."""
 
     def __init__(
         self,
@@ -95,9 +103,8 @@ class Reception:
         self.journal = journal.new_journal()
         edge.keep_ciphers()
         self._host_keys = edge.load_host_keys((key.private, key.certificate) for key in keyring.host_keys)
-        self.strangers = Strangers(config)
-        self._connections: dict[OfficeServer, None] = {}
-        self._live: dict[OfficeNumber, dict[OfficeServer, None]] = {}
+        self.attendance: Attendance[OfficeServer] = Attendance(config, self.journal)
+        self.farewells = edge.Farewells()
         self._version: int | None = None
         self._is_blind = False
 
@@ -112,11 +119,11 @@ class Reception:
     @property
     def connection_count(self) -> int:
         """How many connections there are, strangers included."""
-        return len(self._connections)
+        return len(self.attendance.connections)
 
     def dismiss(self, reason: str) -> None:
         """End every connection with a sentence for its client."""
-        for server in [*self._connections]:
+        for server in self.attendance.connections:
             server.disconnect(reason)
 
     async def watch_register(self) -> None:
@@ -141,38 +148,10 @@ class Reception:
         if self._version is not None and version != self._version:
             journal.register_changed(self.journal, version=version)
         self._version = version
-        for server in [server for server in self._all_live() if server.needs_judging(version, now)]:
+        for server in [server for server in self.attendance.live if server.needs_judging(version, now)]:
             await server.judge_again(version, now)
             # The register is read without waiting: thousands of identities must not hold up everybody's transfers.
             await asyncio.sleep(0)
-
-    def _all_live(self) -> list[OfficeServer]:
-        return [server for servers in self._live.values() for server in servers]
-
-    # --- what `OfficeServer` tells -----------------------------------------------------------------------------
-
-    def receive(self, server: OfficeServer) -> None:
-        """Know *server*, which is a stranger still."""
-        self._connections[server] = None
-
-    def welcome(self, server: OfficeServer, office: OfficeNumber) -> None:
-        """Know *server* as logged in."""
-        self.strangers.settle(server)
-        self._live.setdefault(office, {})[server] = None
-
-    def forget(self, server: OfficeServer, office: OfficeNumber | None) -> None:
-        """Know *server* no more."""
-        self._connections.pop(server, None)
-        self.strangers.settle(server)
-        if office is not None and (servers := self._live.get(office)) is not None:
-            servers.pop(server, None)
-            if not servers:
-                del self._live[office]
-
-    def has_room(self, office: OfficeNumber, *, sessions: int = 0) -> bool:
-        """Tell whether *office* may have what it has and *sessions* more; a connection counts as one at least."""
-        open_now = sum(max(1, server.session_count) for server in self._live.get(office, ()))
-        return open_now + sessions <= self.config.limits.sessions_per_office
 
 
 class OfficeServer(asyncssh.SSHServer):
@@ -192,8 +171,15 @@ class OfficeServer(asyncssh.SSHServer):
         self._failed_signatures = 0
         self._probes = 0
         self._sessions = 0
+        self._uses = 0
+        self._unused_timer: asyncio.TimerHandle | None = None
         self._reported: set[str] = set()
         self._end = ""
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who has logged in."""
+        return self._identity
 
     @property
     def office(self) -> OfficeNumber | None:
@@ -221,13 +207,10 @@ class OfficeServer(asyncssh.SSHServer):
             conn.abort()
             return
         self._peer = str(peername[0])
-        if crowd := self._reception.strangers.admit(self, self._peer, datetime.now(UTC)):
-            if crowd.is_news:
-                journal.limit_reached(self._reception.journal, limit=crowd.limit, scope=crowd.scope, until=crowd.until)
-            edge.refuse_connection(conn, "Too many connections, try again in a minute")
+        if not self._reception.attendance.receive(self, self._peer, datetime.now(UTC)):
+            self._reception.farewells.bid(conn, _COME_AGAIN)
             return
         self._conn = conn
-        self._reception.receive(self)
         journal.connection_opened(self.journal, peer=self._peer)
         self._gate = edge.ConnectionGate(conn, on_crime=self._punish, rekey_seconds=self._reception.rekey_seconds)
         edge.wrap_validation(conn, self._validate)
@@ -242,9 +225,12 @@ class OfficeServer(asyncssh.SSHServer):
             return
         if edge.is_login_timeout(exc):
             self._report_limit("login_seconds")
+        elif edge.is_keepalive_timeout(exc):
+            self._report_limit("keepalive_count")
+        self._stop_waiting()
         if self._gate is not None:
             self._gate.close()
-        self._reception.forget(self, self.office)
+        self._reception.attendance.forget(self, self.office)
         self._conn = None
         journal.connection_closed(self.journal, reason=self._end or str(exc or "closed by the client"))
 
@@ -252,11 +238,11 @@ class OfficeServer(asyncssh.SSHServer):
         journal.protocol_error(self.journal, crime=crime)
         self.disconnect(crime, asyncssh.DISC_PROTOCOL_ERROR)
 
-    def _report_limit(self, limit: str, scope: str = "") -> None:
+    def _report_limit(self, limit: str, scope: str = "", until: LimitEnd = LimitEnd.CONNECTED_AGAIN) -> None:
         """Journal a limit once a connection: who runs into it goes on doing so."""
         if limit not in self._reported:
             self._reported.add(limit)
-            journal.limit_reached(self.journal, limit=limit, scope=scope or self._peer)
+            journal.limit_reached(self.journal, limit=limit, scope=scope or self._peer, until=until)
 
     # --- login -------------------------------------------------------------------------------------------------
 
@@ -379,7 +365,7 @@ class OfficeServer(asyncssh.SSHServer):
             self._punish("a login was completed that nobody proved")
             return
         client_version = conn.get_extra_info("client_version", "")
-        self._reception.welcome(self, identity.office)
+        self._reception.attendance.welcome(self, identity.office)
         self.journal = self.journal.bind(office=identity.office)
         journal.login_accepted(
             self.journal,
@@ -388,9 +374,10 @@ class OfficeServer(asyncssh.SSHServer):
             key_id=identity.key_id,
             client_version=client_version,
         )
-        if not self._reception.has_room(identity.office):
-            self._report_limit("sessions_per_office", identity.office)
+        if crowded := self._reception.attendance.find_crowded(identity):
+            self._report_limit(*crowded, LimitEnd.SESSION_CLOSED)
             self.disconnect(_TOO_MANY_SESSIONS, asyncssh.DISC_TOO_MANY_CONNECTIONS)
+        self._wait_for_use()
 
     # --- inside ------------------------------------------------------------------------------------------------
 
@@ -402,8 +389,8 @@ class OfficeServer(asyncssh.SSHServer):
         if self.session_count >= self._reception.config.limits.sessions_per_connection:
             self._refuse_session("sessions_per_connection", self.id)
         # A connection without a session holds a place already: its first one takes no other.
-        if self.session_count and not self._reception.has_room(identity.office, sessions=1):
-            self._refuse_session("sessions_per_office", identity.office)
+        if self.session_count and (crowded := self._reception.attendance.find_crowded(identity, sessions=1)):
+            self._refuse_session(*crowded)
         self._sessions += 1
         facts = ConnectionFacts(
             id=self.id,
@@ -412,13 +399,37 @@ class OfficeServer(asyncssh.SSHServer):
             gate=gate,
             journal=self.journal.bind(session=self._sessions),
             disconnect=self.disconnect,
+            note_use=self._note_use,
         )
         session = self._reception.open_session(identity, facts)
         return edge.open_channel(conn, window_bytes=WINDOW_BYTES, packet_bytes=PACKET_BYTES), session
 
     def _refuse_session(self, limit: str, scope: str) -> NoReturn:
-        self._report_limit(limit, scope)
+        self._report_limit(limit, scope, LimitEnd.SESSION_CLOSED)
         raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, _TOO_MANY_SESSIONS)
+
+    def _note_use(self, is_begun: bool) -> None:  # noqa: FBT001 - a callback with one meaning
+        """Know that a session was greeted, or that it ends; without any the connection is there for nothing."""
+        self._uses += 1 if is_begun else -1
+        if self._uses:
+            self._stop_waiting()
+        else:
+            self._wait_for_use()
+
+    def _wait_for_use(self) -> None:
+        self._stop_waiting()
+        if self._conn is not None:
+            seconds = self._reception.config.server.unused_seconds
+            self._unused_timer = asyncio.get_running_loop().call_later(seconds, self._end_unused)
+
+    def _stop_waiting(self) -> None:
+        if self._unused_timer is not None:
+            self._unused_timer.cancel()
+            self._unused_timer = None
+
+    def _end_unused(self) -> None:
+        self._report_limit("unused_seconds", self.office or "")
+        self.disconnect(_NOT_USED)
 
     def needs_judging(self, version: int, now: datetime) -> bool:
         """Tell whether what this identity was judged by may no longer be so."""

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from relay.model import Certificate, Identity, Office, OfficeNumber
+from relay.model import Certificate, CertificateId, Identity, Office, OfficeNumber
 from relay.offered import (
     CERTIFICATE_KINDS,
     CERTIFICATE_SUFFIX,
@@ -108,6 +108,7 @@ def judge_certificate(
         certificate_serial=offered.serial,
         key_id=offered.key_id,
         valid_before=offered.valid_before,
+        source_address=dict(offered.critical_options).get("source-address"),
     )
 
 
@@ -220,6 +221,8 @@ def issue_certificate(
     valid_after: datetime,
     valid_before: datetime,
     label: str = "",
+    name: str = "",
+    parent: CertificateId | None = None,
     issued_at: datetime | None = None,
     source_address: str | None = None,
 ) -> tuple[str, Certificate]:
@@ -255,8 +258,11 @@ def issue_certificate(
         valid_before=offered.valid_before,
         issued_at=issued_at or offered.valid_after + BACKDATED,
         label=label,
+        name=name,
+        parent=parent,
+        line=f"{line} {comment}".rstrip(),
     )
-    return f"{line} {comment}".rstrip(), record
+    return record.line, record
 
 
 def issue_host_certificate(public_key_line: str, ca: CaKey | bytes, *, serial: int, valid_after: datetime) -> str:

@@ -130,6 +130,8 @@ class ServerSettings(_Section):
     login_seconds: Seconds = 30.0
     keepalive_seconds: Seconds = 30.0
     keepalive_count: Count = 4
+    unused_seconds: Seconds = 300.0
+    busy_seconds: Seconds = 0.5
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
 
 
@@ -199,14 +201,20 @@ class ContentSettings(_Section):
 
 
 class LimitSettings(_Section):
-    """What one office, one session or one network can take up."""
+    """What one office, one certificate, one session or one network can take up."""
 
     upload_bytes: Bytes = 2 * GIB
     stored_bytes_per_office: Bytes = 20 * GIB
+    partials_per_office: Count = 1000
+    transfers_per_minute: Count = 12_000
     handles_per_session: Count = 128
+    handles_per_certificate: Count = 1024
     requests_in_flight: Count = 64
+    requests_per_certificate: Count = 512
     sessions_per_connection: Count = 10
+    sessions_per_certificate: Count = 32
     sessions_per_office: Count = 64
+    connections_total: Count = 4000
     unauthenticated_total: Count = 500
     unauthenticated_per_network: Count = 50
     failed_signatures: Count = 6
@@ -218,7 +226,17 @@ class LimitSettings(_Section):
             raise ValueError("upload_bytes is more than stored_bytes_per_office")
         if self.unauthenticated_per_network > self.unauthenticated_total:
             raise ValueError("unauthenticated_per_network is more than unauthenticated_total")
+        if self.unauthenticated_total > self.connections_total:
+            raise ValueError("unauthenticated_total is more than connections_total")
         return self
+
+
+class CertificateSettings(_Section):
+    """How long certificates are good for, and what offices may do about theirs."""
+
+    valid_days: Annotated[int, Field(ge=1, le=3660)] = 365
+    valid_per_office: Count = 10
+    renewal: bool = True
 
 
 class TreeSettings(_Section):
@@ -246,6 +264,7 @@ class Config(_Section):
     names: NamesSettings = NamesSettings()
     content: ContentSettings = ContentSettings()
     limits: LimitSettings = LimitSettings()
+    certificates: CertificateSettings = CertificateSettings()
     tree: TreeSettings = TreeSettings()
     journal: JournalSettings = JournalSettings()
 

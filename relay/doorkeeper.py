@@ -1,12 +1,14 @@
 """The doorkeeper: what holds before anybody has said who he is.
 
-How many connections may be at the door without having logged in, in total and from one network, and what the
-server speaks: algorithms, time-outs, windows.  Nothing here knows of certificates or offices.
+How many connections may be at the door without having logged in, in total and from one network, when the server is
+too busy for anybody new, and what it speaks: algorithms, time-outs, windows.  Nothing here knows of certificates or
+offices.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,6 +26,10 @@ _SERVER_VERSION = "Relay"
 _REKEY_BYTES = 1 << 30
 _REKEY_SECONDS = 3600.0
 _NETWORK_BITS = {4: 24, 6: 64}
+# Connections that wait to be taken: beyond, the system drops them and their clients hang instead of reading why.
+_BACKLOG = 1024
+# So many late wakes in a row are no accident.
+_LAGS = 3
 
 # The client's order decides (RFC 4253 section 7.1): a client that knows mlkem768x25519 gets it.
 _KEX = (
@@ -59,6 +65,7 @@ class ListenOptions(TypedDict):
     server_factory: Callable[[], asyncssh.SSHServer]
     server_host_keys: list[asyncssh.SSHKeyPair]
     server_version: str
+    backlog: int
     login_timeout: float
     keepalive_interval: float
     keepalive_count_max: int
@@ -94,6 +101,7 @@ def plan_listen_options(
         server_factory=factory,
         server_host_keys=host_keys,
         server_version=_SERVER_VERSION,
+        backlog=_BACKLOG,
         login_timeout=server.login_seconds,
         keepalive_interval=server.keepalive_seconds,
         keepalive_count_max=server.keepalive_count,
@@ -121,15 +129,11 @@ def plan_listen_options(
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """Why a connection is turned away: too many strangers in *scope*, *until* the oldest one's time is up.
-
-    *is_news* is False where the same was said before and has not ended yet.
-    """
+    """Why a connection is turned away: too many strangers in *scope*, *until* the oldest one's time is up."""
 
     limit: str
     scope: str
     until: datetime
-    is_news: bool
 
 
 class Strangers:
@@ -142,7 +146,6 @@ class Strangers:
         # In order of arrival: the first is the first whose time runs out.
         self._arrivals: dict[Hashable, tuple[str, datetime]] = {}
         self._networks: dict[str, dict[Hashable, datetime]] = {}
-        self._crowds: dict[tuple[str, str], datetime] = {}
 
     def __len__(self) -> int:
         return len(self._arrivals)
@@ -152,10 +155,10 @@ class Strangers:
         network = network_of(address)
         here = self._networks.get(network, {})
         if len(here) >= self._limits.unauthenticated_per_network:
-            return self._turn_away("unauthenticated_per_network", network, next(iter(here.values())), now)
+            return self._turn_away("unauthenticated_per_network", network, next(iter(here.values())))
         if len(self._arrivals) >= self._limits.unauthenticated_total:
             _, oldest = next(iter(self._arrivals.values()))
-            return self._turn_away("unauthenticated_total", "all", oldest, now)
+            return self._turn_away("unauthenticated_total", "all", oldest)
         self._arrivals[who] = (network, now)
         self._networks.setdefault(network, {})[who] = now
         return None
@@ -168,11 +171,30 @@ class Strangers:
             if not self._networks[network]:
                 del self._networks[network]
 
-    def _turn_away(self, limit: str, scope: str, oldest: datetime, now: datetime) -> Crowd:
-        self._crowds = {crowd: until for crowd, until in self._crowds.items() if until > now}
-        is_news = (limit, scope) not in self._crowds
-        until = self._crowds.setdefault((limit, scope), oldest + self._login_time)
-        return Crowd(limit, scope, until, is_news)
+    def _turn_away(self, limit: str, scope: str, oldest: datetime) -> Crowd:
+        return Crowd(limit, scope, oldest + self._login_time)
+
+
+class Load:
+    """Whether the server keeps up with those that it has.
+
+    Judged by how late it is when it wakes.  One late wake is a burst, which a large listing or a few logins make; the
+    server is overloaded while it was late each of the last times, since then work comes in faster than it is done.
+    """
+
+    def __init__(self, busy_seconds: float) -> None:
+        """Begin with a server that has nothing to do."""
+        self._busy_seconds = busy_seconds
+        self._lags: deque[float] = deque(maxlen=_LAGS)
+
+    def note(self, lag_seconds: float) -> None:
+        """Know that the server has woken so late."""
+        self._lags.append(lag_seconds)
+
+    @property
+    def is_busy(self) -> bool:
+        """True while nobody new is taken."""
+        return len(self._lags) == _LAGS and min(self._lags) >= self._busy_seconds
 
 
 def network_of(address: str) -> str:

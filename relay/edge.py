@@ -10,6 +10,7 @@ asyncssh changes:
 * `wrap_validation` - sees every key, probe and signature, around asyncssh's own verdict.
 * `has_good_signature` - whether the client holds the key of a certificate that asyncssh will not let in.
 * `open_channel` - a channel on which ``subsystem sftp`` may be asked for, once, and nothing else.
+* `Farewells` - a connection too many is sent away with a sentence before a key exchange.
 * `permit_repeated_service_request`, `judge_kex_guess`, `keep_options`, `omit_ignored_packets` - behaviour of real clients that asyncssh
   ends the connection for, and work that it does for each login and that we have no use for.
 
@@ -21,6 +22,7 @@ names have no types to hold them to.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -56,6 +58,9 @@ PIECE_BYTES = 64 * 1024
 # Before login nobody has anything to say that is longer: the largest certificate is 32 KiB.
 UNPROVEN_BYTES = 512 * 1024
 UNPROVEN_DEFERRED_PACKETS = 256
+# How long somebody who was sent away may take to close his side, and how many may do so at once.
+LINGER_SECONDS = 2.0
+LINGERING_MOST = 256
 
 # What a host key may sign with: SHA-1 (``ssh-rsa``) is not here, though asyncssh would offer it.
 _HOST_KEY_ALGORITHMS = frozenset(
@@ -388,16 +393,56 @@ def omit_ignored_packets(conn: Connection) -> None:
     unwrapped.send_packet = send_packet
 
 
-def refuse_connection(conn: Connection, line: str) -> None:
-    """Close a connection that has just been made, with a *line* where the version would stand (RFC 4253 section 4.2)."""
-    unwrapped: Any = conn
-    unwrapped._send(line.encode("ascii") + b"\r\n")
-    conn.abort()
+class Farewells:
+    """Ends connections that have just been made, with a sentence that their users read.
+
+    A DISCONNECT behind the version is what OpenSSH's and PuTTY's clients, WinSCP, rclone and asyncssh print; they drop
+    a line in front of it.  No key exchange is begun.  Our side of the connection is closed, and the rest when the
+    client closes his: where bytes of his were left unread, the system would answer with a reset that can overtake
+    the sentence.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nobody who lingers."""
+        self._lingering: dict[asyncio.Transport, None] = {}
+
+    def bid(self, conn: Connection, sentence: str) -> None:
+        """Send *conn* away; to be called in `SSHServer.connection_made`."""
+        unwrapped: Any = conn
+        transport: Any = unwrapped._transport
+        unwrapped._send_version()
+        unwrapped._send_disconnect(asyncssh.DISC_TOO_MANY_CONNECTIONS, sentence, "en")
+        unwrapped._transport = None
+
+        def discard() -> None:
+            unwrapped._inpbuf = b""
+
+        unwrapped._recv_data = discard
+        loop = asyncio.get_running_loop()
+        loop.call_soon(unwrapped._cleanup, None)
+        if len(self._lingering) >= LINGERING_MOST:
+            self._lingering = {each: None for each in self._lingering if not each.is_closing()}
+        if len(self._lingering) >= LINGERING_MOST:
+            # Who came first has had the most time to read.
+            self._let_go(next(iter(self._lingering)))
+        self._lingering[transport] = None
+        with contextlib.suppress(OSError, RuntimeError):
+            transport.write_eof()
+        loop.call_later(LINGER_SECONDS, self._let_go, transport)
+
+    def _let_go(self, transport: asyncio.Transport) -> None:
+        self._lingering.pop(transport, None)
+        transport.abort()
 
 
 def is_login_timeout(exc: Exception | None) -> bool:
     """Tell whether a connection was lost because its login took too long."""
     return isinstance(exc, asyncssh.ConnectionLost) and exc.reason == "Login timeout expired"
+
+
+def is_keepalive_timeout(exc: Exception | None) -> bool:
+    """Tell whether a connection was lost because its client gave no sign of life."""
+    return isinstance(exc, asyncssh.ConnectionLost) and exc.reason == "Client not responding to keepalive"
 
 
 def load_host_keys(pairs: Iterable[tuple[bytes, bytes]]) -> list[asyncssh.SSHKeyPair]:

@@ -438,6 +438,21 @@ TABLE: Mapping[str, Row] = _rows(
         "Wait until partners have collected, or call the operator.",
     ),
     Row(
+        "limit.partials",
+        "途中までの送信が上限の {limit} 件あります。続きを送るか、削除してください",
+        "there are {limit} unfinished uploads; finish or remove them first",
+        "send/ にある途中のファイルの続きを送るか、削除してください。1日たつと自動で消えます。",
+        "Finish or remove the unfinished files in send/. They vanish by themselves after a day.",
+    ),
+    Row(
+        "limit.rate",
+        "送るのが速すぎます（1分に {limit} 件まで）。{seconds} 秒後にもう一度送ってください",
+        "too many files at once (limit {limit} a minute); try again in {seconds} seconds",
+        "少し待ってから、もう一度送ってください。送ったものはそのままで大丈夫です。",
+        "Wait a little and try again. What was sent is safe.",
+        permanent=False,
+    ),
+    Row(
         "limit.handles",
         "同時に開けるファイルは {limit} 個までです",
         "only {limit} files can be open at once",

@@ -43,5 +43,6 @@ async def _go_round(ledger: Ledger, now: datetime, journal_: Journal) -> None:
     await ledger.leave_outbox(now=now)
     await ledger.destroy_ended(before=now - _NAMED_AFTER)
     await ledger.forget_attempts(before=now - _ATTEMPTS_AFTER)
+    ledger.forget_destroyed_keys()
     if removed:
         journal.leftovers_removed(journal_, uploads=removed)

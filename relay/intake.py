@@ -16,6 +16,8 @@ SFTP nor SQL, and it never waits for a recipient.
 
 from __future__ import annotations
 
+import asyncio
+import math
 import os
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -24,12 +26,13 @@ from relay import journal, naming, routing, tree
 from relay.attempt import Bench, Destination
 from relay.buffers import OF_PROCESS, OF_SESSION, Buffers
 from relay.config import Config, describe_size
-from relay.errors import Refused
-from relay.journal import Journal
+from relay.errors import Deferred, Refused
+from relay.journal import Journal, LimitLog
 from relay.ledger import Accepted, Ledger, Partial
 from relay.lifecycle import LIVE
 from relay.manners import Manners
 from relay.model import Identity, OfficeNumber, Route, Transfer, fold_name
+from relay.pace import Pace
 from relay.rival import Rival, find_rival
 from relay.temporary import is_temporary, may_be_cut, strip_temporary
 from relay.upload import Upload
@@ -48,6 +51,8 @@ class Intake:
         self._ledger = ledger
         self._config = config
         self._clock = clock
+        self._pace = Pace(config.limits.transfers_per_minute)
+        self._limit_log = LimitLog()
         self._buffers = Buffers(OF_PROCESS)
         # The uploads that this process holds open, so that a reconnecting client finds its dead connection's bytes.
         self._live: dict[tuple[OfficeNumber, str], Upload] = {}
@@ -71,8 +76,10 @@ class Intake:
 
         Whoever still wrote to that path has lost it: a dead connection must not lock a resume out.  *buffers* are those
         of the session.
-        Refused with everything that the name already tells; the refusal is then in the ledger.
+        Refused with everything that the name already tells; the refusal is then in the ledger.  Who sends faster than
+        he may waits here for his turn, before anything of it has arrived.
         """
+        await self._take_turn(identity, journal_)
         name = path.rpartition("/")[2]
         try:
             destination = await self._plan(path, name, folder, identity)
@@ -81,6 +88,8 @@ class Intake:
             await self._bench.refuse(strip_temporary(name) or name, folder, identity, refused, journal_)
             raise
         await self._clear(path, identity, is_afresh=is_afresh)
+        if destination.is_temporary:
+            await self._require_partial_room(destination, identity, journal_)
         room = await self._find_room(destination, identity, journal_)
         partial = None if is_afresh else await self._take_over(path, identity)
         lent = buffers or self.lend_buffers()
@@ -93,6 +102,29 @@ class Intake:
         if destination.route is not None:
             journal.upload_opened(journal_, kind=destination.route.address.kind, recipient=destination.route.recipient)
         return upload
+
+    async def _take_turn(self, identity: Identity, journal_: Journal) -> None:
+        """Wait until *identity* may begin one more file; Deferred ``limit.rate`` where that takes too long."""
+        turn = self._pace.take_turn(identity.office)
+        if turn.is_too_long:
+            most = self._config.limits.transfers_per_minute
+            raise Deferred("limit.rate", limit=most, seconds=math.ceil(turn.wait_seconds))
+        if turn.wait_seconds:
+            now = self._clock()
+            until = now + timedelta(seconds=turn.wait_seconds)
+            self._limit_log.slowed(journal_, limit="transfers_per_minute", scope=identity.office, until=until, now=now)
+            await asyncio.sleep(turn.wait_seconds)
+
+    async def _require_partial_room(self, destination: Destination, identity: Identity, journal_: Journal) -> None:
+        """Refuse a new upload under a temporary name, ``limit.partials``, where too many wait to be finished."""
+        others = sum(
+            office == identity.office and live.destination.is_temporary for (office, _), live in self._live.items()
+        )
+        if await self._bench.may_leave_partial(destination.path, identity, others=others):
+            return
+        refused = Refused("limit.partials", limit=self._config.limits.partials_per_office)
+        await self._bench.refuse(destination.name, destination.folder, identity, refused, journal_)
+        raise refused
 
     async def refuse_path(self, raw: bytes, identity: Identity, refused: Refused, journal_: Journal) -> None:
         """Keep the refusal of an upload to a path that is none: its name is told escaped, in ``status/refused`` alone."""
@@ -153,7 +185,6 @@ class Intake:
             room = room if earlier is None or earlier.state not in LIVE else max(room, earlier.size_bytes)
         if room > 0 or await self._ledger.find_partial(identity.office, destination.path) is not None:
             return room
-        journal.limit_reached(journal_, limit="stored_bytes_per_office", scope=f"office {identity.office}")
         refused = Refused("limit.quota", limit=describe_size(limits.stored_bytes_per_office))
         await self._bench.refuse(destination.name, destination.folder, identity, refused, journal_)
         raise refused

@@ -21,8 +21,9 @@ import sys
 import traceback
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal, TextIO, cast
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, Literal, TextIO, cast
 
 import structlog
 from structlog.typing import FilteringBoundLogger, Processor, WrappedLogger
@@ -162,9 +163,19 @@ def connection_closed(journal: Journal, *, reason: str) -> None:
     journal.logger.info("connection.closed", reason=reason)
 
 
-def limit_reached(journal: Journal, *, limit: str, scope: str, until: datetime | None = None) -> None:
-    """Tell that a limit, not a key, kept somebody out: which one, for whom, and when it ends if that is known."""
-    journal.logger.warning("limit.reached", limit=limit, scope=scope, until=until.isoformat() if until else None)
+def limit_reached(
+    journal: Journal, *, limit: str, scope: str, until: datetime | LimitEnd, repeats: int | None = None
+) -> None:
+    """Tell that a limit, not a key, kept somebody out: the setting, for whom, and until when.
+
+    *repeats* is how often the same happened unsaid since it was told last.
+    """
+    journal.logger.warning("limit.reached", limit=limit, scope=scope, until=_say_end(until), repeats=repeats)
+
+
+def limit_slowed(journal: Journal, *, limit: str, scope: str, until: datetime) -> None:
+    """Tell that somebody is served later because of a limit, and when that ends unless he goes on so."""
+    journal.logger.info("limit.slowed", limit=limit, scope=scope, until=_say_end(until))
 
 
 def protocol_error(journal: Journal, *, crime: str) -> None:
@@ -261,6 +272,60 @@ def transfer_removed(journal: Journal, *, transfer: TransferId, kind: str) -> No
 def transfer_restored(journal: Journal, *, transfer: TransferId, kind: str) -> None:
     """Tell that the recipient has taken a file out of ``done/`` again."""
     journal.logger.info("transfer.restored", transfer=transfer, kind=kind)
+
+
+# --- limits ----------------------------------------------------------------------------------------------------
+
+
+class LimitEnd(StrEnum):
+    """What ends a limit that no clock ends."""
+
+    CONNECTED_AGAIN = "it connects again"
+    CONNECTION_CLOSED = "a connection is closed"
+    SESSION_CLOSED = "a session is closed"
+    HANDLE_CLOSED = "an open file or folder is closed"
+    CAUGHT_UP = "the server has caught up"
+    SMALLER = "the file is smaller"
+    STORED_LESS = "files are collected and destroyed, or taken back"
+    FINISHED = "unfinished uploads are finished, removed or a day old"
+
+
+class LimitLog:
+    """Tells of a limit once for each time that it holds, however often somebody runs into it meanwhile."""
+
+    QUIET: Final = timedelta(minutes=1)
+    _MOST = 1024
+
+    def __init__(self) -> None:
+        """Begin with nothing told."""
+        self._told: dict[tuple[str, str], tuple[datetime, int]] = {}
+
+    def reached(self, journal: Journal, *, limit: str, scope: str, until: datetime | LimitEnd, now: datetime) -> None:
+        """Write `limit_reached`, unless the same was told and has not ended; a worded end counts as a minute."""
+        repeats = self._count(limit, scope, until, now)
+        if repeats is not None:
+            limit_reached(journal, limit=limit, scope=scope, until=until, repeats=repeats or None)
+
+    def slowed(self, journal: Journal, *, limit: str, scope: str, until: datetime, now: datetime) -> None:
+        """Write `limit_slowed`, unless the same was told in the last minute."""
+        if self._count(f"slowed {limit}", scope, max(until, now + self.QUIET), now) is not None:
+            limit_slowed(journal, limit=limit, scope=scope, until=until)
+
+    def _count(self, limit: str, scope: str, until: datetime | LimitEnd, now: datetime) -> int | None:
+        """Return how often it was not said since the last time, None where it is not to be said now either."""
+        key = limit, scope
+        last, repeats = self._told.get(key, (now, 0))
+        if last > now:
+            self._told[key] = last, repeats + 1
+            return None
+        if len(self._told) >= self._MOST:
+            self._told = {each: told for each, told in self._told.items() if told[0] > now}
+        self._told[key] = (until if isinstance(until, datetime) else now + self.QUIET), 0
+        return repeats
+
+
+def _say_end(until: datetime | LimitEnd) -> str:
+    return until.isoformat() if isinstance(until, datetime) else until.value
 
 
 # --- how lines are written -------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ from relay.certificates import (
 )
 from relay.errors import ConfigError
 from relay.privatekeys import has_passphrase, private_bytes, public_line
-from relay.vault import MasterKey
+from relay.vault import MasterKey, Vault
 
 HostAlgorithm = Literal["ed25519", "ecdsa", "rsa"]
 # In the order in which they are offered: best first, RSA for the oldest libraries.
@@ -65,6 +65,8 @@ _PRIVATE_FILES = (
 _MAY_BE_APART = ("user_ca", "host_ca")
 # While offices learn the line of a new host CA, host keys still show certificates of the one before.
 HOST_CA_BEFORE = "host_ca_before"
+# There only while the master key is being rotated.
+OLD_MASTER = "master.old.key"
 # What only `create_keyring` can make: without them nothing that was sealed or signed before is of use.
 IRREPLACEABLE_FILES = ("user_ca", "master.key", "index.key")
 
@@ -105,12 +107,19 @@ class Keyring:
     receipt_key: bytes = field(repr=False)
     receipt_line: str
     master: MasterKey
+    older_masters: tuple[MasterKey, ...]
     index_key: bytes = field(repr=False)
 
     @property
     def host_ca(self) -> str:
         """The public line of the current host CA."""
         return self.host_cas[0]
+
+    def open_vault(self) -> Vault:
+        """Return a vault with these keys, which finds by itself what a rotation of the master key makes."""
+        return Vault(
+            self.master, self.index_key, older=self.older_masters, find_masters=lambda: find_masters(self.path)
+        )
 
 
 def list_missing(path: Path) -> tuple[str, ...]:
@@ -166,7 +175,7 @@ def load_keyring(path: Path) -> Keyring:
     faults.raise_if_any()
     trusted = tuple(dict.fromkeys((own, *_load_trusted(path / TRUSTED_DIRECTORY, faults))))
     host_keys = tuple(key for name in HOST_ALGORITHMS if (key := _load_host_key(path, name, host_cas, faults)))
-    master_id, master = _load_secret(path / "master.key", _MASTER_WORD, 1, faults)
+    master, *older = _load_masters(path, faults)
     _, index_key = _load_secret(path / "index.key", _INDEX_WORD, 0, faults)
     faults.raise_if_any()
     return Keyring(
@@ -179,9 +188,62 @@ def load_keyring(path: Path) -> Keyring:
         host_keys=host_keys,
         receipt_key=receipt_key,
         receipt_line=public_line(receipt_key),
-        master=MasterKey(master_id, master),
+        master=master,
+        older_masters=tuple(older),
         index_key=index_key,
     )
+
+
+def find_masters(path: Path) -> tuple[MasterKey, ...]:
+    """Return the master keys that *path* holds now, the newest first; none where they cannot be read."""
+    faults = _Faults()
+    masters = _load_masters(path, faults)
+    return () if faults else masters
+
+
+def begin_master_rotation(path: Path) -> tuple[MasterKey, MasterKey]:
+    """Make a new master key beside the old one, or find those of a rotation that was begun; return old and new.
+
+    The old one is kept as ``master.old.key`` before the new one takes its place: at no moment is either missing.
+    ConfigError where the keys cannot be read or written.
+    """
+    faults = _Faults()
+    masters = _load_masters(path, faults)
+    faults.raise_if_any()
+    current, old_file = path / "master.key", path / OLD_MASTER
+    try:
+        if len(masters) == 1:
+            _publish_owned(old_file, current.read_bytes(), overwrite=True)
+            secret = base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+            _publish_owned(current, f"{_MASTER_WORD} {secrets.token_hex(4)} {secret}\n".encode(), overwrite=True)
+            masters = _load_masters(path, faults)
+            faults.raise_if_any()
+    except OSError as error:
+        raise ConfigError(f"the keys cannot be written to {path}: {error.strerror}") from error
+    new, old = masters
+    return old, new
+
+
+def destroy_old_master(path: Path) -> None:
+    """Overwrite and remove the master key that was rotated out; nothing where there is none."""
+    file = path / OLD_MASTER
+    with contextlib.suppress(FileNotFoundError):
+        descriptor = os.open(file, os.O_WRONLY)
+        try:
+            os.pwrite(descriptor, bytes(file.stat().st_size), 0)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        file.unlink()
+        _sync_directory(path)
+
+
+def _publish_owned(path: Path, data: bytes, *, overwrite: bool = False) -> None:
+    """Publish a private file that belongs to whom its folder belongs to: root may have typed the command."""
+    publish_file(path, data, PRIVATE_MODE, overwrite=overwrite)
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def publish_file(path: Path, data: bytes, mode: int, *, overwrite: bool = False) -> bool:
@@ -321,6 +383,9 @@ class _Faults:
     def add(self, line: str) -> None:
         self._lines.append(line)
 
+    def __bool__(self) -> bool:
+        return bool(self._lines)
+
     def raise_if_any(self) -> None:
         if self._lines:
             raise ConfigError("\n".join(self._lines))
@@ -331,11 +396,13 @@ def _check_modes(path: Path, faults: _Faults) -> None:
     for directory in (path, path / TRUSTED_DIRECTORY):
         if directory.exists() and directory.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             faults.add(f"{directory} can be written by others, who could exchange keys: chmod 700 {directory}")
-    for name in _PRIVATE_FILES:
+    for name in (*_PRIVATE_FILES, OLD_MASTER):
         file = path / name
         if _is_apart(path, name):
             continue
         if not file.exists():
+            if name == OLD_MASTER:
+                continue
             mend = "put it back from your backup" if name in IRREPLACEABLE_FILES else "`relay init` makes it"
             faults.add(f"{file} is missing: {mend}")
         elif not file.is_file():
@@ -413,6 +480,18 @@ def _load_host_key(path: Path, name: HostAlgorithm, host_cas: tuple[str, ...], f
     if offered.key_fingerprint != fingerprint_of_line(line) or not is_ours:
         faults.add(f"{certificate_file} is not for {file} and host_ca: remove it and run `relay init`")
     return HostKey(name, private, certificate, line)
+
+
+def _load_masters(path: Path, faults: _Faults) -> tuple[MasterKey, ...]:
+    """Return the master key and, during a rotation, the one before it."""
+    masters = [MasterKey(*_load_secret(path / "master.key", _MASTER_WORD, 1, faults))]
+    old = path / OLD_MASTER
+    # Nothing but zeros: `destroy_old_master` was stopped before it had removed the file.
+    if old.is_file() and _read(old, faults).strip(b"\0"):
+        older = MasterKey(*_load_secret(old, _MASTER_WORD, 1, faults))
+        # The same one twice: a rotation that was stopped before it had drawn the new key.
+        masters += [older] if older.id != masters[0].id else []
+    return tuple(masters)
 
 
 def _load_secret(path: Path, word: str, labels: int, faults: _Faults) -> tuple[str, bytes]:

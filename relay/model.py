@@ -8,10 +8,10 @@ aware and in UTC, sizes are bytes, digests are 32 raw bytes of SHA-256.  The wor
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import NewType
+from typing import NamedTuple, NewType
 
 from relay.errors import Finding
 from relay.lifecycle import State
@@ -49,12 +49,36 @@ class Office:
         return self.status is OfficeStatus.ACTIVE
 
 
+class RevocationCause(StrEnum):
+    """Why a certificate was revoked."""
+
+    UNSPECIFIED = "unspecified"
+    STOLEN = "stolen"
+    LOST = "lost"
+    REPLACED = "replaced"
+    LEFT = "left"
+    MISTAKE = "mistake"
+
+    @property
+    def is_of_the_key(self) -> bool:
+        """True where somebody else may hold the key: it is never certified again."""
+        return self in (RevocationCause.STOLEN, RevocationCause.LOST)
+
+
+class CertificateId(NamedTuple):
+    """What names a certificate: a serial is unique within its CA only."""
+
+    ca_fingerprint: str
+    serial: int
+
+
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """What the register knows of one OpenSSH user certificate.
 
-    A serial is unique within its CA only; *ca_fingerprint* and *key_fingerprint* are ``SHA256:…`` as
-    ``ssh-keygen -l`` prints them.  *offices* are the principals.
+    *ca_fingerprint* and *key_fingerprint* are ``SHA256:…`` as ``ssh-keygen -l`` prints them.  *offices* are the
+    principals.  *parent* is the certificate that its holder was logged in with when it was renewed.  *name* is that
+    of its file in ``certificate/`` without ``-cert.pub``, *line* the certificate itself, where the register keeps it.
     """
 
     ca_fingerprint: str
@@ -68,17 +92,39 @@ class Certificate:
     label: str = ""
     revoked_at: datetime | None = None
     revoke_reason: str = ""
+    revoke_cause: RevocationCause | None = None
+    parent: CertificateId | None = None
+    name: str = ""
+    line: str = field(default="", repr=False)
+
+    @property
+    def id(self) -> CertificateId:
+        """What names it."""
+        return CertificateId(self.ca_fingerprint, self.serial)
+
+    def is_valid(self, now: datetime) -> bool:
+        """True while it lets an active office in."""
+        return self.revoked_at is None and self.valid_after <= now < self.valid_before
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """An office and the certificate it proved itself with, for one connection."""
+    """An office and the certificate it proved itself with, for one connection.
+
+    *source_address* are the networks that the certificate is limited to.
+    """
 
     office: OfficeNumber
     ca_fingerprint: str
     certificate_serial: int
     key_id: str
     valid_before: datetime
+    source_address: str | None = None
+
+    @property
+    def certificate(self) -> CertificateId:
+        """What names the certificate."""
+        return CertificateId(self.ca_fingerprint, self.certificate_serial)
 
 
 class Grammar(StrEnum):
@@ -207,7 +253,11 @@ class EventKind(StrEnum):
     OFFICE_RESUMED = "office.resumed"
     CERTIFICATE_ISSUED = "certificate.issued"
     CERTIFICATE_REVOKED = "certificate.revoked"
+    KEY_REVOKED = "key.revoked"
+    KEYS_CHANGED = "keys.changed"
     NAMES_REVEALED = "names.revealed"
+    KEY_ROTATED = "key.rotated"
+    KEY_DESTROYED = "key.destroyed"
 
 
 @dataclass(frozen=True, slots=True)

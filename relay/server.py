@@ -27,9 +27,9 @@ from relay.ledger import storefile
 from relay.ledger.sqlite import open_ledger
 from relay.model import Identity
 from relay.sftp.desks import Desks
+from relay.sftp.limits import Shares
 from relay.sftp.session import SftpSession
 from relay.status import StatusDesk
-from relay.vault import Vault
 
 _DRAIN_POLL_SECONDS = 0.05
 
@@ -47,7 +47,7 @@ async def run_server(config: Config) -> None:
     journal.configure_journal(config.journal.format, config.journal.level)
     line = journal.new_journal()
     keyring = load_keyring(config.keys_path)
-    vault = Vault(keyring.master, keyring.index_key)
+    vault = keyring.open_vault()
     warning = storefile.check_disk(config.store.path)
     if warning:
         journal.store_warned(line, warning=warning)
@@ -67,6 +67,7 @@ async def run_server(config: Config) -> None:
             status=StatusDesk(ledger, config),
             config=config,
             clock=_now,
+            shares=Shares(config.limits),
         )
         sessions: dict[SftpSession, None] = {}
 
@@ -88,6 +89,7 @@ async def _serve(
         async with asyncio.TaskGroup() as group:
             chores = [
                 group.create_task(reception.watch_register()),
+                group.create_task(reception.attendance.watch_load()),
                 group.create_task(housekeeping.keep_house(desks.ledger, _now, line)),
             ]
             port = acceptor.get_port()

@@ -304,7 +304,7 @@ class Upload:
 
     async def _is_kept(self) -> bool:
         try:
-            await self._keep(is_closed=False)
+            await self._keep_cut()
         except (Refused, Deferred):
             return False
         return True
@@ -325,7 +325,7 @@ class Upload:
         size = self.size_bytes
         try:
             await self._staging.settle()
-            await self._keep(is_closed=False)
+            await self._keep_cut()
         except (Refused, Deferred) as error:
             journal.upload_aborted(self._journal, reason=f"{reason}; not kept: {error.code}", size_bytes=size)
             if not self._is_resumed:
@@ -333,6 +333,12 @@ class Upload:
         else:
             journal.upload_left(self._journal, reason=reason, size_bytes=size)
         self._fail(Refused("upload.unfinished", detail=reason))
+
+    async def _keep_cut(self) -> None:
+        """Keep what was cut off, if its office has not too much of that already; the journal is told by the caller."""
+        if not await self._bench.may_leave_partial(self.destination.path, self._identity):
+            raise Refused("limit.partials", limit=self._bench.config.limits.partials_per_office)
+        await self._keep(is_closed=False)
 
     async def _keep(self, *, is_closed: bool) -> Partial:
         """Bring everything into the store, synced, as a partial, the open chunk included.
@@ -412,6 +418,7 @@ class Upload:
             payload=SealedPayload(
                 uid=self._uid,
                 wrapped_key=self._bench.vault.wrap_key(self._key, self._uid, size_bytes=size, chunk_count=count),
+                master_id=self._bench.vault.master_id,
                 size_bytes=size,
                 chunk_count=count,
                 sha256=sheaf.sha256,

@@ -7,10 +7,13 @@ destroys the file, and rotating the master key re-wraps a few dozen bytes a file
 What is authenticated, and so cannot be exchanged, cut or reordered by somebody who can write to the store: format
 version, payload uid and chunk number with every chunk; uid, number of chunks and length with the wrapped key.
 
+While the master key is being rotated there are two: everything is wrapped with the newer one, and what the older
+one still wraps can be read until it has been wrapped again.
+
 Every sealing draws a fresh random nonce, kept in front of the ciphertext: an upload that is resumed or rewritten
 seals the same chunk number again, and a counter would then repeat.
 
-Pure but for the system's random source.  Opening raises `VaultError` and nothing else.
+Pure but for the system's random source, and for *find_masters*, which whoever makes a `Vault` may give it.  Opening raises `VaultError` and nothing else.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
@@ -40,6 +45,7 @@ INDEX_BYTES = 16
 _FORMAT = b"relay-1"
 _CHUNK = struct.Struct(">7s16sQ")
 _WRAP = struct.Struct(">7s16sQQ")
+_NOTE = _FORMAT + b"note"
 
 
 class VaultError(RelayError):
@@ -102,22 +108,54 @@ class Sealer:
 
 
 class Vault:
-    """Holds the master key and the index key; wraps payload keys, seals notes, folds names into index keys."""
+    """Holds the master keys and the index key; wraps payload keys, seals notes, folds names into index keys.
 
-    def __init__(self, master: MasterKey, index_key: bytes) -> None:
-        self._master = AESGCM(master.key)
+    *older* are master keys that still open what they once wrapped.  *find_masters* returns all that there are now,
+    the newest first; it is asked where something opens under none of those held, and by `use_master`.
+    """
+
+    def __init__(
+        self,
+        master: MasterKey,
+        index_key: bytes,
+        *,
+        older: Sequence[MasterKey] = (),
+        find_masters: Callable[[], Sequence[MasterKey]] = tuple,
+    ) -> None:
+        self._masters = {each.id: AESGCM(each.key) for each in (master, *older)}
+        self._find_masters = find_masters
         # Copied for each digest, which spares hashing the key again.
         self._indexer = hashlib.blake2b(key=index_key, digest_size=INDEX_BYTES)
         self.master_id = master.id
 
+    def use_master(self, master_id: str) -> None:
+        """Wrap with that master key from now on; VaultError where it is not to be had."""
+        if master_id not in self._masters:
+            self.refresh_masters()
+        if master_id not in self._masters:
+            raise VaultError(f"the master key {master_id} is not among the keys")
+        self.master_id = master_id
+
+    def refresh_masters(self) -> None:
+        """Take the master keys as they are now: one that was destroyed is forgotten, unless it is the one in use."""
+        found = self._find_masters()
+        if found:
+            in_use = self._masters[self.master_id]
+            self._masters = {each.id: AESGCM(each.key) for each in found}
+            self._masters.setdefault(self.master_id, in_use)
+
     def wrap_key(self, key: bytes, uid: PayloadUid, *, size_bytes: int, chunk_count: int) -> bytes:
         """Wrap a payload's key, binding it to the payload's uid, length and number of chunks."""
-        nonce = os.urandom(NONCE_BYTES)
-        return nonce + self._master.encrypt(nonce, key, _WRAP.pack(_FORMAT, uid, size_bytes, chunk_count))
+        return self._seal(key, _WRAP.pack(_FORMAT, uid, size_bytes, chunk_count))
 
     def unwrap_key(self, wrapped: bytes, uid: PayloadUid, *, size_bytes: int, chunk_count: int) -> bytes:
         """Return the payload's key; VaultError where uid, length, count or key are not those it was wrapped with."""
-        return _open(self._master, wrapped, _WRAP.pack(_FORMAT, uid, size_bytes, chunk_count))
+        return self._open(wrapped, _WRAP.pack(_FORMAT, uid, size_bytes, chunk_count))
+
+    def rewrap_key(self, wrapped: bytes, uid: PayloadUid, *, size_bytes: int, chunk_count: int) -> bytes:
+        """Wrap the same key again, with the master key in use; VaultError as `unwrap_key`."""
+        key = self.unwrap_key(wrapped, uid, size_bytes=size_bytes, chunk_count=chunk_count)
+        return self.wrap_key(key, uid, size_bytes=size_bytes, chunk_count=chunk_count)
 
     def open_sealer(self, wrapped: bytes, uid: PayloadUid, *, size_bytes: int, chunk_count: int) -> Sealer:
         """Return the `Sealer` of a stored payload; VaultError as `unwrap_key`."""
@@ -125,12 +163,34 @@ class Vault:
 
     def seal_note(self, text: str) -> bytes:
         """Seal a short text that belongs to no payload, such as the name of a refused file."""
-        nonce = os.urandom(NONCE_BYTES)
-        return nonce + self._master.encrypt(nonce, text.encode(), _FORMAT + b"note")
+        return self._seal(text.encode(), _NOTE)
 
     def open_note(self, sealed: bytes) -> str:
         """Return the text; VaultError where it is not what was sealed."""
-        return _open(self._master, sealed, _FORMAT + b"note").decode()
+        return self._open(sealed, _NOTE).decode()
+
+    def reseal_note(self, sealed: bytes) -> bytes:
+        """Seal the same text again, with the master key in use; VaultError as `open_note`."""
+        return self._seal(self._open(sealed, _NOTE), _NOTE)
+
+    def _seal(self, plain: bytes, associated: bytes) -> bytes:
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._masters[self.master_id].encrypt(nonce, plain, associated)
+
+    def _open(self, sealed: bytes, associated: bytes) -> bytes:
+        """Open with the master key in use, else with any other held, else with one that has come since."""
+        try:
+            return _open(self._masters[self.master_id], sealed, associated)
+        except VaultError:
+            tried = {self.master_id}
+        for is_fresh in (False, True):
+            if is_fresh:
+                self.refresh_masters()
+            for name in self._masters.keys() - tried:
+                tried.add(name)
+                with suppress(VaultError):
+                    return _open(self._masters[name], sealed, associated)
+        raise VaultError("sealed bytes do not open under any of the master keys")
 
     def index(self, *parts: str) -> bytes:
         """Return a keyed digest of *parts* for looking up and comparing without storing them.

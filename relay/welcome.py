@@ -118,6 +118,8 @@ _README_JA = """\
   receive/  届いたファイルの一覧です。
   new/      届いたファイルのうち、まだ取得していないものです。
   done/     receive/ や new/ から削除したファイルです。まだ読めます。
+  certificate/ 証明書の更新に使います。新しい公開鍵（.pub）を入れると、
+            新しい証明書がここにできます。
   status/   送受信の状況です。.csv は表計算ソフトで開けます（直近93日分）。
               sent      送ったもの          received  届いたもの
               units     送信単位ごとの不足と、利用者ごとの最新の連番
@@ -173,6 +175,7 @@ _README_JA = """\
             出力し直して、新しい日時の名前で送ってください。
   limit.    大きすぎるか、預けている量が上限に達しています。
   office.   事業所か証明書が利用できません。窓口にお電話ください。
+  certificate. 公開鍵が使えません。画面の案内のとおりに作り直してください。
   server.   サーバー側の都合です。しばらくしてから、もう一度送ってください。
 
 ■ お問い合わせ
@@ -194,6 +197,8 @@ Folders
   receive/  What was sent to you.
   new/      The part of it that you have not collected yet.
   done/     What you removed from receive/ or new/. It can still be read.
+  certificate/ Renewal: put a new public key (.pub) here and fetch the new
+            certificate (-cert.pub).
   status/   What became of your files in the last 93 days: sent, received,
             units (what is missing, which plan is the latest of whom),
             refused, offices you can send to, your certificates. The .csv
@@ -247,6 +252,7 @@ When a file is refused
             a new date and time.
   limit.    The file is too large, or too much is stored already.
   office.   The office or its certificate cannot be used. Please call.
+  certificate. The public key cannot be used; the sentence says why.
   server.   The fault is ours. Try again in a little while.
 
 Help

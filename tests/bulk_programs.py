@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,8 +22,20 @@ from relay.model import OfficeNumber
 _STAY = "cls / > /dev/null"
 
 
-def lftp(house: House, script: str, office: OfficeNumber = CARE_MANAGER, *settings: str) -> Completed:
-    """Run the real `lftp` with a script, over the `ssh` that it takes its connection from."""
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A program with what it is told by its environment."""
+
+    words: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def run(self, cwd: Path | None = None) -> Completed:
+        """Run it to its end."""
+        return run_program(self.words, cwd=cwd, env=self.environment)
+
+
+def lftp_command(house: House, script: str, office: OfficeNumber = CARE_MANAGER, *settings: str) -> Command:
+    """Return the command of a real `lftp` with a script, over the `ssh` that it takes its connection from."""
     connect = shlex.join(["ssh", "-a", "-x", *house.openssh_options(office)])
     lines = [
         f'set sftp:connect-program "{connect}"',
@@ -33,11 +46,16 @@ def lftp(house: House, script: str, office: OfficeNumber = CARE_MANAGER, *settin
         script,
     ]
     home = {"HOME": str(house.path), "LFTP_HOME": str(house.path / "lftp")}
-    return run_program(["lftp", "-c", "; ".join(lines)], cwd=house.path, env=home)
+    return Command(["lftp", "-c", "; ".join(lines)], home)
 
 
-def rclone(house: House, *arguments: str, office: OfficeNumber = CARE_MANAGER) -> Completed:
-    """Run the real `rclone`, tried once; the relay is the remote ``relay:``."""
+def lftp(house: House, script: str, office: OfficeNumber = CARE_MANAGER, *settings: str) -> Completed:
+    """Run the real `lftp` with a script."""
+    return lftp_command(house, script, office, *settings).run(house.path)
+
+
+def rclone_command(house: House, *arguments: str, office: OfficeNumber = CARE_MANAGER) -> Command:
+    """Return the command of a real `rclone` that tries once; the relay is the remote ``relay:``."""
     held = house.certificate(office)
     # Go's library takes a pattern without a port for port 22 alone.
     known = house.path / f"known_hosts-{house.port}"
@@ -53,25 +71,38 @@ def rclone(house: House, *arguments: str, office: OfficeNumber = CARE_MANAGER) -
     }
     environment = {f"RCLONE_CONFIG_RELAY_{key}": value for key, value in settings.items()}
     environment |= {"RCLONE_CONFIG": "/dev/null", "HOME": str(house.path)}
-    return run_program(["rclone", "--retries", "1", "--low-level-retries", "1", *arguments], env=environment)
+    return Command(["rclone", "--retries", "1", "--low-level-retries", "1", *arguments], environment)
 
 
-def curl(house: House, *arguments: str, path: str, office: OfficeNumber = CARE_MANAGER) -> Completed:
-    """Run the real `curl` on *path*; libssh2 knows no host certificates, so it is not asked whom it talks to."""
+def rclone(house: House, *arguments: str, office: OfficeNumber = CARE_MANAGER) -> Completed:
+    """Run the real `rclone`."""
+    return rclone_command(house, *arguments, office=office).run()
+
+
+def curl_command(house: House, *arguments: str, path: str, office: OfficeNumber = CARE_MANAGER) -> Command:
+    """Return the command of a real `curl` on *path*; libssh2 knows no host certificates, so it asks for none."""
     held = house.certificate(office)
     login = ["--user", f"{office}:", "--key", str(held.key), "--pubkey", str(held.certificate)]
     url = f"sftp://{HOST}:{house.port}/{path}"
-    return run_program(["curl", "--silent", "--show-error", "--insecure", *login, *arguments, url])
+    return Command(["curl", "--silent", "--show-error", "--insecure", *login, *arguments, url])
+
+
+def curl(house: House, *arguments: str, path: str, office: OfficeNumber = CARE_MANAGER) -> Completed:
+    """Run the real `curl` on *path*."""
+    return curl_command(house, *arguments, path=path, office=office).run()
+
+
+def sshfs_command(house: House, folder: Path, office: OfficeNumber = CARE_MANAGER, *options: str) -> list[str]:
+    """Return the command that mounts the relay at *folder*."""
+    connect = shlex.join(["ssh", *house.openssh_options(office)])
+    return ["sshfs", *options, f"{office}@{HOST}:/", str(folder), "-p", str(house.port), "-o", f"ssh_command={connect}"]
 
 
 @contextlib.contextmanager
 def sshfs(house: House, folder: Path, office: OfficeNumber = CARE_MANAGER, *options: str) -> Iterator[Path]:
     """Mount the relay at *folder*; skips the test where this machine lets nobody mount anything."""
     folder.mkdir()
-    connect = shlex.join(["ssh", *house.openssh_options(office)])
-    mounted = run_program(
-        ["sshfs", *options, f"{office}@{HOST}:/", str(folder), "-p", str(house.port), "-o", f"ssh_command={connect}"]
-    )
+    mounted = run_program(sshfs_command(house, folder, office, *options))
     if mounted.returncode:
         pytest.skip(f"FUSE does not work here: {mounted.stderr.strip()}")
     try:

@@ -31,6 +31,7 @@ class Cable:
     passed: dict[Direction, int] = field(default_factory=lambda: {"up": 0, "down": 0})
     _most: dict[Direction, float] = field(default_factory=lambda: {"up": math.inf, "down": math.inf})
     _cut: Literal["close", "reset"] | None = None
+    _is_half: bool = False
     _is_over: bool = False
 
     def hold(self, direction: Direction, *, after: int = 0) -> None:
@@ -52,6 +53,10 @@ class Cable:
     def pull(self, *, reset: bool = False) -> None:
         """End every connection on both sides, with FIN or, if *reset*, with RST."""
         self._cut = "reset" if reset else "close"
+
+    def end_half(self) -> None:
+        """End the way up with a FIN, and go on passing what comes down: the client still listens."""
+        self._is_half = True
 
     def run(self, listener: socket.socket, target: int) -> None:
         """Take connections until the cable is thrown away."""
@@ -79,6 +84,8 @@ class Cable:
                     if self._cut or self._is_over:
                         self._end(near, far)
                         return
+                    if self._is_half:
+                        ways[0].finish()
                     self._step(ways)
             except OSError:
                 return  # one side has gone: the other one is closed as well
@@ -115,9 +122,14 @@ class _Way:
     def take(self, most: int) -> int:
         self.waiting = self.source.recv(most) if most else b""
         if most and not self.waiting:
-            self.is_done = True
-            self.target.shutdown(socket.SHUT_WR)
+            self.finish()
         return len(self.waiting)
+
+    def finish(self) -> None:
+        """Tell the other side that nothing more comes; the second time there is nothing to tell."""
+        if not self.is_done:
+            self.is_done, self.waiting = True, b""
+            self.target.shutdown(socket.SHUT_WR)
 
     def give(self) -> None:
         self.waiting = self.waiting[self.target.send(self.waiting) :]

@@ -36,7 +36,6 @@ from relay.config import Config, load_config
 from relay.keyring import load_keyring
 from relay.ledger.sqlite import SqliteLedger, open_ledger
 from relay.model import Certificate, Event, OfficeNumber, Refusal, Transfer
-from relay.vault import Vault
 
 HOST = "127.0.0.1"
 # What has not happened by then will not; generous, because tests share the machine.
@@ -307,8 +306,7 @@ class House:
     async def ledger(self) -> AsyncIterator[SqliteLedger]:
         """Open the ledger beside the server, as the command line does."""
         keyring = load_keyring(self.path / "keys")
-        vault = Vault(keyring.master, keyring.index_key)
-        async with await open_ledger(self.config.store.path, vault) as ledger:
+        async with await open_ledger(self.config.store.path, keyring.open_vault()) as ledger:
             yield ledger
 
     def ask(self, question: Callable[[SqliteLedger], Coroutine[Any, Any, T]]) -> T:

@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from relay.cli import cert, config, db, office, standard, transfer
+from relay.cli import cert, config, db, key, office, standard, transfer
 from relay.cli.check import check
 from relay.cli.explain import explain
 from relay.cli.init import init
@@ -45,6 +45,7 @@ app.add_typer(db.app, name="db")
 app.add_typer(office.app, name="office")
 app.add_typer(cert.app, name="cert")
 app.add_typer(transfer.app, name="transfer")
+app.add_typer(key.app, name="key")
 app.command()(explain)
 app.command()(check)
 app.add_typer(standard.app, name="standard")

@@ -12,7 +12,8 @@ import typer
 from rich.text import Text
 
 from relay.cli.cert_issue import issue
-from relay.cli.installation import HomeOption, Installation, open_installation, read_office_number, run
+from relay.cli.cert_revoke import find_serial, krl, revoke
+from relay.cli.installation import HomeOption, open_installation, read_office_number, run
 from relay.cli.terminal import (
     HELP_SETTINGS,
     Column,
@@ -21,9 +22,7 @@ from relay.cli.terminal import (
     LimitOption,
     ReverseOption,
     Tone,
-    YesOption,
     colour,
-    confirm,
     effective_limit,
     json_time,
     note_rows,
@@ -36,16 +35,12 @@ from relay.cli.terminal import (
     zoned,
 )
 from relay.model import Certificate
+from relay.offered import FOREVER
 
 app = typer.Typer(help="Certificates of offices.", no_args_is_help=True, context_settings=HELP_SETTINGS)
 app.command()(issue)
-
-CaOption = Annotated[
-    str | None,
-    typer.Option(
-        "--ca", metavar="SHA256:…", help="The CA, where two of them gave the same serial.", show_default=False
-    ),
-]
+app.command()(revoke)
+app.command()(krl)
 
 
 class CertificateState(StrEnum):
@@ -92,8 +87,11 @@ def judge_state(certificate: Certificate, now: datetime) -> CertificateState:
 
 @app.command(name="list")
 def list_(
+    of: Annotated[
+        str | None, typer.Argument(metavar="[OFFICE]", help="Only of this office.", show_default="of all offices")
+    ] = None,
     *,
-    office: Annotated[str | None, typer.Option(metavar="OFFICE", help="Only of this office.")] = None,
+    office: Annotated[str | None, typer.Option(metavar="OFFICE", help="The same.", hidden=True)] = None,
     state: Annotated[CertificateState | None, typer.Option(help="Only these.")] = None,
     expiring: Annotated[
         str | None, typer.Option(metavar="SPAN", help="Only valid ones that end within 30d, 8w, 1y …")
@@ -106,7 +104,7 @@ def list_(
 ) -> None:
     """List certificates, newest first."""
     within = parse_span(expiring) if expiring else None
-    found, now = run(_list(home, office, state, within))
+    found, now = run(_list(home, of or office, state, within))
     found.sort(key=_KEYS[sort], reverse=reverse)
     most = effective_limit(limit, as_json=as_json)
     if as_json:
@@ -142,6 +140,7 @@ def print_certificates(certificates: Sequence[Certificate], now: datetime, *, no
             Column("Serial", justify="right"),
             Column("Office"),
             Column(zoned("Until")),
+            Column("Days", justify="right"),
             Column("State"),
             Column("Label", is_flexible=True),
         ],
@@ -150,6 +149,7 @@ def print_certificates(certificates: Sequence[Certificate], now: datetime, *, no
                 str(certificate.serial),
                 _say_offices(certificate),
                 say_time(certificate.valid_before, with_zone=False),
+                _say_days(certificate, now),
                 _say_state(certificate, now),
                 certificate.label,
             )
@@ -162,6 +162,14 @@ def print_certificates(certificates: Sequence[Certificate], now: datetime, *, no
 def _say_offices(certificate: Certificate) -> str:
     first, *others = certificate.offices
     return f"{first} +{len(others)}" if others else first
+
+
+def _say_days(certificate: Certificate, now: datetime) -> str:
+    """Say for how many whole days it will still let somebody in."""
+    is_good = judge_state(certificate, now) in (CertificateState.VALID, CertificateState.PENDING)
+    if not is_good or certificate.valid_before >= FOREVER:
+        return "-"
+    return str((certificate.valid_before - now).days)
 
 
 def _say_state(certificate: Certificate, now: datetime) -> Text:
@@ -195,9 +203,9 @@ async def _find(home: Path, serial: str) -> tuple[list[Certificate], datetime]:
 
     async with open_installation(home) as relay:
         if serial.isascii() and serial.isdigit():
-            return await _find_serial(relay, int(serial), None), relay.now
+            return await find_serial(relay, int(serial), None), relay.now
         offered = parse_certificate_line(_read_certificate(serial))
-        return await _find_serial(relay, offered.serial, offered.ca_fingerprint), relay.now
+        return await find_serial(relay, offered.serial, offered.ca_fingerprint), relay.now
 
 
 def _read_certificate(path: str) -> str:
@@ -205,15 +213,6 @@ def _read_certificate(path: str) -> str:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         raise CommandRefused(f"{path!r} is neither a serial nor a file") from None
-
-
-async def _find_serial(relay: Installation, serial: int, ca: str | None) -> list[Certificate]:
-    # The store's integers end here, and no certificate was ever recorded beyond.
-    found = await relay.ledger.list_certificates(serial=serial) if serial < 2**63 else []
-    found = [certificate for certificate in found if ca in (None, certificate.ca_fingerprint)]
-    if not found:
-        raise CommandRefused(f"the register has no certificate with serial {serial}")
-    return found
 
 
 def _print_certificate(certificate: Certificate, now: datetime) -> None:
@@ -226,42 +225,17 @@ def _print_certificate(certificate: Certificate, now: datetime) -> None:
         ("Valid from", say_time(certificate.valid_after)),
         ("Valid until", say_time(certificate.valid_before)),
         ("Issued", say_time(certificate.issued_at)),
+        ("Renewed from", str(certificate.parent.serial) if certificate.parent else "-"),
         ("Key", certificate.key_fingerprint),
         ("CA", certificate.ca_fingerprint),
     ]
     if certificate.revoked_at is not None:
-        facts[2:2] = [("Revoked", say_time(certificate.revoked_at)), ("Reason", certificate.revoke_reason or "-")]
+        facts[2:2] = [
+            ("Revoked", say_time(certificate.revoked_at)),
+            ("Cause", certificate.revoke_cause or "-"),
+            ("Reason", certificate.revoke_reason or "-"),
+        ]
     print_facts(facts)
-
-
-@app.command()
-def revoke(
-    serial: Annotated[int, typer.Argument(metavar="SERIAL", min=0, help="Which one.", show_default=False)],
-    *,
-    reason: Annotated[str, typer.Option(help="Why; kept in the history.", show_default=False)] = "",
-    ca: CaOption = None,
-    yes: YesOption = False,
-    home: HomeOption = Path(),
-) -> None:
-    """Revoke a certificate for good; its open sessions end within seconds."""
-    run(_revoke(home, serial, ca, reason.strip(), yes=yes))
-
-
-async def _revoke(home: Path, serial: int, ca: str | None, reason: str, *, yes: bool) -> None:
-    async with open_installation(home) as relay:
-        found = await _find_serial(relay, serial, ca)
-        if len(found) > 1:
-            raise CommandRefused(
-                f"two CAs gave serial {serial}; say which with --ca, as `relay cert show {serial}` tells"
-            )
-        certificate = found[0]
-        if certificate.revoked_at is None:
-            offices = ", ".join(certificate.offices)
-            confirm(f"Revoke certificate {serial} of {offices}? There is no way back.", yes=yes)
-        changed = await relay.ledger.revoke_certificate(
-            certificate.ca_fingerprint, serial, reason=reason, actor=relay.actor, now=relay.now
-        )
-    say(f"certificate {serial} is revoked{'' if changed else ' already, since ' + say_time(certificate.revoked_at)}")
 
 
 def describe_certificate(certificate: Certificate, now: datetime) -> dict[str, object]:
@@ -276,7 +250,9 @@ def describe_certificate(certificate: Certificate, now: datetime) -> dict[str, o
         "valid_before": json_time(certificate.valid_before),
         "issued_at": json_time(certificate.issued_at),
         "revoked_at": json_time(certificate.revoked_at),
+        "revoke_cause": certificate.revoke_cause,
         "revoke_reason": certificate.revoke_reason,
+        "parent_serial": str(certificate.parent.serial) if certificate.parent else None,
         "key_fingerprint": certificate.key_fingerprint,
         "ca_fingerprint": certificate.ca_fingerprint,
     }

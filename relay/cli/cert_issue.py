@@ -16,10 +16,21 @@ from typing import Annotated
 import typer
 
 from relay.cli.installation import HomeOption, Installation, find_office, open_installation, run
-from relay.cli.terminal import CommandFailed, CommandRefused, JsonOption, parse_span, print_json, say, say_time, warn
+from relay.cli.terminal import (
+    CommandFailed,
+    CommandRefused,
+    JsonOption,
+    parse_span,
+    print_json,
+    say,
+    say_time,
+    secret_asker,
+    warn,
+)
 from relay.model import Certificate, Office
 
 VALID_MOST = timedelta(days=3660)
+DAY_SECONDS = 86_400
 ISSUED_FOLDER = "issued"
 
 
@@ -67,7 +78,10 @@ def issue(
         list[str] | None,
         typer.Option(metavar="OFFICE", help="A further office that may log in with it; may be repeated."),
     ] = None,
-    valid: Annotated[str, typer.Option(metavar="SPAN", help="For how long: 12h, 365d, 2y.")] = "365d",
+    valid: Annotated[
+        str | None,
+        typer.Option(metavar="SPAN", help="For how long: 12h, 365d, 2y.", show_default="as in relay.toml"),
+    ] = None,
     label: Annotated[str, typer.Option(help="A word for lists: which program, which PC.", show_default=False)] = "",
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
     as_json: JsonOption = False,
@@ -78,9 +92,7 @@ def issue(
     With the office's own public key, id-cert.pub is written beside it, as ssh-keygen does.
     Without one, an ECDSA P-256 key pair is made; hand the private key over in a safe way.
     """
-    span = parse_span(valid)
-    if span > VALID_MOST:
-        raise CommandRefused("a certificate is valid for ten years at most")
+    span = parse_validity(valid) if valid else None
     numbers = [office, *(also or ())]
     run(
         _issue(
@@ -96,44 +108,49 @@ def issue(
     )
 
 
+def parse_validity(text: str) -> timedelta:
+    """Read for how long a certificate is to be valid; CommandRefused where that is no span, or too long."""
+    span = parse_span(text)
+    if span > VALID_MOST:
+        raise CommandRefused("a certificate is valid for ten years at most")
+    return span
+
+
 async def _issue(
     *,
     home: Path,
     numbers: list[str],
     public_key: Path | None,
     out: Path | None,
-    span: timedelta,
+    span: timedelta | None,
     label: str,
     force: bool,
     as_json: bool,
 ) -> None:
     from relay.authority import open_user_ca
-    from relay.certificates import draw_serial, issue_certificate, plan_validity
+    from relay.issuing import Wish, issue
 
     async with open_installation(home) as relay:
         # An office named twice is named once.
         offices = list({o.number: o for o in [await find_office(relay.ledger, number) for number in numbers]}.values())
         plan = _plan(relay, offices[0], public_key, out)
         _refuse_overwriting(plan, force=force)
-        serial, now = draw_serial(), relay.now
-        after, before = plan_validity(now, int(span.total_seconds()))
-        line, record = issue_certificate(
+        settings = relay.config.certificates
+        wish = Wish(
             plan.public_line,
-            open_user_ca(relay.keyring).key,
-            serial=serial,
-            key_id=f"{offices[0].number} {now:%Y-%m-%d} {serial}",
-            offices=[one.number for one in offices],
-            valid_after=after,
-            valid_before=before,
+            [one.number for one in offices],
+            int(span.total_seconds()) if span else settings.valid_days * DAY_SECONDS,
             label=label,
-            issued_at=now,
+            most=settings.valid_per_office,
         )
-        await relay.ledger.record_certificate(record, actor=relay.actor)
+        record = await issue(
+            relay.ledger, open_user_ca(relay.keyring, ask=secret_asker()), wish, actor=relay.actor, now=relay.now
+        )
         try:
-            _write(plan, line, force=force)
+            _write(plan, record.line, force=force)
         except OSError as error:
             await relay.ledger.revoke_certificate(
-                record.ca_fingerprint, serial, reason="its file could not be written", actor=relay.actor, now=relay.now
+                *record.id, reason="its file could not be written", actor=relay.actor, now=relay.now
             )
             raise CommandFailed(
                 f"{error.filename or plan.certificate_file} cannot be written: {error.strerror}"
@@ -183,15 +200,15 @@ def _write(plan: _Plan, line: str, *, force: bool) -> None:
 
 def _report(relay: Installation, plan: _Plan, record: Certificate, *, as_json: bool) -> None:
     """Say what was made and how to connect with it."""
-    from relay.cli.connecting import describe_address, known_hosts_line
+    from relay.cli.connecting import describe_address, known_hosts_lines
 
     private = plan.private_file
-    address, known_hosts = describe_address(relay.config), known_hosts_line(relay.config, relay.keyring)
+    address, known_hosts = describe_address(relay.config), known_hosts_lines(relay.config, relay.keyring)
     if as_json:
         from relay.cli.cert import describe_certificate
 
         paths = {"private_key": None if private is None else str(private), "certificate": str(plan.certificate_file)}
-        print_json({**describe_certificate(record, relay.now), **paths, "known_hosts": known_hosts})
+        print_json({**describe_certificate(record, relay.now), **paths, "known_hosts": "\n".join(known_hosts)})
         return
     say(f"certificate  {plan.certificate_file}")
     if private is not None:
@@ -205,5 +222,6 @@ def _report(relay: Installation, plan: _Plan, record: Certificate, *, as_json: b
     say(f"  sftp -i {key} -P {address.port} {record.offices[0]}@{address.host}")
     say(f"  WinSCP 6.0 or newer: user {record.offices[0]}; Advanced > SSH > Authentication: the private key,")
     say(f"  and as certificate {plan.certificate_file.name}")
-    say("To be spared the question about the host key, add this line to known_hosts:")
-    say(f"  {known_hosts}")
+    say("To be spared the question about the host key, add this to known_hosts:")
+    for known in known_hosts:
+        say(f"  {known}")

@@ -25,8 +25,11 @@ def describe_address(config: Config) -> Address:
     return Address("RELAY.EXAMPLE" if host in _EVERYWHERE else host, config.server.port)
 
 
-def known_hosts_line(config: Config, keyring: Keyring) -> str:
-    """Return the line that makes OpenSSH trust this relay's host certificates, and only here."""
+def known_hosts_lines(config: Config, keyring: Keyring) -> list[str]:
+    """Return the lines that make OpenSSH trust this relay's host certificates, and only here.
+
+    Two of them while a new host CA takes the place of another.
+    """
     host, port = describe_address(config)
     place = host if port == _SSH_PORT else f"[{host}]:{port}"
-    return f"@cert-authority {place} {keyring.host_ca}"
+    return [f"@cert-authority {place} {line}" for line in keyring.host_cas]

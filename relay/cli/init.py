@@ -33,6 +33,7 @@ def _tell(what: str, path: Path, *, is_new: bool) -> None:
 
 
 def _make_keys(config: Config) -> Keyring:
+    from relay.authority import find_passphrase
     from relay.keyring import IRREPLACEABLE_FILES, create_keyring, list_missing
 
     missing = list_missing(config.keys_path)
@@ -42,7 +43,7 @@ def _make_keys(config: Config) -> Keyring:
             f"the store {config.store.path} is there, but of its keys {', '.join(lost)} is missing in {config.keys_path}: "
             "put it back from your backup"
         )
-    keyring = create_keyring(config.keys_path)
+    keyring = create_keyring(config.keys_path, passphrase=find_passphrase())
     _tell("keys", config.keys_path, is_new=bool(missing))
     return keyring
 
@@ -59,7 +60,7 @@ def _make_store(config: Config) -> None:
 
 
 def _print_next_steps(config: Config, keyring: Keyring) -> None:
-    from relay.cli.connecting import known_hosts_line
+    from relay.cli.connecting import known_hosts_lines
 
     option = "" if config.home == Path.cwd() else f" --home {config.home}"
     steps = (
@@ -76,4 +77,5 @@ def _print_next_steps(config: Config, keyring: Keyring) -> None:
     say("")
     say("Back up keys/ once, apart from the store: without it the store cannot be read.")
     say("What offices put into known_hosts to be spared the question about the host key:")
-    say(f"  {known_hosts_line(config, keyring)}")
+    for line in known_hosts_lines(config, keyring):
+        say(f"  {line}")

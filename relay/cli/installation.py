@@ -56,13 +56,12 @@ async def open_installation(home: Path) -> AsyncIterator[Installation]:
     from relay.config import load_config
     from relay.keyring import load_keyring
     from relay.ledger.sqlite import open_ledger
-    from relay.vault import Vault
 
     config = load_config(home)
     keyring = load_keyring(config.keys_path)
     ledger = await open_ledger(
         config.store.path,
-        Vault(keyring.master, keyring.index_key),
+        keyring.open_vault(),
         lock_wait_seconds=config.store.lock_wait_seconds,
         checkpoint_bytes=config.store.checkpoint_bytes,
         sent_listed=timedelta(seconds=config.tree.sent_listed_seconds),

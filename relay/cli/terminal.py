@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
@@ -162,6 +162,15 @@ def confirm(question: str, *, yes: bool) -> None:
         raise CommandRefused(f"nobody can be asked here, so this needs --yes: {question}")
     if not typer.confirm(question):
         raise CommandRefused("nothing was changed")
+
+
+def secret_asker() -> Callable[[str], str] | None:
+    """Return how to ask for something that the screen must not show; None where nobody can be asked."""
+
+    def ask(question: str) -> str:
+        return str(typer.prompt(question, hide_input=True, err=True))
+
+    return ask if sys.stdin.isatty() else None
 
 
 def note_rows(shown: int, limit: int | None, what: str, total: int | None = None) -> str:

@@ -17,20 +17,19 @@ No verb reads a clock: times come in as *now*.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from relay.errors import Finding
+from relay.ledger.registry import ImportCounts as ImportCounts
+from relay.ledger.registry import Register as Register
 from relay.model import (
-    Certificate,
     Event,
     EventKind,
     Identity,
-    Office,
     OfficeNumber,
-    OfficeStatus,
     PayloadId,
     PayloadUid,
     Refusal,
@@ -62,7 +61,8 @@ class SealedPayload:
     """A whole payload, ready to be committed.
 
     *staged* names the chunks that are in the store already, *chunks* are those that travel with the commit.
-    *wrapped_key* authenticates uid, *chunk_count* and *size_bytes*.  *name_sealed* holds the file name where it is
+    *wrapped_key*, under the master key *master_id* ('' where that is not known), authenticates uid, *chunk_count* and
+    *size_bytes*.  *name_sealed* holds the file name where it is
     not the standard's, sealed under the same key.
     """
 
@@ -75,6 +75,7 @@ class SealedPayload:
     name_sealed: bytes | None = None
     staged: PayloadId | None = None
     holder: bytes | None = None
+    master_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +101,6 @@ class Partial:
     client_mtime: datetime | None
     touched_at: datetime
 
-    def stored_as(self, payload: PayloadId) -> Partial:
-        """Return the same with the id under which its chunks lie."""
-        return replace(self, payload=payload)
-
 
 @dataclass(frozen=True, slots=True)
 class StoredPayload:
@@ -114,6 +111,14 @@ class StoredPayload:
     wrapped_key: bytes
     size_bytes: int
     chunk_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrapped:
+    """What a rotation of the master key did: rows wrapped again, and rows that opened under no key at all."""
+
+    done: int
+    damaged: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,89 +183,31 @@ class ListingPage:
     cursor: ListingCursor | None
 
 
-@dataclass(frozen=True, slots=True)
-class ImportCounts:
-    """What an import of the register did, in offices."""
-
-    added: int
-    updated: int
-    unchanged: int
-    suspended: int
-
-
-class Register(Protocol):
-    """The offices and their certificates."""
-
-    async def find_office(self, number: OfficeNumber) -> Office | None:
-        """Return the office, or None where it is not registered."""
-
-    async def find_two_offices(self, one: OfficeNumber, other: OfficeNumber) -> tuple[Office | None, Office | None]:
-        """Return both, each None where it is not registered: the question of every upload, as one look-up."""
-
-    async def list_offices(
-        self,
-        *,
-        status: OfficeStatus | None = None,
-        prefecture: str | None = None,
-        after: OfficeNumber | None = None,
-        limit: int | None = None,
-    ) -> list[Office]:
-        """Return offices in order of their number, from behind *after*."""
-
-    async def count_offices(self) -> dict[OfficeStatus, int]:
-        """Return how many offices there are in each status."""
-
-    async def record_office(self, office: Office, *, actor: str, now: datetime) -> bool:
-        """Add *office* or change what is known of it; True where it is new."""
-
-    async def import_offices(
-        self,
-        offices: Sequence[Office],
-        *,
-        suspend_missing: bool,
-        actor: str,
-        now: datetime,
-        progress: Callable[[int], None] | None = None,
-    ) -> ImportCounts:
-        """Add and change all of *offices* in one transaction; *progress* hears how many are done.
-
-        An office that is not in *offices* is left alone, or suspended with *suspend_missing*.
-        """
-
-    async def record_office_status(
-        self, number: OfficeNumber, status: OfficeStatus, *, actor: str, now: datetime
-    ) -> bool:
-        """Set the status; False where it was so already.  LookupError where the office is unknown."""
-
-    async def record_certificate(self, certificate: Certificate, *, actor: str) -> None:
-        """Make *certificate* known.  ValueError where its CA and serial are taken."""
-
-    async def find_certificate(self, ca_fingerprint: str, serial: int) -> Certificate | None:
-        """Return what is known of the certificate, or None."""
-
-    async def list_certificates(
-        self,
-        *,
-        office: OfficeNumber | None = None,
-        serial: int | None = None,
-        limit: int | None = None,
-    ) -> list[Certificate]:
-        """Return certificates, newest first."""
-
-    async def revoke_certificate(
-        self, ca_fingerprint: str, serial: int, *, reason: str, actor: str, now: datetime
-    ) -> bool:
-        """Revoke; False where it was revoked already.  LookupError where it is unknown."""
-
-    async def register_version(self) -> int:
-        """Return a number that grows with every change of the register, by whatever process."""
-
-
 class Ledger(Register, Protocol):
     """The register, the transfers, their payload and their history."""
 
     async def close(self) -> None:
         """Write what is waiting, then let go of the store."""
+
+    # --- master keys -------------------------------------------------------------------------------------------
+
+    async def begin_rotation(self, master_id: str, *, actor: str, now: datetime) -> bool:
+        """Let everything be sealed under that master key from now on; False where that is so already.
+
+        VaultError where this process has no such key.
+        """
+
+    async def count_unrotated(self) -> int:
+        """Return how many rows lie under another master key than the one in use."""
+
+    async def rewrap_all(self, progress: Callable[[int], None]) -> Rewrapped:
+        """Wrap all of them again, in small steps; *progress* hears how many each took."""
+
+    async def end_rotation(self, *, actor: str, now: datetime) -> None:
+        """Record that the master keys that are no longer in use were destroyed."""
+
+    def forget_destroyed_keys(self) -> None:
+        """Drop from memory the master keys that are not in ``keys/`` any more."""
 
     # --- intake ------------------------------------------------------------------------------------------------
 
@@ -299,6 +246,9 @@ class Ledger(Register, Protocol):
 
         LookupError where somebody else holds it by now.
         """
+
+    async def count_partials(self, office: OfficeNumber) -> int:
+        """Return how many uploads of *office* wait to be finished."""
 
     async def find_partial(self, office: OfficeNumber, path: str) -> Partial | None:
         """Return what *office* left unfinished at *path* below ``send/``, or None."""

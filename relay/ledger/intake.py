@@ -224,7 +224,8 @@ class IntakeVerbs(RefusalVerbs):
     ) -> Transfer:
         route, address, payload, at = draft.route, draft.route.address, draft.payload, to_cell(now)
         delivered = keys.delivered
-        stored = _complete_payload(connection, payload, route.sender, self._store.vault.master_id, at)
+        payload = self._under_current_master(connection, payload, now)
+        stored = _complete_payload(connection, payload, route.sender, at)
         cursor = connection.execute(
             SQL["insert_transfer"],
             (route.sender, route.recipient, address.grammar.value, address.kind, address.serial or "", address.month or "",
@@ -270,6 +271,18 @@ class IntakeVerbs(RefusalVerbs):
             findings=draft.findings,
             completes=draft.completes,
         )
+
+    def _under_current_master(
+        self, connection: sqlite3.Connection, payload: SealedPayload, now: datetime
+    ) -> SealedPayload:
+        """Return *payload* as it is, or its key wrapped again where the master key was rotated since it was sealed."""
+        master_id = self._store.use_current_master(connection, now)
+        if payload.master_id == master_id:
+            return payload
+        wrapped = self._store.vault.rewrap_key(
+            payload.wrapped_key, payload.uid, size_bytes=payload.size_bytes, chunk_count=payload.chunk_count
+        )
+        return replace(payload, wrapped_key=wrapped, master_id=master_id)
 
     def _choose_delivered(
         self, connection: sqlite3.Connection, draft: TransferDraft, identity_key: bytes, now: datetime
@@ -372,10 +385,10 @@ def _check_whole(connection: sqlite3.Connection, payload: SealedPayload) -> None
 
 
 def _complete_payload(
-    connection: sqlite3.Connection, payload: SealedPayload, office: OfficeNumber, master_id: str, at: int
+    connection: sqlite3.Connection, payload: SealedPayload, office: OfficeNumber, at: int
 ) -> PayloadId:
     """Make the payload whole: its last chunks, its length and the key that binds them."""
-    sealed = (payload.wrapped_key, master_id, payload.size_bytes, payload.chunk_count, at)
+    sealed = (payload.wrapped_key, payload.master_id, payload.size_bytes, payload.chunk_count, at)
     if payload.staged is None:
         stored = insert_payload(connection, (payload.uid, office, *sealed))
     else:

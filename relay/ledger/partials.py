@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from relay.errors import finding
@@ -30,9 +31,10 @@ class PartialVerbs(IntakeVerbs):
 
     async def save_partial(self, partial: Partial, chunks: Sequence[SealedChunk], *, now: datetime) -> Partial:
         path_key = self._path_key(partial.office, partial.path)
-        note = self._store.vault.seal_note(json.dumps([partial.path, partial.folder], ensure_ascii=False))
+        note = json.dumps([partial.path, partial.folder], ensure_ascii=False)
+        vault = self._store.vault
 
-        def work(connection: sqlite3.Connection) -> PayloadId:
+        def work(connection: sqlite3.Connection) -> Partial:
             payload = partial.payload
             if payload is None:
                 payload = insert_payload(connection, (partial.uid, partial.office, None, None, 0, 0, to_cell(now)))
@@ -42,15 +44,17 @@ class PartialVerbs(IntakeVerbs):
             put_chunks(connection, payload, chunks)
             connection.execute(SQL["set_stored"], (partial.size_bytes, payload))
             mtime = None if partial.client_mtime is None else to_cell(partial.client_mtime)
+            master_id = self._store.use_current_master(connection, now)
+            # The key may have been wrapped before a rotation, by the session that wrote here last.
+            wrapped = vault.rewrap_key(partial.wrapped_key, partial.uid, size_bytes=0, chunk_count=0)
             connection.execute(
                 SQL["put_partial"],
-                (path_key, partial.office, partial.folder or "", payload, partial.wrapped_key, note, partial.size_bytes,
-                 partial.is_closed, partial.looks_whole, mtime, to_cell(now)),
+                (path_key, partial.office, partial.folder or "", payload, wrapped, vault.seal_note(note),
+                 partial.size_bytes, partial.is_closed, partial.looks_whole, mtime, to_cell(now), master_id),
             )  # fmt: skip
-            return payload
+            return replace(partial, payload=payload, wrapped_key=wrapped)
 
-        payload = await self._store.change(work)
-        return partial.stored_as(payload)
+        return await self._store.change(work)
 
     async def find_partial(self, office: OfficeNumber, path: str) -> Partial | None:
         row = self._store.row(transfer_sql("find_partial"), (self._path_key(office, path),))
@@ -58,6 +62,10 @@ class PartialVerbs(IntakeVerbs):
 
     async def list_partials(self, office: OfficeNumber, folder: OfficeNumber | None) -> list[Partial]:
         return [self._read(row) for row in self._store.rows(transfer_sql("list_partials"), (office, folder or ""))]
+
+    async def count_partials(self, office: OfficeNumber) -> int:
+        row = self._store.row(SQL["count_partials"], (office,))
+        return 0 if row is None else int(row[0])
 
     async def take_over(self, office: OfficeNumber, path: str, holder: bytes, *, now: datetime) -> Partial | None:
         path_key = self._path_key(office, path)
@@ -105,7 +113,7 @@ class PartialVerbs(IntakeVerbs):
         def work(connection: sqlite3.Connection) -> bool:
             if connection.execute(SQL["delete_expired"], (path_key, to_cell(before))).rowcount != 1:
                 return False
-            connection.execute(SQL["put_refusal"], refusal).fetchall()
+            self._put_refusal(connection, refusal, now)
             return True
 
         # The chunks are a staged payload that nothing names any more: `remove_abandoned` comes next.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from datetime import datetime
+from typing import NamedTuple
 
 from relay.errors import Finding
 from relay.ledger.rows import to_cell
@@ -19,6 +20,14 @@ from relay.model import OfficeNumber, Refusal, fold_name
 
 # Whoever is refused more than that within a week finds the rest in status/refused.
 _NOTES_MOST = 500
+
+
+class RefusalCells(NamedTuple):
+    """The row of a refusal; its *note* is sealed in the transaction that keeps it, under the key then in use."""
+
+    before: tuple[object, ...]
+    note: str
+    after: tuple[object, ...]
 
 
 class RefusalVerbs:
@@ -40,9 +49,16 @@ class RefusalVerbs:
         cells = self._refusal_cells(office, name, finding, now, folder=folder, has_note=has_note, sha256=sha256)
 
         def work(connection: sqlite3.Connection) -> int:
-            return int(connection.execute(SQL["put_refusal"], cells).fetchall()[0][0])
+            return self._put_refusal(connection, cells, now)
 
         return await self._store.change(work)
+
+    def _put_refusal(self, connection: sqlite3.Connection, cells: RefusalCells, now: datetime) -> int:
+        """Keep or count a refusal in the running transaction; returns how often it came."""
+        master_id = self._store.use_current_master(connection, now)
+        sealed = self._store.vault.seal_note(cells.note)
+        found = connection.execute(SQL["put_refusal"], (*cells.before, sealed, *cells.after, master_id)).fetchall()
+        return int(found[0][0])
 
     def _refusal_cells(
         self,
@@ -54,12 +70,12 @@ class RefusalVerbs:
         folder: OfficeNumber | None = None,
         has_note: bool = False,
         sha256: bytes | None = None,
-    ) -> tuple[object, ...]:
-        """Return what ``put_refusal`` takes."""
+    ) -> RefusalCells:
+        """Return what `_put_refusal` takes."""
         key = self._refusal_key(office, name, finding.code, sha256)
-        sealed = self._store.vault.seal_note(json.dumps([name, dict(finding.facts)], ensure_ascii=False))
+        note = json.dumps([name, dict(finding.facts)], ensure_ascii=False)
         path_key = self._path_key(office, join_path(folder, name))
-        return (office, key, finding.code, sealed, to_cell(now), folder or "", path_key, has_note)
+        return RefusalCells((office, key, finding.code), note, (to_cell(now), folder or "", path_key, has_note))
 
     async def was_refused(self, office: OfficeNumber, name: str, code: str, sha256: bytes, *, before: datetime) -> bool:
         key = self._refusal_key(office, name, code, sha256)

@@ -1,4 +1,4 @@
-"""The register in the embedded store: offices, certificates and their history."""
+"""The register in the embedded store: offices and the history; its certificates are in `certificates`."""
 
 from __future__ import annotations
 
@@ -7,22 +7,18 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from relay.ledger import ImportCounts
-from relay.ledger.rows import certificate_of, event_of, office_of, to_cell
+from relay.ledger.rows import event_of, office_of, to_cell
 from relay.ledger.statements import SQL
 from relay.ledger.store import Store, append_event, append_events
-from relay.model import Certificate, Event, EventKind, Office, OfficeNumber, OfficeStatus, TransferId
+from relay.model import Event, EventKind, Office, OfficeNumber, OfficeStatus, TransferId
 
 # An import tells how far it is this often.
 _PROGRESS_ROWS = 2_000
 _NO_LIMIT = -1
-# A certificate offers 64 bits; the relay issues 63, as many as a column holds.
-_SERIAL_MOST = 2**63 - 1
-_HELD_BY_OFFICE = """(c.ca_fingerprint, c.serial) IN
-    (SELECT o.ca_fingerprint, o.serial FROM certificate_office AS o WHERE o.office = :office)"""
 
 
 class RegisterVerbs:
-    """Every verb of `relay.ledger.Register`, and the history."""
+    """Every verb of `relay.ledger.Register` about offices, and the history."""
 
     _store: Store
 
@@ -91,68 +87,6 @@ class RegisterVerbs:
             connection.execute(SQL["update_office_status"], (status, to_cell(now), number))
             kind = EventKind.OFFICE_RESUMED if status is OfficeStatus.ACTIVE else EventKind.OFFICE_SUSPENDED
             append_event(connection, kind, now, actor=actor, office=number)
-            return True
-
-        return await self._store.change(work)
-
-    async def record_certificate(self, certificate: Certificate, *, actor: str) -> None:
-        def work(connection: sqlite3.Connection) -> None:
-            key = (certificate.ca_fingerprint, certificate.serial)
-            if connection.execute(SQL["find_certificate"], key).fetchone():
-                raise ValueError(f"a certificate with serial {certificate.serial} of this CA is known already")
-            connection.execute(
-                SQL["insert_certificate"],
-                (*key, certificate.key_id, certificate.key_fingerprint, certificate.label, to_cell(certificate.valid_after),
-                 to_cell(certificate.valid_before), to_cell(certificate.issued_at)),
-            )  # fmt: skip
-            connection.executemany(SQL["insert_certificate_office"], [(office, *key) for office in certificate.offices])
-            for office in certificate.offices:
-                append_event(
-                    connection,
-                    EventKind.CERTIFICATE_ISSUED,
-                    certificate.issued_at,
-                    actor=actor,
-                    office=office,
-                    detail=str(certificate.serial),
-                )
-
-        await self._store.change(work)
-
-    async def find_certificate(self, ca_fingerprint: str, serial: int) -> Certificate | None:
-        if serial > _SERIAL_MOST:
-            return None
-        row = self._store.row(SQL["find_certificate"], (ca_fingerprint, serial))
-        return None if row is None else certificate_of(row)
-
-    async def list_certificates(
-        self, *, office: OfficeNumber | None = None, serial: int | None = None, limit: int | None = None
-    ) -> list[Certificate]:
-        if serial is not None and serial > _SERIAL_MOST:
-            return []
-        # Only what was asked for stands in the statement, or SQLite would use no index.
-        conditions = [] if serial is None else ["c.serial = :serial"]
-        if office is not None:
-            conditions.append(_HELD_BY_OFFICE)
-        sql = SQL["list_certificates"].format(where=" AND ".join(conditions) or "1")
-        rows = self._store.rows(
-            sql, {"office": office, "serial": serial, "limit": _NO_LIMIT if limit is None else limit}
-        )
-        return [certificate_of(row) for row in rows]
-
-    async def revoke_certificate(
-        self, ca_fingerprint: str, serial: int, *, reason: str, actor: str, now: datetime
-    ) -> bool:
-        def work(connection: sqlite3.Connection) -> bool:
-            row = connection.execute(SQL["find_certificate"], (ca_fingerprint, serial)).fetchone()
-            if row is None:
-                raise LookupError(serial)
-            known = certificate_of(row)
-            if known.revoked_at is not None:
-                return False
-            connection.execute(SQL["revoke_certificate"], (to_cell(now), reason, ca_fingerprint, serial))
-            for office in known.offices:
-                detail = f"{serial} {reason}".strip()
-                append_event(connection, EventKind.CERTIFICATE_REVOKED, now, actor=actor, office=office, detail=detail)
             return True
 
         return await self._store.change(work)

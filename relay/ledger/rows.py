@@ -15,6 +15,7 @@ from relay.ledger import Entry
 from relay.lifecycle import State
 from relay.model import (
     Certificate,
+    CertificateId,
     Event,
     EventKind,
     Grammar,
@@ -23,6 +24,7 @@ from relay.model import (
     OfficeStatus,
     PayloadUid,
     Refusal,
+    RevocationCause,
     Transfer,
     TransferId,
 )
@@ -53,6 +55,12 @@ ENTRY_COLUMNS = f"""{_NAME}, t.id, t.sender, t.recipient, t.serial, t.delivered_
 PARTIAL_COLUMNS = """r.office, r.note_sealed, r.size_bytes, r.payload, p.uid, p.holder, r.key_wrapped, r.is_closed,
     r.looks_whole, r.client_mtime, r.touched_at FROM partial AS r JOIN payload AS p ON p.id = r.payload"""
 
+CERTIFICATE_COLUMNS = """c.ca_fingerprint, c.serial, c.key_id, c.key_fingerprint, c.label, c.valid_after, c.valid_before,
+    c.issued_at, c.revoked_at, c.revoke_reason, c.revoke_cause, c.parent_ca, c.parent_serial, c.name, c.line,
+    (SELECT group_concat(office, '|') FROM certificate_office AS o
+     WHERE o.ca_fingerprint = c.ca_fingerprint AND o.serial = c.serial)
+    FROM certificate AS c"""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _SECOND = 1_000_000
@@ -81,8 +89,9 @@ def office_of(row: Row) -> Office:
 
 
 def certificate_of(row: Row) -> Certificate:
-    """Read the columns of ``find_certificate``."""
-    ca, serial, key_id, key, label, after, before, issued, revoked, reason, offices = row
+    """Read `CERTIFICATE_COLUMNS`."""
+    (ca, serial, key_id, key, label, after, before, issued, revoked, reason, cause, parent_ca, parent_serial, name, line,
+     offices) = row  # fmt: skip
     return Certificate(
         ca_fingerprint=ca,
         serial=serial,
@@ -95,6 +104,10 @@ def certificate_of(row: Row) -> Certificate:
         label=label,
         revoked_at=_maybe_time(revoked),
         revoke_reason=reason,
+        revoke_cause=RevocationCause(cause) if cause else None,
+        parent=None if parent_serial is None else CertificateId(parent_ca, parent_serial),
+        name=name,
+        line=line,
     )
 
 

@@ -12,12 +12,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from relay.errors import ConfigError
 from relay.ledger import migrations, storefile
+from relay.ledger.certificates import CertificateVerbs
 from relay.ledger.commit import Writer
 from relay.ledger.migrations import Step
 from relay.ledger.partials import PartialVerbs
 from relay.ledger.recalls import RecallVerbs
 from relay.ledger.register import RegisterVerbs
+from relay.ledger.rotation import RotationVerbs
 from relay.ledger.store import Store
 from relay.ledger.units import UnitVerbs
 from relay.vault import Vault
@@ -27,7 +30,7 @@ CHECKPOINT_BYTES = 16 * 1024 * 1024
 PAGE_BYTES = 8192
 
 
-class SqliteLedger(RegisterVerbs, PartialVerbs, RecallVerbs, UnitVerbs):
+class SqliteLedger(RegisterVerbs, CertificateVerbs, PartialVerbs, RecallVerbs, UnitVerbs, RotationVerbs):
     """`relay.ledger.Ledger` on SQLite; made by `open_ledger`, closed by leaving its ``async with``."""
 
     def __init__(self, store: Store, sent_listed: timedelta) -> None:
@@ -88,4 +91,10 @@ async def open_ledger(
     reader = storefile.open_checked(path, lock_wait_seconds)
     lock = storefile.StoreLock(path, lock_wait_seconds)
     writer = Writer(path, lock, checkpoint_bytes=checkpoint_bytes, on_trouble=on_trouble)
-    return SqliteLedger(Store(path, vault, writer, lock, reader), sent_listed)
+    store = Store(path, vault, writer, lock, reader)
+    try:
+        store.check_master()
+    except ConfigError:
+        await store.close()
+        raise
+    return SqliteLedger(store, sent_listed)

@@ -17,13 +17,13 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from relay.errors import Deferred
+from relay.errors import ConfigError, Deferred
 from relay.ledger import storefile
 from relay.ledger.commit import Writer
 from relay.ledger.rows import ENTRY_COLUMNS, PARTIAL_COLUMNS, TRANSFER_COLUMNS, Cell, NameReader, Row, to_cell
 from relay.ledger.statements import SQL
 from relay.model import EventKind, OfficeNumber, TransferId
-from relay.vault import Vault
+from relay.vault import Vault, VaultError
 
 T = TypeVar("T")
 
@@ -58,6 +58,35 @@ class Store:
         """Return the first row, or None."""
         found = self.rows(sql, parameters)
         return found[0] if found else None
+
+    def use_current_master(self, connection: sqlite3.Connection, now: datetime) -> str:
+        """Make the vault wrap with the master key that the store has in use; returns its id.
+
+        Called inside a transaction, before anything sealed by the vault itself is written in it.  Deferred where this
+        process cannot have that key: it may not read ``keys/``, or has other ones.
+        """
+        row = connection.execute(SQL["master_in_use"]).fetchone()
+        if row is None:
+            connection.execute(SQL["put_master"], (self.vault.master_id, to_cell(now)))
+        elif row[0] != self.vault.master_id:
+            try:
+                self.vault.use_master(row[0])
+            except VaultError as error:
+                raise Deferred("server.busy", detail=str(error)) from error
+        return self.vault.master_id
+
+    def check_master(self) -> None:
+        """ConfigError where what lies in the store was sealed under keys that are not here."""
+        row = self.row(SQL["master_in_use"]) or self.row(SQL["any_master_of_payload"])
+        if row is None:
+            return
+        try:
+            self.vault.use_master(row[0])
+        except VaultError:
+            raise ConfigError(
+                f"The store {self.path} needs the master key {row[0]}, which is not in keys/. A store goes with the keys of "
+                "its time: put back the backup of keys/ that was made before the key was rotated, or a newer store."
+            ) from None
 
     def change(self, work: Callable[[sqlite3.Connection], T], *, is_durable: bool = True) -> asyncio.Future[T]:
         """Queue *work* for the next transaction (see `relay.ledger.commit.Writer.submit`)."""

@@ -10,6 +10,7 @@ from relay.collection import Collection
 from relay.config import Config
 from relay.intake import Intake
 from relay.ledger import Ledger
+from relay.sftp.limits import Shares
 from relay.status import StatusDesk
 
 
@@ -23,3 +24,4 @@ class Desks:
     status: StatusDesk
     config: Config
     clock: Callable[[], datetime]
+    shares: Shares

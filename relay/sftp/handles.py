@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from relay.collection import Reading
 from relay.errors import Deferred, Refused
 from relay.ledger import ListingCursor
+from relay.model import Identity
+from relay.sftp.limits import Shares
 from relay.tree import Directory, GeneratedFile, Place, SentFile
 from relay.upload import Upload
 
@@ -78,20 +80,31 @@ Handle = Listing | Generated | Swallowing | Uploading | Downloading
 
 
 class Handles:
-    """The open handles of one session, at most *most*."""
+    """The open handles of one session, at most *most* and as many as its certificate's *share* has room for."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, shares: Shares, identity: Identity) -> None:
         self._most = most
+        self._shares = shares
+        self._identity = identity
+        self.share = shares.join(identity, self)
         self._open: dict[bytes, Handle] = {}
         self._opening = 0
         self._last = 0
         self._warm: list[Reading] = []
 
+    @property
+    def count(self) -> int:
+        """How many handles are open or being opened."""
+        return len(self._open) + self._opening
+
     @contextmanager
     def room(self) -> Iterator[None]:
         """Hold a place for a handle that is being opened; Deferred ``limit.handles`` where there is none."""
-        if len(self._open) + self._opening >= self._most:
-            raise Deferred("limit.handles", limit=self._most)
+        if self.count >= self._most:
+            raise Deferred("limit.handles", limit=self._most, detail="handles_per_session")
+        if not self.share.has_room_for_handle:
+            most = self.share.limits.handles_per_certificate
+            raise Deferred("limit.handles", limit=most, detail="handles_per_certificate")
         self._opening += 1
         try:
             yield
@@ -139,6 +152,7 @@ class Handles:
         What was being uploaded is kept for a day, for its owner to go on with; returns what was left so.
         """
         handles, self._open = self._open, {}
+        self._shares.leave(self._identity, self)
         left: list[Upload] = []
         for handle in handles.values():
             if isinstance(handle, Uploading):

@@ -22,6 +22,7 @@ from relay.sftp import wire
 from relay.sftp.changes import Changes
 from relay.sftp.desks import Desks
 from relay.sftp.handles import Downloading, Generated, Handle, Handles, Listing, Swallowing, Uploading
+from relay.sftp.limits import Share
 from relay.sftp.listing import Directories
 from relay.sftp.lookup import Lookup, moment
 from relay.sftp.order import find_lanes
@@ -60,7 +61,7 @@ class Operations:
         self._drained = drained
         self._manners = Manners(ends_short=ends_short)
         self._buffers = desks.intake.lend_buffers()
-        self._handles = Handles(desks.config.limits.handles_per_session)
+        self._handles = Handles(desks.config.limits.handles_per_session, desks.shares, identity)
         self._lookup = Lookup(desks, identity, self._handles)
         self._directories = Directories(desks, identity.office, self._lookup)
         self._changes = Changes(desks, identity, self._lookup, journal)
@@ -111,6 +112,11 @@ class Operations:
         """Let go of every handle because the session ended: nothing open is committed or collected."""
         for upload in await self._handles.abandon(reason):
             self._desks.intake.forget(upload, self._identity)
+
+    @property
+    def share(self) -> Share:
+        """What this session's certificate holds in all of its sessions."""
+        return self._handles.share
 
     @property
     def has_uploads(self) -> bool:

@@ -6,7 +6,8 @@
 * **Backpressure out.**  While the channel or the connection below it is full, nothing more is answered and nothing
   more is read: what a client that does not read can make us hold is one reply for each request in flight.
 * **Backpressure in.**  Requests in flight are bounded in number and in bytes, their replies included; beyond that
-  they wait in one buffer, and the client's window is opened again only for what was taken out of it.
+  they wait in one buffer, and the client's window is opened again only for what was taken out of it.  All sessions of
+  a certificate share a number of requests as well; each may always have one.
 * **Errors.**  `Refused` and `Deferred` become a STATUS with their sentence; whatever else is raised is a defect,
   journalled under a reference that the client is told, and ends nothing.  Only lost framing ends the session.
 
@@ -26,6 +27,7 @@ import asyncssh
 
 from relay import edge, journal
 from relay.errors import FX_BAD_MESSAGE, Deferred, Refused, finding
+from relay.journal import LimitEnd
 from relay.model import Identity
 from relay.sftp import wire
 from relay.sftp.desks import Desks
@@ -67,6 +69,8 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         self._facts = facts
         self._journal = facts.journal
         self._on_end = on_end
+        self._desks = desks
+        self._office = identity.office
         self._limits = desks.config.limits
         self._reads_stderr = facts.client_version.startswith(_READS_STDERR)
         self._is_ascii_only = facts.client_version.startswith(_ASCII_ONLY)
@@ -80,6 +84,9 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         self._bytes_in_flight = 0
         self._chan: asyncssh.SSHServerChannel[bytes] | None = None
         self._unwatch: Callable[[], None] | None = None
+        self._is_started = False
+        self._greeting_timer: asyncio.TimerHandle | None = None
+        self._is_in_use = False
         self._is_greeted = False
         self._is_channel_full = False
         self._is_at_eof = False
@@ -97,6 +104,8 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         """Take the channel."""
         self._chan = chan
         self._unwatch = self._facts.gate.watch(self._pump)
+        seconds = self._desks.config.server.unused_seconds
+        self._greeting_timer = asyncio.get_running_loop().call_later(seconds, self._end_ungreeted)
 
     def subsystem_requested(self, subsystem: str) -> bool:
         """Say yes: `auth` lets nothing but ``sftp`` come this far."""
@@ -104,6 +113,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
 
     def session_started(self) -> None:
         """Note the beginning."""
+        self._is_started = True
         journal.session_opened(self._journal)
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
@@ -134,6 +144,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         if self._unwatch is not None:
             self._unwatch()
         self._pump()
+        self._note_use(False)
         self._start(self._end(reason))
 
     # --- the way of a request --------------------------------------------------------------------------------------
@@ -158,7 +169,13 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
             self._finish()
 
     def _has_room(self) -> bool:
-        return len(self._running) < self._limits.requests_in_flight and self._bytes_in_flight < _IN_FLIGHT_BYTES
+        if not self._running:
+            return True
+        return (
+            len(self._running) < self._limits.requests_in_flight
+            and self._bytes_in_flight < _IN_FLIGHT_BYTES
+            and self._operations.share.has_room_for_request
+        )
 
     def _take(self, packet: bytes) -> None:
         """Answer one request now, or start answering it."""
@@ -180,6 +197,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         if self._is_greeted:
             raise WireError("INIT twice")
         self._is_greeted = True
+        self._note_use(True)
         self._send(self._operations.greet(init))
 
     def _dispatch(self, request: Request, size: int) -> None:
@@ -200,6 +218,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
             return
         running = _Running(lanes, size + _reply_bytes(request))
         self._running[running] = None
+        self._operations.share.requests += 1
         self._bytes_in_flight += running.size
         self._start(self._run(request, running, before))
 
@@ -212,6 +231,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
             reply = self._explain(request, error)
         self._send(reply)
         del self._running[running]
+        self._operations.share.requests -= 1
         self._bytes_in_flight -= running.size
         running.done.set()
         self._pump()
@@ -223,6 +243,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
             return wire.pack_status(request.id, FX_BAD_MESSAGE, error.crime)
         if isinstance(error, (Refused, Deferred)):
             told = error.finding
+            self._desks.shares.tell(self._journal, error, self._office, self._desks.clock())
         else:
             reference = secrets.token_hex(4)
             journal.unexpected_error(self._journal, reference=reference, exception=error)
@@ -275,8 +296,26 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
 
     # --- the end -------------------------------------------------------------------------------------------------
 
+    def _note_use(self, is_used: bool) -> None:  # noqa: FBT001 - a question with one meaning
+        """Tell the connection, once each, that it has a session and that it has it no more."""
+        if self._greeting_timer is not None:
+            self._greeting_timer.cancel()
+            self._greeting_timer = None
+        if is_used is not self._is_in_use:
+            self._is_in_use = is_used
+            self._facts.note_use(is_used)
+
+    def _end_ungreeted(self) -> None:
+        """End a channel on which nobody has said INIT."""
+        end = LimitEnd.CONNECTED_AGAIN
+        journal.limit_reached(self._journal, limit="unused_seconds", scope=self._office, until=end)
+        self._is_over = True
+        if self._chan is not None:
+            self._chan.close()
+
     def _finish(self) -> None:
         """Answer the client's EOF: every reply was sent, so scp may exit 0."""
+        self._note_use(False)
         if self._chan is not None and not self._chan.is_closing():
             self._chan.exit(0)
 
@@ -284,6 +323,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         """End the session: the stream can no longer be cut into requests."""
         journal.protocol_error(self._journal, crime=crime)
         self._is_over = True
+        self._note_use(False)
         self._framer = wire.Framer()
         if self._chan is not None:
             self._chan.exit(1)
@@ -293,7 +333,9 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
             await next(iter(self._running)).done.wait()
         self._is_over = True
         await self._operations.abandon(reason)
-        journal.session_closed(self._journal, reason=reason)
+        if self._is_started:
+            # A channel whose connection was lost before it asked for SFTP was no session.
+            journal.session_closed(self._journal, reason=reason)
         self._on_end(self)
 
     def _start(self, work: Coroutine[None, None, None]) -> None:

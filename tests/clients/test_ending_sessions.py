@@ -75,3 +75,14 @@ async def test_suspended_office_comes_back_when_it_is_resumed(house: House) -> N
     assert (await asyncio.to_thread(house.relay, "office", "resume", CARE_MANAGER)).returncode == 0
     async with house.connect(CARE_MANAGER) as caller:
         assert "send" in await caller.sftp.listdir("/")
+
+
+def test_channel_that_never_asked_for_sftp_is_no_session_in_the_journal(house: House) -> None:
+    """A connection lost behind its opening of a channel: as many sessions are told to have ended as began."""
+    with house.paramiko(CARE_MANAGER) as sftp:
+        channel = sftp.get_channel()
+        assert channel is not None
+        channel.get_transport().open_session()
+    house.wait_for_event("connection.closed")
+    house.stop()
+    assert len(house.journal_lines("session.opened")) == len(house.journal_lines("session.closed")) == 1

@@ -19,13 +19,14 @@ SOURCE = Path(__file__).with_name("shim.c")
 
 
 class Ending(IntEnum):
-    """How the Nth call ends; the names are those of ``shim.c``."""
+    """How the Nth call ends, or that it does not; the names are those of ``shim.c``."""
 
     KILL_BEFORE = 1
     KILL_HALFWAY = 2
     KILL_AFTER = 3
     FAIL_ONCE = 4
     FAIL_FROM_THERE = 5
+    HOLD = 6
 
 
 class Shim:
@@ -50,6 +51,11 @@ class Shim:
     def arm(self, at: int, how: Ending, code: int = 0) -> None:
         """Let the call *at*, counted from now, end so; 0 only counts."""
         self._memory[:32] = struct.pack("=4q", 0, at, how, code)
+
+    def is_holding(self) -> bool:
+        """True while the call that was to be held has come, and waits for `disarm`."""
+        calls, at, how = struct.unpack_from("=3q", self._memory)
+        return how == Ending.HOLD and at <= calls
 
     def disarm(self) -> int:
         """Let everything pass; return how many calls there were since `arm`."""

@@ -1,5 +1,5 @@
 /* Faults at the file level: loaded into the relay (LD_PRELOAD), it counts what is done to the store's files and makes
-   the Nth call end badly.  The test arms it, while the relay runs, through a file that both have mapped (RELAY_SHIM). */
+   the Nth call end badly, or last until the test lets it go.  The test arms it, while the relay runs, through a file that both have mapped (RELAY_SHIM). */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -15,7 +15,7 @@
 
 /* calls: counted since it was armed; at: which call ends badly, 0 for none; how: below; code: errno of a failure. */
 static struct control { atomic_long calls, at, how, code; } *control;
-enum { KILL_BEFORE = 1, KILL_HALFWAY = 2, KILL_AFTER = 3, FAIL_ONCE = 4, FAIL_FROM_THERE = 5 };
+enum { KILL_BEFORE = 1, KILL_HALFWAY = 2, KILL_AFTER = 3, FAIL_ONCE = 4, FAIL_FROM_THERE = 5, HOLD = 6 };
 
 __attribute__((constructor)) static void start(void) {
     const char *name = getenv("RELAY_SHIM");
@@ -49,6 +49,7 @@ static long judge(int file) {
         static type (*real) parameters;                                        \
         if (!real) real = dlsym(RTLD_NEXT, #name);                             \
         long how = judge(file);                                                \
+        while (how == HOLD && atomic_load(&control->how) == HOLD) usleep(1000); \
         if (how == KILL_BEFORE) kill(getpid(), SIGKILL);                       \
         if (how == KILL_HALFWAY) { half; kill(getpid(), SIGKILL); }            \
         if (how == FAIL_ONCE || how == FAIL_FROM_THERE) {                      \

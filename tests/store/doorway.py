@@ -324,7 +324,7 @@ class Offering(asyncssh.SSHClient):
 async def offering(door: Door, banners: list[str] | None = None) -> AsyncIterator[tuple[Offering, OfficeServer]]:
     """Connect as far as the first offer; yield both ends."""
     client = Offering([] if banners is None else banners)
-    before = set(door.reception._connections)
+    before = set(door.reception.attendance._connections)
     connecting = asyncio.ensure_future(
         asyncssh.connect(
             "127.0.0.1",
@@ -340,7 +340,7 @@ async def offering(door: Door, banners: list[str] | None = None) -> AsyncIterato
     )
     async with asyncio.timeout(PATIENCE_SECONDS):
         await client.may_begin.wait()
-        (server,) = set(door.reception._connections) - before
+        (server,) = set(door.reception.attendance._connections) - before
         try:
             yield client, server
         finally:
@@ -348,7 +348,7 @@ async def offering(door: Door, banners: list[str] | None = None) -> AsyncIterato
             with contextlib.suppress(asyncio.CancelledError, asyncssh.Error, OSError):
                 connecting.cancel()
                 await connecting
-            await until(lambda: server not in door.reception._connections)
+            await until(lambda: server not in door.reception.attendance._connections)
 
 
 async def offer(

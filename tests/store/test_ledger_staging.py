@@ -164,7 +164,8 @@ async def test_a_touch_beats_the_housekeeper(shop: Shop) -> None:
 
 def _partial(shop: Shop, path: str = "x.csv.part", holder: bytes = b"first holder") -> Partial:
     parcel = shop.parcel(large())
-    return Partial(A, path, None, None, parcel.uid, holder, b"key", len(parcel.content), True, True, NOW, NOW)
+    wrapped = shop.vault.wrap_key(parcel.key, parcel.uid, size_bytes=0, chunk_count=0)
+    return Partial(A, path, None, None, parcel.uid, holder, wrapped, len(parcel.content), True, True, NOW, NOW)
 
 
 CHUNK = [SealedChunk(0, b"sealed")]

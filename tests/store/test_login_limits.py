@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from datetime import UTC, datetime, timedelta
 
 import asyncssh
@@ -78,20 +79,22 @@ async def test_strangers_from_one_network_are_bounded_and_those_inside_do_not_co
             streams.append(writer)
         for _ in range(3):
             reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
-            assert await reader.read() == b"Too many connections, try again in a minute\r\n"
+            said = await reader.read()
+            assert said.startswith(b"SSH-2.0-Relay\r\n")
+            assert b"Please try again in a minute" in said
             writer.close()
         (line,) = door.lines("limit.reached")
         assert (line["limit"], line["scope"]) == ("unauthenticated_per_network", "127.0.0.0/24")
         assert datetime.fromisoformat(line["until"]) - datetime.now(UTC) < timedelta(seconds=31)
         streams[0].close()
-        await until(lambda: len(door.reception.strangers) == 1)
+        await until(lambda: len(door.reception.attendance.strangers) == 1)
         assert await knock.gets_in()
 
 
 async def test_strangers_in_total_are_bounded(open_door: OpenDoor) -> None:
     """The total holds whatever the network, and says so."""
     door = await open_door(limits=LimitSettings(unauthenticated_total=1, unauthenticated_per_network=1))
-    strangers = door.reception.strangers
+    strangers = door.reception.attendance.strangers
     _, writer = await asyncio.open_connection("127.0.0.1", door.port)
     await until(lambda: len(strangers) == 1)
     crowd = strangers.admit("somebody", "203.0.113.7", datetime.now(UTC))
@@ -142,3 +145,50 @@ async def test_sessions_of_an_office_are_bounded_over_its_connections(open_door:
         assert "too many sessions are open" in err
         assert await knock.gets_in(LETTERED)
     assert {(line["limit"], line["scope"]) for line in door.lines("limit.reached")} == {("sessions_per_office", OFFICE)}
+
+
+async def test_overloaded_server_takes_nobody_new_and_keeps_those_inside(open_door: OpenDoor) -> None:
+    """While it is late with everything, new connections read why and end; a session is answered; then all is well."""
+    door = await open_door(busy_seconds=0.1)
+    knock = await door.certify(OFFICE)
+    attendance, is_hogging = door.reception.attendance, True
+
+    async def hog() -> None:
+        while is_hogging:
+            time.sleep(0.3)  # noqa: ASYNC251 - a loop that is late is what is wanted
+            await asyncio.sleep(0)
+
+    watching = asyncio.create_task(attendance.watch_load())
+    async with await knock.enter() as client:
+        hogging = asyncio.create_task(hog())
+        await until(lambda: attendance.load.is_busy)
+        reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+        assert b"Please try again in a minute" in await reader.read()
+        writer.close()
+        await client.create_session(asyncssh.SSHClientSession, subsystem="sftp", encoding=None)
+        is_hogging = False
+        await hogging
+        await until(lambda: not attendance.load.is_busy)
+        assert await knock.gets_in()
+    watching.cancel()
+    (line,) = door.lines("limit.reached")
+    assert (line["limit"], line["scope"], line["until"]) == ("busy_seconds", "all", "the server has caught up")
+
+
+async def test_sessions_of_a_certificate_are_bounded_and_another_one_has_its_own(open_door: OpenDoor) -> None:
+    """One certificate that uses up its sessions leaves the office's second one, and the same one elsewhere, alone."""
+    door = await open_door(limits=LimitSettings(sessions_per_certificate=2))
+    first, second = await door.certify(OFFICE, LETTERED), await door.certify(OFFICE)
+    async with await first.enter() as one, await first.enter() as two:
+        await one.create_session(asyncssh.SSHClientSession, subsystem="sftp", encoding=None)
+        await two.create_session(asyncssh.SSHClientSession, subsystem="sftp", encoding=None)
+        with pytest.raises(asyncssh.ChannelOpenError, match="too many sessions"):
+            await two.create_session(asyncssh.SSHClientSession, subsystem="sftp", encoding=None)
+        assert await second.gets_in()
+        assert await first.gets_in(LETTERED)
+    (line,) = door.lines("limit.reached")
+    assert (line["limit"], line["scope"], line["until"]) == (
+        "sessions_per_certificate",
+        f"{OFFICE} {first.record().serial}",
+        "a session is closed",
+    )

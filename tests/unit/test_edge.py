@@ -726,23 +726,95 @@ async def test_client_that_knows_a_post_quantum_exchange_gets_it(monkeypatch: py
 
 
 @pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_connection_too_many_gets_a_line_and_an_end(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    """A refused connection reads one line and the end, and no version, so that no client takes it for a wrong key."""
+def test_connection_too_many_reads_why_and_a_clean_end(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Whatever the client has sent by then, it reads the version, a DISCONNECT and the end, and never a reset."""
+    said = b"SSH-2.0-Relay-Test\r\n"
+    ended: list[object] = []
 
     class Full(asyncssh.SSHServer):
         def connection_made(self, conn: Any) -> None:
-            edge.refuse_connection(conn, "Too many")
+            farewells.bid(conn, "Too many")
 
-    async def read_all() -> bytes:
-        async with listening(server_factory=Full) as (_, port):
+        def connection_lost(self, exc: Exception | None) -> None:
+            ended.append(exc)
+
+    farewells = edge.Farewells()
+
+    async def read_all() -> None:
+        async with listening(server_factory=Full, server_version="Relay-Test") as (_, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            try:
-                return await reader.read()
-            finally:
-                writer.close()
+            writer.write(b"SSH-2.0-Early\r\n" + bytes(300_000))
+            everything = await reader.read()
+            assert everything.startswith(said)
+            packet = SSHPacket(everything[len(said) + 5 :])
+            assert (packet.get_byte(), packet.get_uint32(), packet.get_string()) == (1, 12, b"Too many")
+            writer.close()
+            await writer.wait_closed()
+            await until(lambda: len(ended) == 1)
+            with pytest.raises(asyncssh.DisconnectError, match="Too many"):
+                await connect(port)
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        assert runner.run(read_all()) == b"Too many\r\n"
+        runner.run(asyncio.wait_for(read_all(), PATIENCE_SECONDS))
+    assert ended == [None, None]
+
+
+def sending_away(farewells: edge.Farewells) -> type[asyncssh.SSHServer]:
+    """Return a server that has no room."""
+
+    class Full(asyncssh.SSHServer):
+        def connection_made(self, conn: Any) -> None:
+            farewells.bid(conn, "Too many")
+
+    return Full
+
+
+async def test_who_was_sent_away_and_stays_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that never closes his side holds the connection for a moment only."""
+    monkeypatch.setattr(edge, "LINGER_SECONDS", 0.05)
+    farewells = edge.Farewells()
+    async with asyncio.timeout(PATIENCE_SECONDS), listening(server_factory=sending_away(farewells)) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await reader.read()
+        await until(lambda: not farewells._lingering)
+        while not writer.transport.is_closing():
+            writer.write(b"x")
+            await asyncio.sleep(0)
+        writer.close()
+
+
+async def test_few_may_stay_who_were_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood of clients that never close holds so many connections and no more, those that came last."""
+    monkeypatch.setattr(edge, "LINGER_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(edge, "LINGERING_MOST", 2)
+    farewells = edge.Farewells()
+    async with asyncio.timeout(PATIENCE_SECONDS), listening(server_factory=sending_away(farewells)) as (_, port):
+        ends = []
+        for _ in range(4):
+            ends.append(await asyncio.open_connection("127.0.0.1", port))
+            assert b"Too many" in await ends[-1][0].read()
+        assert len(farewells._lingering) == 2
+        for _, writer in ends:
+            writer.close()
+        await until(lambda: all(transport.is_closing() for transport in farewells._lingering))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await reader.read()
+        assert len(farewells._lingering) == 1
+        writer.close()
+
+
+async def test_client_that_gives_no_sign_of_life_is_known_as_such() -> None:
+    """The reason of a lost connection tells a client that is gone from one that went."""
+    async with listening(keepalive_interval=0.05, keepalive_count_max=1) as (seen, port):
+        client = await connect(port)
+        transport: Any = client._transport  # type: ignore[attr-defined]
+        transport.pause_reading()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await seen.lost.wait()
+        assert edge.is_keepalive_timeout(seen.lost_with)
+        assert not edge.is_login_timeout(seen.lost_with)
+        client.abort()
+        await client.wait_closed()
 
 
 async def test_login_that_takes_too_long_is_known_as_such() -> None:

@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import structlog
@@ -121,8 +122,8 @@ def test_an_unconfigured_journal_leaves_standard_output_alone(capsys: pytest.Cap
 
 def test_facts_that_are_not_known_are_left_out(written: io.StringIO) -> None:
     """An unknown fact is no fact."""
-    events.limit_reached(new_journal(), limit="unauthenticated_total", scope="all")
-    assert "until" not in json.loads(written.getvalue())
+    events.limit_reached(new_journal(), limit="unauthenticated_total", scope="all", until=events.LimitEnd.CAUGHT_UP)
+    assert "repeats" not in json.loads(written.getvalue())
 
 
 def test_every_event_takes_the_journal_and_named_facts_only() -> None:
@@ -155,3 +156,24 @@ def test_an_accepted_transfer_is_told_by_number_kind_and_offices(written: io.Str
     )
     line = json.loads(written.getvalue())
     assert (line["transfer"], line["kind"], line["seconds"]) == (17, "UPPLAN", 0.012346)
+
+
+def test_a_limit_is_told_once_for_each_time_that_it_holds(written: io.StringIO) -> None:
+    """Ten thousand who run into it make one line, the next one says how many, and nothing is kept of what is over."""
+    log, now = events.LimitLog(), datetime(2026, 7, 1, tzinfo=UTC)
+    until = now + timedelta(seconds=30)
+    for _ in range(10_000):
+        log.reached(new_journal(), limit="a", scope="all", until=until, now=now)
+    log.reached(new_journal(), limit="a", scope="other", until=events.LimitEnd.CAUGHT_UP, now=now)
+    log.reached(new_journal(), limit="a", scope="other", until=events.LimitEnd.CAUGHT_UP, now=until)
+    log.reached(new_journal(), limit="a", scope="all", until=until + timedelta(seconds=9), now=until)
+    told = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert [(line["scope"], line["until"], line.get("repeats")) for line in told] == [
+        ("all", "2026-07-01T00:00:30+00:00", None),
+        ("other", "the server has caught up", None),
+        ("all", "2026-07-01T00:00:39+00:00", 9_999),
+    ]
+    for number in range(5_000):
+        later = until + timedelta(minutes=number)
+        log.reached(new_journal(), limit="a", scope=f"{number}", until=events.LimitEnd.CAUGHT_UP, now=later)
+    assert len(log._told) <= 1_024

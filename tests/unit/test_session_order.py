@@ -30,6 +30,7 @@ from relay.intake import Intake
 from relay.ledger.sqlite import SqliteLedger, create_store, open_ledger
 from relay.model import Certificate, Identity, Office
 from relay.sftp.desks import Desks
+from relay.sftp.limits import Shares
 from relay.sftp.session import SftpSession
 from relay.status import StatusDesk
 from relay.vault import MasterKey, Vault
@@ -140,6 +141,10 @@ async def fill(ledger: SqliteLedger, now: datetime) -> Identity:
     return Identity(CARE_MANAGER, record.ca_fingerprint, record.serial, record.key_id, until)
 
 
+def void(_: object) -> None:
+    """Take what is told and do nothing."""
+
+
 @pytest.fixture
 async def line(tmp_path: Path) -> AsyncIterator[Line]:
     """Return a session of CARE_MANAGER that was greeted."""
@@ -156,9 +161,10 @@ async def line(tmp_path: Path) -> AsyncIterator[Line]:
             StatusDesk(ledger, config),
             config,
             clock,
+            Shares(config.limits),
         )
         gate: Any = OpenGate()
-        facts = ConnectionFacts("c1", "127.0.0.1", "SSH-2.0-test", gate, journal.new_journal(), lambda _: None)
+        facts = ConnectionFacts("c1", "127.0.0.1", "SSH-2.0-test", gate, journal.new_journal(), void, void)
         ended = asyncio.Event()
         session = SftpSession(identity, facts, desks, lambda _: ended.set())
         made = Line(session, RawSftp(), store, desks.intake, ended)

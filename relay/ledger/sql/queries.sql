@@ -28,26 +28,40 @@ UPDATE office SET status = ?, changed_at = ? WHERE number = ?;
 SELECT number FROM office WHERE status = 'active';
 
 -- name: insert_certificate
-INSERT INTO certificate (ca_fingerprint, serial, key_id, key_fingerprint, label, valid_after, valid_before, issued_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO certificate (ca_fingerprint, serial, key_id, key_fingerprint, label, valid_after, valid_before, issued_at,
+    parent_ca, parent_serial, name, line)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_certificate_office
 INSERT OR IGNORE INTO certificate_office (office, ca_fingerprint, serial) VALUES (?, ?, ?);
 
 -- name: find_certificate
-SELECT ca_fingerprint, serial, key_id, key_fingerprint, label, valid_after, valid_before, issued_at, revoked_at, revoke_reason,
-       (SELECT group_concat(office, '|') FROM certificate_office AS o
-        WHERE o.ca_fingerprint = c.ca_fingerprint AND o.serial = c.serial)
-FROM certificate AS c WHERE ca_fingerprint = ? AND serial = ?;
+SELECT {certificate} WHERE c.ca_fingerprint = ? AND c.serial = ?;
 
 -- name: list_certificates
-SELECT ca_fingerprint, serial, key_id, key_fingerprint, label, valid_after, valid_before, issued_at, revoked_at, revoke_reason,
-       (SELECT group_concat(office, '|') FROM certificate_office AS o
-        WHERE o.ca_fingerprint = c.ca_fingerprint AND o.serial = c.serial)
-FROM certificate AS c WHERE {where} ORDER BY issued_at DESC, serial LIMIT :limit;
+SELECT {certificate} WHERE {where} ORDER BY c.issued_at DESC, c.serial LIMIT :limit;
 
 -- name: revoke_certificate
-UPDATE certificate SET revoked_at = ?, revoke_reason = ? WHERE ca_fingerprint = ? AND serial = ?;
+UPDATE certificate SET revoked_at = ?, revoke_cause = ?, revoke_reason = ? WHERE ca_fingerprint = ? AND serial = ?;
+
+-- name: count_valid
+SELECT count(*) FROM certificate_office AS o JOIN certificate AS c USING (ca_fingerprint, serial)
+WHERE o.office = ?1 AND c.revoked_at IS NULL AND c.valid_before > ?2;
+
+-- name: list_renewed_from
+SELECT ca_fingerprint, serial FROM certificate WHERE parent_ca = ? AND parent_serial = ?;
+
+-- name: is_key_used
+SELECT 1 FROM certificate WHERE key_fingerprint = ?;
+
+-- name: put_revoked_key
+INSERT INTO revoked_key (key_fingerprint, revoked_at, cause, reason) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING;
+
+-- name: is_key_revoked
+SELECT 1 FROM revoked_key WHERE key_fingerprint = ?;
+
+-- name: list_revoked_keys
+SELECT key_fingerprint FROM revoked_key ORDER BY key_fingerprint;
 
 -- name: register_version
 SELECT value FROM meta WHERE key = 'register_version';
@@ -264,8 +278,8 @@ FROM transfer AS t JOIN unit_part AS u ON u.transfer = t.id JOIN payload AS k ON
 WHERE u.line_sealed IS NOT NULL AND {where};
 
 -- name: put_refusal
-INSERT INTO refusal (office, refusal_key, code, note_sealed, first_at, last_at, count, folder, path_key, has_note)
-VALUES (?1, ?2, ?3, ?4, ?5, ?5, 1, ?6, ?7, ?8)
+INSERT INTO refusal (office, refusal_key, code, note_sealed, first_at, last_at, count, folder, path_key, has_note,
+    master_id) VALUES (?1, ?2, ?3, ?4, ?5, ?5, 1, ?6, ?7, ?8, ?9)
 ON CONFLICT (refusal_key) DO UPDATE SET last_at = excluded.last_at, count = count + 1, folder = excluded.folder,
     path_key = excluded.path_key, has_note = excluded.has_note
 RETURNING count;
@@ -313,8 +327,9 @@ UPDATE payload SET holder = ?, touched_at = ? WHERE id = ? AND wrapped_key IS NU
 
 -- name: put_partial
 INSERT INTO partial (path_key, office, folder, payload, key_wrapped, note_sealed, size_bytes, is_closed, looks_whole,
-    client_mtime, touched_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    client_mtime, touched_at, master_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (path_key) DO UPDATE SET payload = excluded.payload, key_wrapped = excluded.key_wrapped,
+    master_id = excluded.master_id,
     note_sealed = excluded.note_sealed, size_bytes = excluded.size_bytes, is_closed = excluded.is_closed,
     looks_whole = excluded.looks_whole, client_mtime = excluded.client_mtime, touched_at = excluded.touched_at;
 
@@ -323,6 +338,9 @@ SELECT {partial} WHERE r.path_key = ?;
 
 -- name: list_partials
 SELECT {partial} WHERE r.office = ? AND r.folder = ?;
+
+-- name: count_partials
+SELECT count(*) FROM partial WHERE office = ?;
 
 -- name: list_expired
 -- One that was taken up again lives as long as bytes arrive.
@@ -347,3 +365,45 @@ UPDATE transfer SET staged_from = ? WHERE id = ?;
 
 -- name: find_staged_from
 SELECT 1 FROM transfer WHERE id = ? AND staged_from = ?;
+
+-- name: master_in_use
+SELECT id FROM master_key WHERE ended_at IS NULL;
+
+-- name: any_master_of_payload
+SELECT master_id FROM payload WHERE master_id IS NOT NULL LIMIT 1;
+
+-- name: put_master
+INSERT INTO master_key (id, since) VALUES (?, ?);
+
+-- name: end_master
+UPDATE master_key SET ended_at = ? WHERE ended_at IS NULL;
+
+-- name: destroy_masters
+UPDATE master_key SET destroyed_at = ? WHERE ended_at IS NOT NULL AND destroyed_at IS NULL;
+
+-- name: list_masters
+SELECT id, since, ended_at, destroyed_at FROM master_key ORDER BY since;
+
+-- name: payloads_of_others
+SELECT id, wrapped_key, uid, size_bytes, chunk_count FROM payload
+WHERE id > ?1 AND wrapped_key IS NOT NULL AND master_id <> ?2 ORDER BY id LIMIT ?3;
+
+-- name: rewrap_payload
+UPDATE payload SET wrapped_key = ?, master_id = ? WHERE id = ?;
+
+-- name: partials_of_others
+SELECT r.payload, r.key_wrapped, r.note_sealed, p.uid FROM partial AS r JOIN payload AS p ON p.id = r.payload
+WHERE r.payload > ?1 AND r.master_id <> ?2 ORDER BY r.payload LIMIT ?3;
+
+-- name: rewrap_partial
+UPDATE partial SET key_wrapped = ?, note_sealed = ?, master_id = ? WHERE payload = ?;
+
+-- name: refusals_of_others
+SELECT id, note_sealed FROM refusal WHERE id > ?1 AND master_id <> ?2 ORDER BY id LIMIT ?3;
+
+-- name: reseal_refusal
+UPDATE refusal SET note_sealed = ?, master_id = ? WHERE id = ?;
+
+-- name: count_of_others
+SELECT (SELECT count(*) FROM payload WHERE wrapped_key IS NOT NULL AND master_id <> ?1)
+     + (SELECT count(*) FROM partial WHERE master_id <> ?1) + (SELECT count(*) FROM refusal WHERE master_id <> ?1);
