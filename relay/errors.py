@@ -67,7 +67,7 @@ def _rows(*rows: Row) -> Mapping[str, Row]:
     return MappingProxyType(table)
 
 
-_EXPORT_AGAIN_JA = "ケアソフトから出力し直して、もう一度送ってください。"
+_EXPORT_AGAIN_JA = "介護ソフトから出力し直して、もう一度送ってください。"
 _EXPORT_AGAIN_EN = "Export the file again from your care software and send it once more."
 _CHECK_NUMBER_JA = "ファイル名の事業所番号を確かめてください。"
 _CHECK_NUMBER_EN = "Check the office number in the file name."
@@ -84,14 +84,14 @@ TABLE: Mapping[str, Row] = _rows(
         "name.illegal",
         "このファイル名は使えません（{why_ja}）",
         "the file name cannot be used ({why})",
-        "ファイル名を短くし、記号や制御文字を除いてください。",
+        "ファイル名を短くし、記号や特殊な文字を除いてください。",
         "Shorten the name and remove special characters.",
     ),
     Row(
         "name.malformed",
-        "ファイル名が規約に合いません（{why_ja}）",
+        "ファイル名の付け方が決まりと違います（{why_ja}）",
         "the file name follows no known rule ({why})",
-        "ケアソフトが出力した名前のまま送るか、send/<宛先の事業所番号>/ に入れてください。",
+        "介護ソフトが出力した名前のまま送るか、send/<宛先の事業所番号>/ に入れてください。",
         "Keep the name your software gave it, or put the file into send/<recipient's office number>/.",
     ),
     Row(
@@ -110,7 +110,7 @@ TABLE: Mapping[str, Row] = _rows(
     ),
     Row(
         "name.check_digit",
-        "事業所番号 {office} の検査数字が合いません",
+        "事業所番号 {office} は打ち間違いかもしれません（最後の1桁が計算と合いません）",
         "the check digit of office number {office} does not fit",
         _NOTHING_JA,
         _NOTHING_EN,
@@ -118,7 +118,7 @@ TABLE: Mapping[str, Row] = _rows(
     ),
     Row(
         "name.service_type",
-        "事業所 {office} にサービス種類 {service_type} の登録がありません",
+        "ファイル名のサービス種類 {service_type} は、事業所 {office} の登録にありません",
         "office {office} is not registered for service type {service_type}",
         _NOTHING_JA,
         _NOTHING_EN,
@@ -126,7 +126,7 @@ TABLE: Mapping[str, Row] = _rows(
     ),
     Row(
         "name.lower_case",
-        "ファイル名に小文字があります",
+        "ファイル名に英字の小文字があります（決まりは大文字です）",
         "the file name has lower-case letters",
         _NOTHING_JA,
         _NOTHING_EN,
@@ -134,7 +134,7 @@ TABLE: Mapping[str, Row] = _rows(
     ),
     Row(
         "name.serial_future",
-        "ファイル連番 {serial} が1日以上先の日時です",
+        "ファイル名の日時 {serial}（連番）が1日以上先になっています",
         "the serial {serial} lies more than a day ahead",
         "パソコンの日付と時刻を確かめてください。",
         "Check the date and time of your computer.",
@@ -230,7 +230,7 @@ TABLE: Mapping[str, Row] = _rows(
     # --- content -----------------------------------------------------------------------------------------------
     Row(
         "content.empty",
-        "中身が空です",
+        "ファイルの中身が空です",
         "the file is empty",
         _EXPORT_AGAIN_JA,
         _EXPORT_AGAIN_EN,
@@ -244,35 +244,35 @@ TABLE: Mapping[str, Row] = _rows(
     ),
     Row(
         "content.not_this_kind",
-        "中身が {kind} ではありません",
+        "名前は {kind} ですが、中身は {kind} のファイルではありません",
         "the content is no {kind}",
         _EXPORT_AGAIN_JA,
         _EXPORT_AGAIN_EN,
     ),
     Row(
         "content.encoding",
-        "文字コードがシフトJIS（MS932）ではありません（{where_ja}）",
+        "文字の保存形式（文字コード）が決まりのシフトJISではありません（{where_ja}）",
         "the encoding is not MS932 ({where})",
-        "ケアソフトから出力し直し、Excelやメモ帳で保存し直さずに送ってください。",
+        "Excelやメモ帳で保存し直したものは送らず、介護ソフトから出力し直してください。",
         "Export it again and send it without opening it in a spreadsheet or an editor.",
     ),
     Row(
         "content.control_character",
-        "文字でないデータ（制御文字）が混じっています（{where_ja}）",
+        "文字として読めないデータが混じっています（{where_ja}）",
         "there is a control character ({where})",
         "ファイルが壊れているおそれがあります。" + _EXPORT_AGAIN_JA,
         "The file may be damaged. " + _EXPORT_AGAIN_EN,
     ),
     Row(
         "content.line_end",
-        "行の終わり（改行）が壊れています（{where_ja}）",
+        "行の終わりの改行が壊れています（{where_ja}）",
         "a line end is wrong ({where})",
         _EXPORT_AGAIN_JA,
         _EXPORT_AGAIN_EN,
     ),
     Row(
         "content.quote",
-        '項目を囲む引用符（"）の付き方が正しくありません（{where_ja}）',
+        '文章を囲む記号「"」の付き方が違い、項目の区切りが分かりません（{where_ja}）',
         "a quotation mark is wrong ({where})",
         _EXPORT_AGAIN_JA,
         _EXPORT_AGAIN_EN,
@@ -281,56 +281,56 @@ TABLE: Mapping[str, Row] = _rows(
         "content.header_row",
         "最初の行が項目名（見出し）になっています（{where_ja}）",
         "the first line holds headings ({where})",
-        "見出しの行を付けずに出力してください。",
+        "見出しの行を付けずに、介護ソフトから出力し直してください。",
         "Export without headings.",
     ),
     Row(
         "content.field_count",
-        "項目の数が仕様と違います（{where_ja}）",
+        "1行の項目の数が決まりと違います（{where_ja}）",
         "the number of items is wrong ({where})",
-        "Excelで保存し直したファイルは送らず、ケアソフトから出力し直してください。",
+        "Excelで保存し直したものは送らず、介護ソフトから出力し直してください。",
         "Do not send what a spreadsheet saved; export it again from your care software.",
     ),
     Row(
         "content.version_unknown",
-        "最初の項目（CSVバージョン）が 202208 でも 202407 でもありません（{where_ja}）",
-        "the CSV version is neither 202208 nor 202407 ({where})",
-        "ケアソフトを新しい版にしてください。",
-        "Update your care software.",
+        "ファイルの版（項目1「CSVバージョン」）が、使える版のどれでもありません（{where_ja}）",
+        "the CSV version is none in use ({where})",
+        "介護ソフトを最新にして出力し直してください。同じときは、介護ソフトの窓口にお尋ねください。",
+        "Update your care software and export again. If that does not help, ask its help desk.",
     ),
     Row(
         "content.version_mixed",
-        "1つのファイルに2つの版（CSVバージョン）が混じっています（{where_ja}）",
+        "1つのファイルに2つの版（項目1「CSVバージョン」）が混じっています（{where_ja}）",
         "one file holds two CSV versions ({where})",
         _EXPORT_AGAIN_JA,
         _EXPORT_AGAIN_EN,
     ),
     Row(
         "content.version_name_mismatch",
-        "中の版（CSVバージョン）が、ファイル名の形式の版と違います（{where_ja}）",
+        "中身の版（項目1「CSVバージョン」）とファイル名の版が合いません（{where_ja}）",
         "the CSV version does not fit the form of the name ({where})",
-        "ファイル名を変えずに、ケアソフトから出力し直してください。",
-        "Export it again and keep the name your software gives it.",
+        "名前も中身も直さず、介護ソフトから出力し直してください。同じときは、介護ソフトの窓口にお尋ねください。",
+        "Export it again and change neither name nor content. If that does not help, ask your software's help desk.",
     ),
     Row(
         "content.key_item",
-        "保険者番号（6桁）か被保険者番号（10桁）の形が違います（{where_ja}）",
+        "保険者番号（6桁）か被保険者番号（10桁）の桁数や文字が違います（{where_ja}）",
         "insurer or insured number is malformed ({where})",
-        "その行の利用者の番号をケアソフトで直し、出力し直してください。",
-        "Mend the number of that line's person in your care software and export it again.",
+        "番号の先頭の0が消えていないか確かめ、介護ソフトで直して出力し直してください。",
+        "See whether a leading zero was lost, mend the number in your care software and export it again.",
     ),
     Row(
         "content.month_mismatch",
-        "中の年月が、ファイル名の年月と違います（{where_ja}）",
+        "中身の年月が、ファイル名の年月と違います（{where_ja}）",
         "a month inside differs from the month in the name ({where})",
-        "どの月のファイルかを確かめ、ファイル名を変えずに出力し直してください。",
+        "どの月のファイルかを確かめ、介護ソフトから出力し直してください。ファイル名は変えないでください。",
         "Find out which month it is for, export it again and keep its name.",
     ),
     Row(
         "content.unrelated_person",
         "宛先の事業所を利用していない方が含まれています（{where_ja}）",
         "the file names a person who has nothing to do with the recipient ({where})",
-        "宛先を確かめ、その事業所を利用する方だけを選んで出力してください。",
+        "宛先を確かめ、その事業所を利用する方だけを選んで、介護ソフトから出力し直してください。",
         "Check the recipient and export only persons who use its services.",
     ),
     *(
@@ -338,7 +338,7 @@ TABLE: Mapping[str, Row] = _rows(
         for code, ja, en in (
             (
                 "content.version_period",
-                "この月のファイルは別の版（CSVバージョン）で作る決まりです（{where_ja}）",
+                "この月のファイルは、別の版（項目1「CSVバージョン」）で作る決まりです（{where_ja}）",
                 "the CSV version does not fit the month ({where})",
             ),
             (
@@ -347,7 +347,11 @@ TABLE: Mapping[str, Row] = _rows(
                 "there is an external character ({where})",
             ),
             ("content.required_item", "必ず入れる項目が空です（{where_ja}）", "a required item is empty ({where})"),
-            ("content.item_format", "項目の書き方が仕様と違います（{where_ja}）", "an item is malformed ({where})"),
+            (
+                "content.item_format",
+                "項目の書き方（数字・日付・桁数など）が決まりと違います（{where_ja}）",
+                "an item is malformed ({where})",
+            ),
             ("content.item_length", "項目が長すぎます（{where_ja}）", "an item is too long ({where})"),
             (
                 "content.date_outside_month",
@@ -361,7 +365,7 @@ TABLE: Mapping[str, Row] = _rows(
             ),
             (
                 "content.repeated_line",
-                "課題・援助目標・援助内容の番号が同じ行が2つあります（{where_ja}）",
+                "第2表に、課題・援助目標・援助内容の番号が同じ行が2つあります（{where_ja}）",
                 "a line number is repeated ({where})",
             ),
             (
@@ -371,12 +375,12 @@ TABLE: Mapping[str, Row] = _rows(
             ),
             (
                 "content.link_item",
-                "計画作成日と対象年月が両方とも0で、計画とも月とも結び付きません（{where_ja}）",
+                "計画作成日と対象年月が両方とも0で、どの計画・どの月のものか分かりません（{where_ja}）",
                 "both link items are zero ({where})",
             ),
             (
                 "content.dos_end_mark",
-                "ファイルの最後に余分な1文字（16進の1A）があります",
+                "ファイルの最後に、目に見えない余分な1文字があります",
                 "the file ends with a DOS end mark",
             ),
         )
@@ -384,17 +388,17 @@ TABLE: Mapping[str, Row] = _rows(
     # --- units -------------------------------------------------------------------------------------------------
     Row(
         "unit.incomplete",
-        "送信単位がそろっていません（{missing_ja}がありません）",
+        "一緒に送るファイル（送信単位）がそろっていません（{missing_ja}がありません）",
         "the unit is incomplete ({missing} is missing)",
-        "足りないファイルを同じ連番で送るか、全部を出力し直してください。",
+        "足りないファイルを、名前の日時（連番）を同じにして送るか、全部を出力し直してください。",
         "Send what is missing under the same serial, or export the whole unit again.",
         Severity.WARN,
     ),
     Row(
         "unit.not_allowed",
-        "ファイルの組み合わせが送信単位として決められていません（{why_ja}）",
+        "一緒に送るファイル（送信単位）の組み合わせが決まりと違います（{why_ja}）",
         "this set of files is no unit of the standard ({why})",
-        "送信単位ごとに別の連番で出力し直してください。",
+        "書類の種類ごとに分けて、介護ソフトから出力し直してください。",
         "Export each unit again under a serial of its own.",
         Severity.WARN,
     ),
@@ -408,7 +412,7 @@ TABLE: Mapping[str, Row] = _rows(
     ),
     Row(
         "unit.supplement_mismatch",
-        "利用者補足情報（UPHOSOKU）の年月が {month} です。この送信単位では {expected} になります",
+        "利用者補足情報（UPHOSOKU）の年月が {month} です。一緒に送る書類に合わせると {expected} です",
         "the supplement (UPHOSOKU) is for month {month}; in this unit it should be {expected}",
         _EXPORT_AGAIN_JA,
         _EXPORT_AGAIN_EN,

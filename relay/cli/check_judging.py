@@ -173,8 +173,8 @@ class Judge:
             _remark(finding("transfer.conflict")),
             message_ja=f"同じ名前で内容の違うファイルがあります（{show_path(first)}）",
             message_en=f"another file has this name and other content ({show_path(first)})",
-            mend_ja="どちらを送るかを決め、もう一方は出力し直して新しい連番で送ってください。",
-            mend_en="Decide which one to send; export the other again under a new serial.",
+            mend_ja="どちらを送るかを決めてください。両方なら、一方を介護ソフトから出力し直すと、別の日時の名前になります。",
+            mend_en="Decide which one to send. If both, export one again, which gives it another serial.",
         )
 
 

@@ -21,8 +21,8 @@ from relay.standard.versions import Version
 
 # What the bytes are. After one of these, what is said of records may only follow from it.
 FORM_CODES = ("content.encoding", "content.control_character", "content.line_end", "content.quote")
-# After one of these, what is said of persons may only follow from records that could not be read.
-UNREAD_CODES = ("content.truncated", "content.field_count")
+# After one of these, what is said of persons may only follow from records or numbers that could not be read.
+UNREAD_CODES = ("content.truncated", "content.field_count", "content.key_item")
 _ORDER = (
     "content.truncated",
     "content.header_row",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from collections.abc import Set as AbstractSet
 
 from relay.standard.faults import Faults
 from relay.standard.grids import Grid
-from relay.standard.items import ITEM_CODES, REQUIRED_ITEM, ItemRule, fixed_length, is_blank
+from relay.standard.items import ITEM_CODES, KEY_ITEM, REQUIRED_ITEM, ItemRule, fixed_length, is_blank
 from relay.standard.layouts import Item
 from relay.standard.persons import Strangers
-from relay.standard.plans import Plan
+from relay.standard.plans import INSURED, INSURER, Plan
 from relay.standard.repeats import Repeats
 from relay.standard.roster import Roster
 
@@ -84,6 +84,15 @@ class ColumnJudge:
             wrong = rule.find_wrong(grid.values(place))
             if wrong:
                 self._report(rule, wrong, grid.column(place), line_of)
+                if rule.code == KEY_ITEM and self.strangers is not None:
+                    self._doubt(place, wrong, grid)
+
+    def _doubt(self, place: int, wrong: Container[bytes], grid: Grid) -> None:
+        """Doubt those whose number is wrong: by their right number they may be served."""
+        rows = grid.distinct((INSURER, INSURED))
+        persons = [insurer + insured for insurer, insured in rows if (insurer, insured)[place - INSURER] in wrong]
+        if self.strangers is not None:
+            self.strangers.doubt(persons)
 
     def _report(
         self, rule: ItemRule, wrong: dict[bytes, str], column: Sequence[bytes], line_of: Callable[[int], int]

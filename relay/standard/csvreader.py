@@ -160,7 +160,7 @@ class CsvReader:
     def _find_cut(self, rest: bytes) -> tuple[str, str] | None:
         if self._records.is_open:
             is_cut = is_only_open(rest, find_broken(rest))
-            return ("引用符が閉じていません", "a quotation mark is never closed") if is_cut else None
+            return ('文章を囲む記号「"」が閉じていません', "a quotation mark is never closed") if is_cut else None
         if rest.endswith(b"\r"):
             return "改行の途中です", "in the middle of a line end"
         if is_half_character(rest):
@@ -213,7 +213,9 @@ class CsvReader:
 
     def _end_blank_lines(self) -> None:
         if self._blank_line is not None:
-            self._faults.add("content.field_count", self._blank_line, note_ja="空の行です", note="an empty line")
+            self._faults.add(
+                "content.field_count", self._blank_line, note_ja="途中に空の行があります", note="an empty line"
+            )
             self._blank_line = None
 
     def _report_short(self, line: int) -> None:
@@ -224,7 +226,7 @@ class CsvReader:
     def _conclude(self) -> None:
         faults = self._faults
         if self._is_overlong and self._records.is_open:
-            open_ja, open_en = "引用符が閉じていません", "a quotation mark is never closed"
+            open_ja, open_en = '文章を囲む記号「"」が閉じていません', "a quotation mark is never closed"
             faults.add("content.truncated", self._records.line, note_ja=open_ja, note=open_en)
         elif self._is_overlong:
             faults.add("content.quote", self._records.line, note_ja="行が長すぎます", note="the line is too long")

@@ -54,7 +54,7 @@ class Desk:
         self.off = off
         # Set by a reader that cannot tell the records apart any more.
         self.is_lost = False
-        # Whether it is only for records that nobody could read that a person is taken for a stranger.
+        # Whether it is only for records or numbers that nobody could read that a person is taken for a stranger.
         self.is_doubtful = False
         is_judged = plan.provider is not None and UNRELATED_PERSON not in off
         if is_judged and _is_care_manager(address.recipient_service, recipient_services):
@@ -121,7 +121,7 @@ class Desk:
     def report_count(self, found: int, version: bytes, line: int) -> None:
         """Note that a record that says *version* has a wrong number of items."""
         expected = self.count_items(version)
-        note_ja, note = f"{found}項目あります。正しくは{expected}項目です", f"{found} items, not {expected}"
+        note_ja, note = f"{found}項目あり、正しくは{expected}項目です", f"{found} items, not {expected}"
         self.faults.add("content.field_count", line, note_ja=note_ja, note=note)
 
     def note_unread(self, person: bytes, line: int) -> None:
@@ -140,17 +140,23 @@ class Desk:
         if version.isascii() and (value := version.decode()) in VERSIONS:
             self.note_version(value, line)
         else:
-            self.faults.add("content.version_unknown", line)
+            known = sorted(VERSIONS)
+            note_ja, note = f"使えるのは{'か'.join(known)}です", f"{' or '.join(known)} can be used"
+            self.faults.add("content.version_unknown", line, note_ja=note_ja, note=note)
 
     def _conclude_versions(self) -> None:
         lines = sorted((line, value) for value, line in self._versions.items())
-        odd = ""
+        odd, named = "", self.plan.version.value
         if len(lines) > 1:
-            odd, line = "content.version_mixed", lines[1][0]
-        elif lines and lines[0][1] != self.plan.version.value:
-            odd, line = "content.version_name_mismatch", lines[0][0]
+            odd = "content.version_mixed"
+            line, value = lines[1]
+            note_ja, note = f"{lines[0][1]}のあとに{value}があります", f"{value} behind {lines[0][1]}"
+        elif lines and lines[0][1] != named:
+            odd = "content.version_name_mismatch"
+            line, value = lines[0]
+            note_ja, note = f"中身は{value}、ファイル名の形は{named}のものです", f"{value} inside, a name as of {named}"
         if odd:
-            self.faults.add(odd, line)
+            self.faults.add(odd, line, note_ja=note_ja, note=note)
             if odd not in self.off:
                 # Whether it fits the month only follows from it.
                 return

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from relay.errors import Finding, finding
+from relay.standard.items import ITEM_LENGTH
 from relay.standard.layouts import Item
 
 # So much of an item's name fits beside everything else that one answer must say.
@@ -70,6 +71,9 @@ def _describe(code: str, place: _Place) -> Finding:
         name = _shorten(place.item.name_ja)
         words_ja.append(f"項目{place.item.number}「{name}」")
         words.append(f"item {place.item.number} {name}")
+        if code == ITEM_LENGTH:
+            words_ja.append(f"{place.item.length}文字まで")
+            words.append(f"at most {place.item.length} characters")
     if place.note:
         words_ja.append(place.note_ja)
         words.append(place.note)

@@ -30,7 +30,7 @@ class Strangers:
         self._related: set[bytes] = set()
         # With the line in which each of them is named first.
         self._waiting: dict[bytes, int] = {}
-        # Those of whom a record could not be read: it may have been the recipient's.
+        # Those of whom a record could not be read, or whose number is none.
         self._doubtful: set[bytes] = set()
         self.is_overfull = False
 
@@ -61,8 +61,12 @@ class Strangers:
     def note_unread(self, person: bytes, line: int) -> None:
         """Take a record that cannot be read whole: a line of the recipient's in it counts for nothing."""
         self.note([person], [b""], lambda _: line)
+        self.doubt([person])
+
+    def doubt(self, persons: Iterable[bytes]) -> None:
+        """Let it be open whether *persons* have to do with the recipient."""
         if len(self._doubtful) <= MOST_PERSONS:
-            self._doubtful.add(person)
+            self._doubtful.update(persons)
 
     def _wait(self, persons: Sequence[bytes], strange: set[bytes], line_of: Callable[[int], int]) -> None:
         for index, person in enumerate(persons):
@@ -82,5 +86,5 @@ class Strangers:
 
     @property
     def doubtful_lines(self) -> list[int]:
-        """The same of persons of whom a record could not be read."""
+        """The same of persons of whom it is open."""
         return sorted(line for person, line in self._waiting.items() if person in self._doubtful)

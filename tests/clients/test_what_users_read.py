@@ -40,11 +40,11 @@ REFUSED = {
         " / sender and recipient are the same office 0178515854"
     ),
     "見積書.csv": (
-        "name.malformed: ファイル名が規約に合いません（宛先の事業所番号が名前にありません）"
+        "name.malformed: ファイル名の付け方が決まりと違います（宛先の事業所番号が名前にありません）"
         " / the file name follows no known rule (the name says no recipient)"
     ),
     NO_MONTH: (
-        "name.malformed: ファイル名が規約に合いません（年月がありません）"
+        "name.malformed: ファイル名の付け方が決まりと違います（年月がありません）"
         " / the file name follows no known rule (the month is missing)"
     ),
     f"{DAY_CARE}/{plan_name()}": (
@@ -52,7 +52,7 @@ REFUSED = {
         " / the folder says 0178512687, the name says 0178529384"
     ),
     general_name("exe"): (
-        "name.malformed: ファイル名が規約に合いません（拡張子 .exe は使えません）"
+        "name.malformed: ファイル名の付け方が決まりと違います（拡張子 .exe は使えません）"
         " / the file name follows no known rule (the extension .exe is not allowed)"
     ),
     "a:b.csv": (

@@ -183,7 +183,7 @@ def test_a_person_can_act_on_what_is_said() -> None:
         "\n  content.required_item  ",
         "1行目、項目4「作成年月日」",
         "根拠  標準仕様4.1版 別紙「CSVファイルレイアウト定義書」",
-        "対処  ケアソフトでその項目を入力し、出力し直してください。",
+        "対処  介護ソフトでその項目を入力し、出力し直してください。",
         "1 file: 0 accept, 1 warn, 0 refuse",
     ):
         assert words in said

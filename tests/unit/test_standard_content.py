@@ -148,12 +148,15 @@ def findings(name: str, data: bytes, severities: dict[str, Severity] | None = No
     return [judged.finding.code for judged in check.find_all()]
 
 
-def test_nobody_is_called_a_stranger_for_records_that_nobody_could_read() -> None:
+def test_nobody_is_called_a_stranger_for_what_nobody_could_read() -> None:
     """A person whose lines are short is not said to be unrelated beside that; a real stranger is, by the line."""
     served = slip(("0000000001", "02", HELPERS), ("0000000003", "02", HELPERS))
     served[0].pop()
     assert findings(SLIP, write(served)) == ["content.field_count"]
     assert findings(SLIP, write([*served, WANDERER[1]])) == ["content.field_count", "content.unrelated_person"]
+    mistyped = slip(("0000000001", "02", HELPERS), ("000000001", "03", DAY_CARE))
+    assert findings(SLIP, write(mistyped)) == ["content.key_item"]
+    assert findings(SLIP, write(mistyped), {"content.key_item": Severity.WARN})[0] == "content.unrelated_person"
     lowered = {"content.field_count": Severity.WARN}
     assert findings(SLIP, write(served), lowered) == ["content.unrelated_person", "content.field_count"]
 

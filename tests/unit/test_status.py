@@ -71,7 +71,7 @@ def test_a_csv_opens_in_a_spreadsheet_with_japanese_headings_and_japan_time() ->
     assert row["送信先事業所名"] == "みほん野ヘルパー"
     assert row["送信結果"] == "相手は未取得"
     assert row["取得日時"] == ""
-    assert "検査数字" in row["注意"]
+    assert "打ち間違い" in row["注意"]
 
 
 def test_json_is_exact_and_in_utc() -> None:
