@@ -236,6 +236,7 @@ class Refusal:
     first_at: datetime
     last_at: datetime
     count: int
+    number: int = 0
 
 
 class EventKind(StrEnum):

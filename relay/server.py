@@ -26,6 +26,7 @@ from relay.keyring import load_keyring
 from relay.ledger import storefile
 from relay.ledger.sqlite import open_ledger
 from relay.model import Identity
+from relay.receipts import ReceiptDesk
 from relay.sftp.desks import Desks
 from relay.sftp.limits import Shares
 from relay.sftp.session import SftpSession
@@ -65,6 +66,7 @@ async def run_server(config: Config) -> None:
             intake=Intake(ledger, vault, config, _now),
             collection=Collection(ledger, vault, _now, may_discard=config.tree.remove_uncollected),
             status=StatusDesk(ledger, config),
+            receipts=ReceiptDesk(ledger, config, keyring.receipt_key, keyring.receipt_line),
             config=config,
             clock=_now,
             shares=Shares(config.limits),

@@ -10,6 +10,7 @@ raises Refused ``name.illegal``.
 
 from __future__ import annotations
 
+import re
 import time
 import unicodedata
 from dataclasses import dataclass
@@ -53,10 +54,16 @@ class Folder(StrEnum):
     NEW = "new"
     DONE = "done"
     STATUS = "status"
+    RECEIPTS = "receipts"
 
 
 _FOLDERS = {folder.value: folder for folder in Folder}
 SHELVES = frozenset({Folder.RECEIVE, Folder.NEW, Folder.DONE})
+# Where everything is written by the relay, and nothing is taken.
+_WRITTEN = frozenset({Folder.STATUS, Folder.RECEIPTS})
+# Those of them that have a folder for each month.
+_MONTHLY = frozenset({Folder.RECEIPTS})
+_MONTH = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +81,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Directory(Place):
-    """One of the fixed directories, or ``send/<address>/``."""
+    """One of the fixed directories, ``send/<address>/``, or a *month* (``2026-11``) of one that has such folders."""
 
     folder: Folder
     address: OfficeNumber | None = None
+    month: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +125,15 @@ class RecalledFile(Place):
 class GeneratedFile(Place):
     """A file that the relay writes itself when it is read.
 
-    *name* is ``README.txt``, a name in ``status/``, the note beside a refused file, or the notice in the address
-    folder *address*, which tells whose folder it is.  It need not be there: such names are the relay's alone.
+    *name* is ``README.txt``, a name in ``status/`` or ``receipts/``, or in one of their folders of a *month*, the note
+    beside a refused file, or the notice in the address folder *address*, which tells whose folder it is.  It need not
+    be there: such names are the relay's alone.
     """
 
     folder: Folder
     name: str
     address: OfficeNumber | None = None
+    month: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +194,8 @@ def _resolve(raw: bytes) -> Place:
         return ShelfFile(path, f"shelves/{fold_name(rest[0])}", Folder(first), rest[0])
     if len(rest) == 1 and first == Folder.RECALL:
         return RecalledFile(path, f"recall/{fold_name(rest[0])}", rest[0])
-    if len(rest) == 1 and first == Folder.STATUS:
-        return GeneratedFile(path, path[1:], Folder.STATUS, rest[0])
+    if first in _WRITTEN:
+        return _in_written(path, Folder(first), rest)
     return Nowhere(path, path[1:])
 
 
@@ -209,6 +219,17 @@ def _in_send(path: str, rest: list[str]) -> Place:
     return _named(f"/send/{address}/{rest[1]}", rest[1], address)
 
 
+def _in_written(path: str, folder: Folder, rest: list[str]) -> Place:
+    is_month = folder in _MONTHLY and _MONTH.fullmatch(rest[0]) is not None
+    if len(rest) == 1:
+        if is_month:
+            return Directory(path, path[1:], folder, month=rest[0])
+        return GeneratedFile(path, path[1:], folder, rest[0])
+    if is_month and len(rest) == 2:  # noqa: PLR2004 - receipts/<month>/<name>
+        return GeneratedFile(path, path[1:], folder, rest[1], month=rest[0])
+    return Nowhere(path, path[1:])
+
+
 def _named(path: str, name: str, address: OfficeNumber | None) -> Place:
     if address is not None and name.startswith(_NOTICE) and name.endswith(".txt"):
         return GeneratedFile(path, f"send/{address}/notice", Folder.SEND, name, address)
@@ -228,7 +249,7 @@ def is_generated_name(name: str) -> bool:
 
 def is_swallowed(place: GeneratedFile) -> bool:
     """True where an upload to *place* is taken and kept nowhere: two-way synchronisers send the relay's files back."""
-    return place.folder is not Folder.STATUS
+    return place.folder not in _WRITTEN
 
 
 def note_name(name: str) -> str | None:

@@ -21,7 +21,7 @@ def render_readme(config: Config, office: Office) -> bytes:
     size = describe_size(config.limits.upload_bytes)
     extensions = " ".join(config.names.extensions)
     facts = {"number": office.number, "name": office.name, "size": size, "extensions": extensions}
-    help_ja, help_en = _tell_help(config)
+    help_ja, help_en = tell_help(config)
     return _as_text(_README_JA.format(**facts, help=help_ja) + "\n\n" + _README_EN.format(**facts, help=help_en))
 
 
@@ -29,7 +29,7 @@ def render_refusal_note(config: Config, refusal: Refusal) -> bytes:
     """Return the note beside a refused file in ``send/``: what happened, why, and what to do."""
     told = refusal.finding
     at = f"{refusal.last_at.astimezone(_JAPAN):%Y-%m-%d %H:%M} JST"
-    help_ja, help_en = _tell_help(config)
+    help_ja, help_en = tell_help(config)
     return _as_text(
         _NOTE_JA.format(name=refusal.name, at=at, count=refusal.count, code=told.code, why=told.message_ja,
                         remedy=told.row.remedy_ja, help=help_ja)
@@ -50,7 +50,7 @@ def render_folder_notice(office: Office) -> bytes:
     )
 
 
-def _tell_help(config: Config) -> tuple[str, str]:
+def tell_help(config: Config) -> tuple[str, str]:
     """Return whom to call, in Japanese and in English."""
     return (
         _tell_operator(config.operator, ("窓口", "電話", "受付時間"), "運営者にお問い合わせください。"),
@@ -126,6 +126,7 @@ _README_JA = """\
               refused   受け付けられなかったもの
               offices   送ることができる事業所
               certificate  この事業所の証明書
+  receipts/ 受付や取得の証明書類です（月ごと）。運営指導のときなどに使えます。
 
 ■ 送り方
 
@@ -203,6 +204,8 @@ Folders
             units (what is missing, which plan is the latest of whom),
             refused, offices you can send to, your certificates. The .csv
             files open in a spreadsheet; programs read the .json files.
+  receipts/ Signed receipts of what was accepted and collected, a folder a
+            month, for showing to whoever asks.
 
 Sending
 

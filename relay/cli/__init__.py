@@ -17,10 +17,11 @@ from typing import Annotated
 
 import typer
 
-from relay.cli import cert, config, db, key, office, standard, transfer
+from relay.cli import cert, config, db, key, office, receipt, standard, transfer
 from relay.cli.check import check
 from relay.cli.explain import explain
 from relay.cli.init import init
+from relay.cli.report import report
 from relay.cli.serve import serve
 from relay.cli.terminal import HELP_SETTINGS, CommandFailed, CommandRefused, complain
 from relay.errors import Deferred, Refused, RelayError
@@ -45,6 +46,8 @@ app.add_typer(db.app, name="db")
 app.add_typer(office.app, name="office")
 app.add_typer(cert.app, name="cert")
 app.add_typer(transfer.app, name="transfer")
+app.add_typer(receipt.app, name="receipt")
+app.command()(report)
 app.add_typer(key.app, name="key")
 app.command()(explain)
 app.command()(check)

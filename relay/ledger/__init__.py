@@ -437,6 +437,15 @@ class Ledger(Register, Protocol):
     ) -> Mapping[TransferId, str]:
         """Return how the messages begin that can still be read."""
 
+    async def find_refusal(self, office: OfficeNumber, number: int) -> Refusal | None:
+        """Return the refusal of that number if it is *office*'s, or None."""
+
+    async def list_receipted(self, office: OfficeNumber, *, since: datetime, until: datetime) -> list[TransferId]:
+        """Return which transfers *office* sent or was sent to which something happened in that time, ascending."""
+
+    async def list_receipt_months(self, office: OfficeNumber) -> list[str]:
+        """Return the months (``2026-11``, in Japan) in which something happened to *office*, ascending."""
+
     async def list_events(self, *, transfer: TransferId | None = None, limit: int | None = None) -> list[Event]:
         """Return history, oldest first."""
 

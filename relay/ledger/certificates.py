@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from relay.errors import Refused
-from relay.ledger.rows import CERTIFICATE_COLUMNS, Cell, certificate_of, to_cell
+from relay.ledger.rows import Cell, certificate_of, to_cell
 from relay.ledger.statements import SQL
-from relay.ledger.store import Store, append_event
+from relay.ledger.store import Store, append_event, transfer_sql
 from relay.model import Certificate, CertificateId, EventKind, OfficeNumber, RevocationCause
 
 _NO_LIMIT = -1
@@ -18,7 +18,7 @@ _SERIAL_MOST = 2**63 - 1
 _HELD_BY_OFFICE = """(c.ca_fingerprint, c.serial) IN
     (SELECT o.ca_fingerprint, o.serial FROM certificate_office AS o WHERE o.office = :office)"""
 _REVOKED = {True: "c.revoked_at IS NOT NULL", False: "c.revoked_at IS NULL"}
-_FIND = SQL["find_certificate"].format(certificate=CERTIFICATE_COLUMNS)
+_FIND = transfer_sql("find_certificate")
 
 
 class CertificateVerbs:
@@ -65,7 +65,7 @@ class CertificateVerbs:
             conditions.append(_HELD_BY_OFFICE)
         if is_revoked is not None:
             conditions.append(_REVOKED[is_revoked])
-        sql = SQL["list_certificates"].format(certificate=CERTIFICATE_COLUMNS, where=" AND ".join(conditions) or "1")
+        sql = transfer_sql("list_certificates", where=" AND ".join(conditions) or "1")
         rows = self._store.rows(sql, {**asked, "office": office, "limit": _NO_LIMIT if limit is None else limit})
         return [certificate_of(row) for row in rows]
 
@@ -118,7 +118,7 @@ def _require(connection: sqlite3.Connection, which: CertificateId) -> Certificat
 
 
 def _list_of_key(connection: sqlite3.Connection, key_fingerprint: str) -> list[Certificate]:
-    sql = SQL["list_certificates"].format(certificate=CERTIFICATE_COLUMNS, where="c.key_fingerprint = :key")
+    sql = transfer_sql("list_certificates", where="c.key_fingerprint = :key")
     rows = connection.execute(sql, {"key": key_fingerprint, "limit": _NO_LIMIT}).fetchall()
     return [certificate_of(row) for row in rows]
 

@@ -85,6 +85,10 @@ class RefusalVerbs:
         rows = self._store.rows(SQL["list_refusals"], (office, to_cell(since), -1 if limit is None else limit))
         return [self._store.names.refusal(office, row) for row in rows]
 
+    async def find_refusal(self, office: OfficeNumber, number: int) -> Refusal | None:
+        row = self._store.row(SQL["find_refusal"], (number, office))
+        return None if row is None else self._store.names.refusal(office, row)
+
     async def list_notes(self, office: OfficeNumber, folder: OfficeNumber | None, *, since: datetime) -> list[Refusal]:
         rows = self._store.rows(SQL["list_notes"], (office, folder or "", to_cell(since), _NOTES_MOST))
         newest: dict[str, Refusal] = {}

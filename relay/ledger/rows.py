@@ -219,6 +219,6 @@ class NameReader:
 
     def refusal(self, office: OfficeNumber, row: Row) -> Refusal:
         """Read the columns of ``list_refusals``."""
-        code, note, first, last, count = row
+        code, note, first, last, count, number = row
         name, facts = json.loads(self._vault.open_note(note))
-        return Refusal(office, name, Finding(code, tuple(facts.items())), to_time(first), to_time(last), count)
+        return Refusal(office, name, Finding(code, tuple(facts.items())), to_time(first), to_time(last), count, number)

@@ -20,7 +20,16 @@ from typing import TypeVar
 from relay.errors import ConfigError, Deferred
 from relay.ledger import storefile
 from relay.ledger.commit import Writer
-from relay.ledger.rows import ENTRY_COLUMNS, PARTIAL_COLUMNS, TRANSFER_COLUMNS, Cell, NameReader, Row, to_cell
+from relay.ledger.rows import (
+    CERTIFICATE_COLUMNS,
+    ENTRY_COLUMNS,
+    PARTIAL_COLUMNS,
+    TRANSFER_COLUMNS,
+    Cell,
+    NameReader,
+    Row,
+    to_cell,
+)
 from relay.ledger.statements import SQL
 from relay.model import EventKind, OfficeNumber, TransferId
 from relay.vault import Vault, VaultError
@@ -136,7 +145,9 @@ class Store:
 @cache
 def transfer_sql(name: str, **parts: str) -> str:
     """Return a statement of ``queries.sql`` with its column lists filled in."""
-    return SQL[name].format(transfer=TRANSFER_COLUMNS, entry=ENTRY_COLUMNS, partial=PARTIAL_COLUMNS, **parts)
+    columns = {"transfer": TRANSFER_COLUMNS, "entry": ENTRY_COLUMNS, "partial": PARTIAL_COLUMNS,
+               "certificate": CERTIFICATE_COLUMNS}  # fmt: skip
+    return SQL[name].format(**columns, **parts)
 
 
 def append_event(

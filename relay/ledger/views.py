@@ -179,6 +179,15 @@ class ViewVerbs:
             if count < _LEAVING_ROWS:
                 return left
 
+    async def list_receipted(self, office: OfficeNumber, *, since: datetime, until: datetime) -> list[TransferId]:
+        cells = (office, to_cell(since), to_cell(until))
+        rows = await self._store.in_thread(lambda: self._store.rows_here(SQL["list_receipted"], cells))
+        return [TransferId(number) for (number,) in rows]
+
+    async def list_receipt_months(self, office: OfficeNumber) -> list[str]:
+        rows = await self._store.in_thread(lambda: self._store.rows_here(SQL["list_receipt_months"], (office,)))
+        return [month for (month,) in rows]
+
     async def list_folders(self, office: OfficeNumber) -> list[OfficeNumber]:
         return [OfficeNumber(folder) for (folder,) in self._store.rows(SQL["list_folders"], (office,))]
 

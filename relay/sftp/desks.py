@@ -10,6 +10,7 @@ from relay.collection import Collection
 from relay.config import Config
 from relay.intake import Intake
 from relay.ledger import Ledger
+from relay.receipts import ReceiptDesk
 from relay.sftp.limits import Shares
 from relay.status import StatusDesk
 
@@ -22,6 +23,7 @@ class Desks:
     intake: Intake
     collection: Collection
     status: StatusDesk
+    receipts: ReceiptDesk
     config: Config
     clock: Callable[[], datetime]
     shares: Shares

@@ -15,6 +15,7 @@ from relay.collection import Reading
 from relay.errors import Deferred, Refused
 from relay.ledger import ListingCursor
 from relay.model import Identity
+from relay.receipts import ReceiptList
 from relay.sftp.limits import Shares
 from relay.tree import Directory, GeneratedFile, Place, SentFile
 from relay.upload import Upload
@@ -27,13 +28,14 @@ _WARM_READINGS = 4
 class Listing:
     """An open directory: entries that are packed and wait, and where the next ones come from (None: no more).
 
-    *shown* are names, folded, under which something else is listed already.
+    *shown* are names, folded, under which something else is listed already.  *receipts* go on after all of that.
     """
 
     place: Directory
     ready: list[bytes]
     cursor: ListingCursor | None
     shown: frozenset[str] = frozenset()
+    receipts: ReceiptList | None = None
 
 
 @dataclass(slots=True)

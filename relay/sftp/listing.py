@@ -41,7 +41,9 @@ class Directories:
             ready += [packer.generated(note) for note in await self._lookup.notes(place)]
             # A name that was accepted before and is being sent again is listed once, as STAT tells of it.
             listing.shown = frozenset(fold_name(_last_part(partial.path)) for partial in partials)
-        if place.folder not in (Folder.ROOT, Folder.STATUS):
+        if place.month is not None:
+            listing.receipts = await self._desks.receipts.list_month(self._office, place.month)
+        elif place.folder not in (Folder.ROOT, Folder.STATUS, Folder.RECEIPTS):
             await self._read_page(listing)
         return listing
 
@@ -49,6 +51,9 @@ class Directories:
         """Return as many entries as one reply may hold; empty at the end."""
         while not listing.ready and listing.cursor is not None:
             await self._read_page(listing)
+        if not listing.ready and listing.receipts is not None:
+            packer = _Packer(self._office, self._desks.clock().timestamp())
+            listing.ready = [packer.receipt(*file) for file in await listing.receipts.next_files()]
         size = count = 0
         for packed in listing.ready:
             size += len(packed)
@@ -81,6 +86,8 @@ class Directories:
             return [folder.value for folder in Folder if folder is not Folder.ROOT]
         if place.folder is Folder.SEND and place.address is None:
             return [*await self._desks.ledger.list_folders(self._office)]
+        if place.folder is Folder.RECEIPTS and place.month is None:
+            return await self._desks.receipts.months(self._office)
         return []
 
     async def _files(self, place: Directory) -> list[GeneratedFile]:
@@ -92,6 +99,8 @@ class Directories:
             names = (tree.README,)
         elif place.folder is Folder.STATUS:
             names = self._desks.status.FILES
+        elif place.folder is Folder.RECEIPTS and place.month is None:
+            names = self._desks.receipts.FILES
         paths = [tree.resolve_path(f"{place.path}/{name}".encode()) for name in names]
         return [path for path in paths if isinstance(path, GeneratedFile)]
 
@@ -113,6 +122,10 @@ class _Packer:
 
     def generated(self, page: Generated) -> bytes:
         return self._pack(page.place.name, generated_attributes(page), owner=self._office, group=self._office)
+
+    def receipt(self, name: str, size_bytes: int, changed_at: int) -> bytes:
+        attributes = Attributes(size_bytes, tree.FILE_MODE, changed_at, changed_at)
+        return self._pack(name, attributes, owner=self._office, group=self._office)
 
     def unfinished(self, partial: Partial) -> bytes:
         """What its owner may go on with, or has still to rename."""

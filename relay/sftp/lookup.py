@@ -15,6 +15,7 @@ from relay.errors import Deferred, Refused
 from relay.ledger import Partial
 from relay.lifecycle import LIVE
 from relay.model import Identity, OfficeNumber, Transfer
+from relay.receipttext import month_of
 from relay.sftp.desks import Desks
 from relay.sftp.handles import Downloading, Generated, Handle, Handles, Swallowing, Uploading
 from relay.sftp.wire import Attributes
@@ -145,6 +146,8 @@ class Lookup:
         """Return what STAT tells of a directory; an address folder is there if its office is active."""
         if place.address is not None:
             await self._require_address(place.address)
+        if place.month is not None and place.month > month_of(self._desks.clock()):
+            raise Refused("tree.not_found", detail="a month to come")
         now = int(self._desks.clock().timestamp())
         is_writable = place.folder in (Folder.SEND, Folder.RECALL, Folder.ROOT)
         return Attributes(0, tree.INBOX_MODE if is_writable else tree.DIRECTORY_MODE, now, now)
@@ -188,6 +191,8 @@ class Lookup:
         """Return what stands in a generated file, and since when, where that is known."""
         if place.folder is Folder.STATUS:
             return await self._generate_status(place), None
+        if place.folder is Folder.RECEIPTS:
+            return await self._generate_receipt(place)
         noted = tree.noted_name(place.name)
         if place.folder is Folder.SEND and noted is not None:
             since = self._desks.clock() - NOTES_SHOWN
@@ -210,6 +215,16 @@ class Lookup:
         return await self._desks.status.render(
             self._office, place.name, identity=self._identity, now=self._desks.clock()
         )
+
+    async def _generate_receipt(self, place: GeneratedFile) -> tuple[bytes, datetime | None]:
+        if place.month is not None:
+            try:
+                return await self._desks.receipts.find(self._office, place.month, place.name)
+            except LookupError:
+                raise Refused("tree.not_found") from None
+        if place.name not in self._desks.receipts.FILES:
+            raise Refused("tree.not_found")
+        return self._desks.receipts.render_top(place.name), None
 
     async def notes(self, place: Directory) -> list[Generated]:
         """Return the notes in ``send/`` or in an address folder, as this session sees them."""

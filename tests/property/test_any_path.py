@@ -25,6 +25,8 @@ parts = st.one_of(
             "new",
             "done",
             "status",
+            "receipts",
+            "2026-11",
             "recall",
             "README.txt",
             "SEND",
@@ -66,6 +68,8 @@ def check(place: Place) -> None:
     match place:
         case Directory(folder=Folder.ROOT):
             assert not pieces
+        case Directory(folder=Folder.RECEIPTS, month=str() as month):
+            assert pieces == ["receipts", month]
         case Directory(folder=folder, address=None):
             assert pieces == [folder.value]
         case Directory(address=address):
@@ -79,7 +83,7 @@ def check(place: Place) -> None:
             assert shelf in tree.SHELVES
         case GeneratedFile(name=name):
             assert pieces[-1] == name
-            assert pieces[0] in ("README.txt", "status", "send")
+            assert pieces[0] in ("README.txt", "status", "send", "receipts")
         case RecalledFile(name=name):
             assert pieces == ["recall", name]
         case _:

@@ -72,7 +72,7 @@ def reshape(name: str) -> st.SearchStrategy[str]:
                             f"{name}/", f"./{name}", f"{name}.part", f"{name}/..", f"x/../{name}", f"{name}\0"])  # fmt: skip
 
 
-folders = st.sampled_from(["", "/", "send", "receive", "new", "done", "status", "recall", "RECEIVE", "Send/", "..",
+folders = st.sampled_from(["", "/", "send", "receive", "new", "done", "status", "receipts", "recall", "RECEIVE", "Send/", "..",
                            f"send/{HOME_HELP}", f"send/{CARE_MANAGER}", f"send/{DAY_CARE}", f"{CARE_MANAGER}/send",
                            f"/{HOME_HELP}/receive", f"../{HOME_HELP}/receive", f"receive/../../{HOME_HELP}/receive",
                            f"send/../{CARE_MANAGER}", f"send/{HOME_HELP}/../../receive", "//receive//", "receive/./",

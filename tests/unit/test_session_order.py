@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import raw_sftp as sftp
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from house import CARE_MANAGER, DAY_CARE, HOME_HELP, plan_csv, plan_name
 from raw_sftp import NO_ATTRIBUTES, Field, Long, Raw, RawSftp, Reply, pack, size_attribute
 
@@ -29,6 +30,8 @@ from relay.config import Config
 from relay.intake import Intake
 from relay.ledger.sqlite import SqliteLedger, create_store, open_ledger
 from relay.model import Certificate, Identity, Office
+from relay.privatekeys import private_bytes, public_line
+from relay.receipts import ReceiptDesk
 from relay.sftp.desks import Desks
 from relay.sftp.limits import Shares
 from relay.sftp.session import SftpSession
@@ -154,11 +157,13 @@ async def line(tmp_path: Path) -> AsyncIterator[Line]:
     vault = Vault(MasterKey("m1", bytes(32)), bytes(32))
     async with await open_ledger(store, vault) as ledger:
         identity = await fill(ledger, clock())
+        private = private_bytes(Ed25519PrivateKey.generate())
         desks = Desks(
             ledger,
             Intake(ledger, vault, config, clock),
             Collection(ledger, vault, clock, may_discard=False),
             StatusDesk(ledger, config),
+            ReceiptDesk(ledger, config, private, public_line(private)),
             config,
             clock,
             Shares(config.limits),

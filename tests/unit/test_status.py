@@ -202,8 +202,6 @@ def test_the_readme_names_every_folder_and_how_to_take_back() -> None:
         assert folder is Folder.ROOT or text.count(f"  {folder.value}/ ") >= 2, folder
     assert "取り消し方" in text
     assert "Taking back" in text
-    for later in ("receipts/",):
-        assert later not in text
 
 
 def test_the_readme_fits_a_window_without_wrapping() -> None:

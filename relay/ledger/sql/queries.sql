@@ -285,11 +285,11 @@ ON CONFLICT (refusal_key) DO UPDATE SET last_at = excluded.last_at, count = coun
 RETURNING count;
 
 -- name: list_notes
-SELECT code, note_sealed, first_at, last_at, count FROM refusal
+SELECT code, note_sealed, first_at, last_at, count, id FROM refusal
 WHERE office = ? AND folder = ? AND has_note = 1 AND last_at > ? ORDER BY last_at DESC LIMIT ?;
 
 -- name: find_note
-SELECT code, note_sealed, first_at, last_at, count FROM refusal
+SELECT code, note_sealed, first_at, last_at, count, id FROM refusal
 WHERE path_key = ? AND has_note = 1 AND last_at > ? ORDER BY last_at DESC LIMIT 1;
 
 -- name: clear_notes
@@ -309,7 +309,7 @@ DELETE FROM attempt WHERE at < ?;
 SELECT 1 FROM refusal WHERE refusal_key = ? AND first_at < ?;
 
 -- name: list_refusals
-SELECT code, note_sealed, first_at, last_at, count FROM refusal WHERE office = ? AND last_at >= ?
+SELECT code, note_sealed, first_at, last_at, count, id FROM refusal WHERE office = ? AND last_at >= ?
 ORDER BY last_at DESC LIMIT ?;
 
 -- name: set_sent_mtime
@@ -407,3 +407,24 @@ UPDATE refusal SET note_sealed = ?, master_id = ? WHERE id = ?;
 -- name: count_of_others
 SELECT (SELECT count(*) FROM payload WHERE wrapped_key IS NOT NULL AND master_id <> ?1)
      + (SELECT count(*) FROM partial WHERE master_id <> ?1) + (SELECT count(*) FROM refusal WHERE master_id <> ?1);
+
+-- name: find_refusal
+SELECT code, note_sealed, first_at, last_at, count, id FROM refusal WHERE id = ? AND office = ?;
+
+-- name: list_receipted
+-- All that an office sent or was sent is looked through, in a thread: an index by time would cost at every upload.
+SELECT id FROM transfer WHERE sender = ?1 AND ((accepted_at >= ?2 AND accepted_at < ?3)
+    OR (collected_at >= ?2 AND collected_at < ?3) OR (ended_at >= ?2 AND ended_at < ?3))
+UNION SELECT id FROM transfer WHERE recipient = ?1 AND ((accepted_at >= ?2 AND accepted_at < ?3)
+    OR (collected_at >= ?2 AND collected_at < ?3) OR (ended_at >= ?2 AND ended_at < ?3)) ORDER BY 1;
+
+-- name: list_receipt_months
+-- In Japan, nine hours ahead; times are microseconds.
+WITH moment (at) AS (
+    SELECT accepted_at FROM transfer WHERE sender = ?1 UNION ALL SELECT accepted_at FROM transfer WHERE recipient = ?1
+    UNION ALL SELECT collected_at FROM transfer WHERE sender = ?1
+    UNION ALL SELECT collected_at FROM transfer WHERE recipient = ?1
+    UNION ALL SELECT ended_at FROM transfer WHERE sender = ?1
+    UNION ALL SELECT ended_at FROM transfer WHERE recipient = ?1
+    UNION ALL SELECT first_at FROM refusal WHERE office = ?1
+) SELECT DISTINCT strftime('%Y-%m', at / 1000000 + 32400, 'unixepoch') FROM moment WHERE at IS NOT NULL ORDER BY 1;
