@@ -45,8 +45,11 @@ class Attendance(Generic[G]):
         """Begin with nobody."""
         self._limits = config.limits
         self._journal = journal
-        self._log = LimitLog()
-        self.load = Load(config.server.busy_seconds)
+        self.limit_log = LimitLog()
+        limits = config.limits
+        self.load = Load(
+            config.server.busy_seconds, least=limits.unauthenticated_when_busy, most=limits.unauthenticated_total
+        )
         self.strangers = Strangers(config)
         self._connections: dict[G, None] = {}
         self._live: dict[OfficeNumber, dict[G, None]] = {}
@@ -66,14 +69,14 @@ class Attendance(Generic[G]):
         while True:
             began = time.monotonic()
             await asyncio.sleep(LOAD_SECONDS)
-            self.load.note(time.monotonic() - began - LOAD_SECONDS)
+            self.load.note(time.monotonic() - began - LOAD_SECONDS, strangers=len(self.strangers))
 
     def receive(self, guest: G, address: str, now: datetime) -> bool:
         """Know *guest*, a stranger from *address*; False where it must go, which is journalled once for each crowd."""
-        if self.load.is_busy:
-            self._turn_away("busy_seconds", "all", LimitEnd.CAUGHT_UP, now)
-        elif len(self._connections) >= self._limits.connections_total:
+        if len(self._connections) >= self._limits.connections_total:
             self._turn_away("connections_total", "all", LimitEnd.CONNECTION_CLOSED, now)
+        elif self.load.room <= len(self.strangers) < self._limits.unauthenticated_total:
+            self._turn_away("unauthenticated_when_busy", "all", LimitEnd.CAUGHT_UP, now)
         elif crowd := self.strangers.admit(guest, address, now):
             self._turn_away(crowd.limit, crowd.scope, crowd.until, now)
         else:
@@ -82,7 +85,7 @@ class Attendance(Generic[G]):
         return False
 
     def _turn_away(self, limit: str, scope: str, until: datetime | LimitEnd, now: datetime) -> None:
-        self._log.reached(self._journal, limit=limit, scope=scope, until=until, now=now)
+        self.limit_log.reached(self._journal, limit=limit, scope=scope, until=until, now=now)
 
     def welcome(self, guest: G, office: OfficeNumber) -> None:
         """Know *guest* as logged in."""

@@ -173,7 +173,6 @@ class OfficeServer(asyncssh.SSHServer):
         self._sessions = 0
         self._uses = 0
         self._unused_timer: asyncio.TimerHandle | None = None
-        self._reported: set[str] = set()
         self._end = ""
 
     @property
@@ -239,10 +238,9 @@ class OfficeServer(asyncssh.SSHServer):
         self.disconnect(crime, asyncssh.DISC_PROTOCOL_ERROR)
 
     def _report_limit(self, limit: str, scope: str = "", until: LimitEnd = LimitEnd.CONNECTED_AGAIN) -> None:
-        """Journal a limit once a connection: who runs into it goes on doing so."""
-        if limit not in self._reported:
-            self._reported.add(limit)
-            journal.limit_reached(self.journal, limit=limit, scope=scope or self._peer, until=until)
+        """Journal a limit once for its *scope*: who runs into it goes on doing so, on many connections."""
+        log, now = self._reception.attendance.limit_log, datetime.now(UTC)
+        log.reached(self.journal, limit=limit, scope=scope or self._peer, until=until, now=now)
 
     # --- login -------------------------------------------------------------------------------------------------
 

@@ -131,7 +131,7 @@ class ServerSettings(_Section):
     keepalive_seconds: Seconds = 30.0
     keepalive_count: Count = 4
     unused_seconds: Seconds = 300.0
-    busy_seconds: Seconds = 0.5
+    busy_seconds: Seconds = 0.2
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
 
 
@@ -217,6 +217,7 @@ class LimitSettings(_Section):
     connections_total: Count = 4000
     unauthenticated_total: Count = 500
     unauthenticated_per_network: Count = 50
+    unauthenticated_when_busy: Count = 16
     failed_signatures: Count = 6
     key_probes: Count = 60
 

@@ -30,6 +30,8 @@ _NETWORK_BITS = {4: 24, 6: 64}
 _BACKLOG = 1024
 # So many late wakes in a row are no accident.
 _LAGS = 3
+# With ten wakes a second: from nearly nobody to 500 in ten seconds.
+_ROOM_STEP = 5
 
 # The client's order decides (RFC 4253 section 7.1): a client that knows mlkem768x25519 gets it.
 _KEX = (
@@ -176,25 +178,28 @@ class Strangers:
 
 
 class Load:
-    """Whether the server keeps up with those that it has.
+    """How many may be logging in at once, so that the server keeps up with those that it has.
 
-    Judged by how late it is when it wakes.  One late wake is a burst, which a large listing or a few logins make; the
-    server is overloaded while it was late each of the last times, since then work comes in faster than it is done.
+    Judged by how late it is when it wakes.  One late wake is a burst, which a large listing or a few logins make; late
+    each of the last times, it is overloaded: work comes in faster than it is done.  Then half of those who log in are
+    room enough, and half of that while it lasts, down to a few: a key exchange is the dearest thing that it does.  With
+    each wake in time a few more may come.  So a flood cannot push it to and fro, and a slow machine locks nobody out.
     """
 
-    def __init__(self, busy_seconds: float) -> None:
-        """Begin with a server that has nothing to do."""
+    def __init__(self, busy_seconds: float, *, least: int, most: int) -> None:
+        """Begin with a server that has nothing to do, and room for *most*."""
         self._busy_seconds = busy_seconds
+        self._least, self._most = min(least, most), most
         self._lags: deque[float] = deque(maxlen=_LAGS)
+        self.room = most
 
-    def note(self, lag_seconds: float) -> None:
-        """Know that the server has woken so late."""
+    def note(self, lag_seconds: float, *, strangers: int) -> None:
+        """Know that the server has woken so late, while so many were logging in."""
         self._lags.append(lag_seconds)
-
-    @property
-    def is_busy(self) -> bool:
-        """True while nobody new is taken."""
-        return len(self._lags) == _LAGS and min(self._lags) >= self._busy_seconds
+        if len(self._lags) == _LAGS and min(self._lags) >= self._busy_seconds:
+            self.room = max(self._least, min(self.room, strangers) // 2)
+        elif lag_seconds < self._busy_seconds:
+            self.room = min(self._most, self.room + _ROOM_STEP)
 
 
 def network_of(address: str) -> str:

@@ -320,6 +320,9 @@ class LimitLog:
             return None
         if len(self._told) >= self._MOST:
             self._told = {each: told for each, told in self._told.items() if told[0] > now}
+        if len(self._told) >= self._MOST:
+            # More who run into limits than anybody reads of: some are told once more.
+            self._told.clear()
         self._told[key] = (until if isinstance(until, datetime) else now + self.QUIET), 0
         return repeats
 

@@ -58,7 +58,7 @@ class Shares:
     def __init__(self, limits: LimitSettings) -> None:
         """Begin with nobody."""
         self._limits = limits
-        self._log = LimitLog()
+        self.limit_log = LimitLog()
         self._shares: dict[_Key, Share] = {}
 
     def join(self, identity: Identity, handles: Handles) -> Share:
@@ -84,4 +84,4 @@ class Shares:
         seconds = dict(error.finding.facts).get("seconds")
         ends = until if seconds is None else now + timedelta(seconds=int(seconds))
         named = error.detail if error.detail in LimitSettings.model_fields else limit
-        self._log.reached(journal, limit=named, scope=office, until=ends, now=now)
+        self.limit_log.reached(journal, limit=named, scope=office, until=ends, now=now)

@@ -307,8 +307,8 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
 
     def _end_ungreeted(self) -> None:
         """End a channel on which nobody has said INIT."""
-        end = LimitEnd.CONNECTED_AGAIN
-        journal.limit_reached(self._journal, limit="unused_seconds", scope=self._office, until=end)
+        log, end, now = self._desks.shares.limit_log, LimitEnd.CONNECTED_AGAIN, self._desks.clock()
+        log.reached(self._journal, limit="unused_seconds", scope=self._office, until=end, now=now)
         self._is_over = True
         if self._chan is not None:
             self._chan.close()

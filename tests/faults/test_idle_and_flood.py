@@ -116,9 +116,6 @@ async def test_who_logs_in_and_opens_nothing_is_ended(make_house: MakeHouse) -> 
     house.wait_for_event("connection.closed", 3)
     told = limits_told(house, "unused_seconds")
     assert {(line["scope"], line["until"]) for line in told} == {(CARE_MANAGER, "it connects again")}
-    assert {line["connection"] for line in told} == {
-        line["connection"] for line in house.journal_lines("connection.closed")
-    }
     reasons = {line["reason"] for line in house.journal_lines("connection.closed")}
     assert reasons == {"No SFTP session was open for a while; please connect again"}
 
@@ -170,7 +167,7 @@ async def test_a_flood_is_sent_away_and_an_upload_goes_on(make_house: MakeHouse)
     """300 connections at once where there is room for none: each reads why, cleanly; a session loses nothing."""
     house = make_house(
         limits={"connections_total": 20, "unauthenticated_total": 20, "unauthenticated_per_network": 20},
-        server={"login_seconds": 120.0},
+        server={"login_seconds": 120.0, "busy_seconds": 30.0},
     )
     house.start()
     async with asyncio.timeout(PATIENCE_SECONDS), house.dial() as connection, open_raw(connection) as raw:
@@ -257,8 +254,10 @@ async def test_a_byte_at_a_time_before_login_runs_out_of_time(make_house: MakeHo
     assert told["until"] == "it connects again"
 
 
-async def test_a_flood_of_wrong_keys_keeps_nobody_out(house: House) -> None:
+async def test_a_flood_of_wrong_keys_keeps_nobody_out(make_house: MakeHouse) -> None:
     """Forty logins at once by certificates that another CA has signed: each is refused, and an office gets in."""
+    house = make_house(server={"busy_seconds": 30.0})
+    house.start()
     key = asyncssh.generate_private_key("ecdsa-sha2-nistp256")
     stranger = asyncssh.generate_private_key("ssh-ed25519")
     certificate = stranger.generate_user_certificate(key, "forged", principals=[CARE_MANAGER], serial=1)

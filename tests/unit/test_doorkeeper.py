@@ -27,21 +27,30 @@ def test_connections_are_counted_by_the_network_that_one_party_holds(address: st
 
 
 @pytest.mark.parametrize(
-    ("lags", "is_busy"),
+    ("lags", "room"),
     [
-        ([], False),
-        ([9.0], False),
-        ([9.0, 9.0], False),
-        ([0.5, 0.5, 0.5], True),
-        ([9.0, 0.4, 9.0], False),
-        ([0.1, 0.6, 0.6, 0.6], True),
-        ([0.6, 0.6, 0.6, 0.1], False),
-        ([0.6, 0.6, 0.6, 0.1, 0.6, 0.6], False),
+        ([], 100),
+        ([9.0, 9.0], 100),
+        ([0.5, 0.5, 0.5], 40),
+        ([9.0, 0.4, 9.0], 100),
+        ([9.0] * 4, 20),
+        ([9.0] * 9, 7),
+        ([9.0] * 9 + [0.1], 12),
+        ([9.0] * 9 + [0.1, 9.0, 9.0], 12),
+        ([9.0] * 9 + [0.1] * 99, 100),
     ],
 )
-def test_a_server_that_was_late_each_of_the_last_times_is_busy(lags: list[float], is_busy: bool) -> None:  # noqa: FBT001
-    """A burst is no overload, and one wake in time ends it."""
-    load = Load(0.5)
+def test_a_server_that_was_late_each_of_the_last_times_takes_fewer(lags: list[float], room: int) -> None:
+    """A burst is no overload; while it lasts, the room is halved down to a few; then it grows step by step."""
+    load = Load(0.5, least=7, most=100)
     for lag in lags:
-        load.note(lag)
-    assert load.is_busy is is_busy
+        load.note(lag, strangers=80)
+    assert load.room == room
+
+
+def test_the_least_is_never_more_than_all() -> None:
+    """An operator who allows one login at a time has one, busy or not."""
+    load = Load(0.5, least=16, most=1)
+    for lag in (9.0, 9.0, 9.0, 0.0):
+        load.note(lag, strangers=1)
+        assert load.room == 1
