@@ -120,6 +120,31 @@ async def test_who_closes_first_has_it(house: House) -> None:
     assert (closed.code == sftp.OK) is not (recalled.code == sftp.OK)
 
 
+async def test_taken_back_while_the_last_bytes_are_on_their_way_it_was_not_collected(house: House) -> None:
+    """The recipient has asked for everything and closed, but not taken the bytes: the recall wins, and it is told."""
+    name = general_name("txt")
+    # A window that holds the first reply and not the second.
+    async with (
+        house.dial() as one,
+        house.dial(HOME_HELP) as two,
+        open_raw(one) as ours,
+        open_raw(two, window=300_000) as theirs,
+    ):
+        assert (await ours.put(f"/send/{name}", bytes(500_000))).code == sftp.OK
+        handle = await theirs.open(f"/new/{name}", sftp.READING)
+        theirs.channel.pause_reading()
+        asked = [theirs.ask(sftp.READ, handle, Long(at), 250_000) for at in (0, 250_000)]
+        closing = theirs.ask(sftp.CLOSE, handle)
+        assert (await rename(ours, f"/send/{name}", f"/recall/{name}")).code == sftp.OK
+        theirs.channel.resume_reading()
+        for number in asked:
+            reply = await theirs.reply_to(number)
+            assert reply.type == sftp.DATA or reply.text.startswith("transfer.recalled: ")
+        assert (await theirs.reply_to(closing)).text.startswith("transfer.recalled: ")
+        assert name not in await theirs.list("/new")
+    assert [transfer.state for transfer in house.transfers()] == [State.RECALLED]
+
+
 async def test_a_recall_may_be_repeated_and_the_name_used_again(house: House) -> None:
     """A lost reply costs nothing; what is sent afterwards, the same bytes or others, is a new transfer."""
     path = f"/send/{plan_name()}"
