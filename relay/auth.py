@@ -116,6 +116,14 @@ class Reception:
         """Return the keyword arguments of `asyncssh.listen`, `connection_factory` included."""
         return plan_listen_options(self.config.server, self._host_keys, self.connection_factory)
 
+    def adopt(self, keyring: Keyring) -> list[asyncssh.SSHKeyPair]:
+        """Trust what *keyring* trusts, judge everybody inside anew, and return the host keys to listen with."""
+        self.trusted = keyring.user_ca_fingerprints
+        self._host_keys = edge.load_host_keys((key.private, key.certificate) for key in keyring.host_keys)
+        for server in self.attendance.live:
+            server.forget_judgement()
+        return self._host_keys
+
     @property
     def connection_count(self) -> int:
         """How many connections there are, strangers included."""
@@ -432,6 +440,10 @@ class OfficeServer(asyncssh.SSHServer):
     def needs_judging(self, version: int, now: datetime) -> bool:
         """Tell whether what this identity was judged by may no longer be so."""
         return self._identity is not None and (version != self._judged_version or now >= self._identity.valid_before)
+
+    def forget_judgement(self) -> None:
+        """Let the next look at the register judge this identity anew, though the register has not changed."""
+        self._judged_version = -1
 
     async def judge_again(self, version: int, now: datetime) -> None:
         """Judge the live identity by the register as it is now, and end the connection where it fails."""

@@ -332,6 +332,5 @@ def _sign(
     else:
         builder = builder.valid_for_all_principals()  # type: ignore[no-untyped-call]  # cryptography forgot to annotate
     if source_address is not None:
-        value = source_address.encode()
-        builder = builder.add_critical_option(b"source-address", len(value).to_bytes(4, "big") + value)
+        builder = builder.add_critical_option(b"source-address", source_address.encode())
     return builder.sign(ca).public_bytes().decode()

@@ -274,6 +274,36 @@ def transfer_restored(journal: Journal, *, transfer: TransferId, kind: str) -> N
     journal.logger.info("transfer.restored", transfer=transfer, kind=kind)
 
 
+def certificate_renewed(journal: Journal, *, serial: int, parent: int) -> None:
+    """Tell that an office has made itself a new certificate, and with which one it was logged in."""
+    journal.logger.info("certificate.renewed", serial=serial, parent=parent)
+
+
+def certificate_refused(journal: Journal, *, code: str, detail: str = "") -> None:
+    """Tell that a public key was not certified, and by which row of the table."""
+    journal.logger.info("certificate.refused", code=code, detail=detail)
+
+
+def certificate_given_up(journal: Journal, *, serial: int) -> None:
+    """Tell that an office has ended a certificate that it had renewed."""
+    journal.logger.info("certificate.given_up", serial=serial)
+
+
+def renewal_unavailable(journal: Journal, *, reason: str) -> None:
+    """Tell why offices cannot renew their certificates here."""
+    journal.logger.warning("certificate.renewal_unavailable", reason=reason)
+
+
+def keys_reloaded(journal: Journal, *, user_cas: int, host_cas: int) -> None:
+    """Tell that ``keys/`` changed, and how many CAs are trusted and told of from now on."""
+    journal.logger.info("keys.reloaded", user_cas=user_cas, host_cas=host_cas)
+
+
+def keys_unreadable(journal: Journal, *, reason: str) -> None:
+    """Tell that ``keys/`` changed and cannot be loaded: what was loaded before goes on."""
+    journal.logger.error("keys.unreadable", reason=reason)
+
+
 # --- limits ----------------------------------------------------------------------------------------------------
 
 

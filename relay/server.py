@@ -17,16 +17,18 @@ import asyncssh
 import uvloop
 
 from relay import housekeeping, journal
-from relay.auth import ConnectionFacts, Reception
+from relay.auth import WATCH_SECONDS, ConnectionFacts, Reception
+from relay.authority import open_user_ca
 from relay.collection import Collection
 from relay.config import Config
 from relay.errors import ConfigError
 from relay.intake import Intake
-from relay.keyring import load_keyring
+from relay.keyring import Keyring, load_keyring, stamp_keyring
 from relay.ledger import storefile
 from relay.ledger.sqlite import open_ledger
 from relay.model import Identity
 from relay.receipts import ReceiptDesk
+from relay.renewal import RenewalDesk
 from relay.sftp.desks import Desks
 from relay.sftp.limits import Shares
 from relay.sftp.session import SftpSession
@@ -67,6 +69,7 @@ async def run_server(config: Config) -> None:
             collection=Collection(ledger, vault, _now, may_discard=config.tree.remove_uncollected),
             status=StatusDesk(ledger, config),
             receipts=ReceiptDesk(ledger, config, keyring.receipt_key, keyring.receipt_line),
+            renewal=RenewalDesk(ledger, config, _now),
             config=config,
             clock=_now,
             shares=Shares(config.limits),
@@ -79,6 +82,7 @@ async def run_server(config: Config) -> None:
             return session
 
         reception = Reception(ledger, keyring, config, open_session)
+        _open_ca(desks.renewal, keyring, line)
         await _serve(config, reception, sessions, desks, line)
 
 
@@ -92,6 +96,7 @@ async def _serve(
             chores = [
                 group.create_task(reception.watch_register()),
                 group.create_task(reception.attendance.watch_load()),
+                group.create_task(_watch_keys(config, reception, acceptor, desks.renewal, line)),
                 group.create_task(housekeeping.keep_house(desks.ledger, _now, line)),
             ]
             port = acceptor.get_port()
@@ -108,6 +113,46 @@ async def _serve(
             for chore in chores:
                 chore.cancel()
     journal.server_stopped(line)
+
+
+def _open_ca(renewal: RenewalDesk, keyring: Keyring, line: journal.Journal) -> None:
+    """Open the CA that renews certificates; where that cannot be, offices are told to ask the operator."""
+    renewal.host_cas = keyring.host_cas
+    try:
+        renewal.ca = open_user_ca(keyring)
+    except ConfigError as error:
+        renewal.ca = None
+        journal.renewal_unavailable(line, reason=str(error))
+
+
+async def _watch_keys(
+    config: Config,
+    reception: Reception,
+    acceptor: asyncssh.SSHAcceptor,
+    renewal: RenewalDesk,
+    line: journal.Journal,
+) -> None:
+    """Take up what was changed in ``keys/`` within seconds; never returns.
+
+    What cannot be loaded, perhaps because it is being written, leaves everything as it was and is tried again.
+    """
+    known, is_told = stamp_keyring(config.keys_path), False
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        stamp = stamp_keyring(config.keys_path)
+        if stamp == known:
+            continue
+        try:
+            keyring = await asyncio.to_thread(load_keyring, config.keys_path)
+        except ConfigError as error:
+            if not is_told:
+                journal.keys_unreadable(line, reason=str(error))
+            is_told = True
+            continue
+        known, is_told = stamp, False
+        acceptor.update(server_host_keys=reception.adopt(keyring))
+        _open_ca(renewal, keyring, line)
+        journal.keys_reloaded(line, user_cas=len(keyring.trusted_user_cas), host_cas=len(keyring.host_cas))
 
 
 async def _listen(config: Config, reception: Reception) -> asyncssh.SSHAcceptor:

@@ -31,6 +31,7 @@ from relay.model import (
     Transfer,
     TransferId,
 )
+from relay.notices import level_of
 from relay.sheets import Column, Told, join_rows, render_rows
 from relay.unitparts import UnitPart
 from relay.units import COUNTED, assemble_units
@@ -93,6 +94,11 @@ class Pass:
         """How many whole days it will still let somebody in."""
         is_valid = self.standing.code in ("valid", "not_yet_valid")
         return (self.certificate.valid_before - self.now).days if is_valid else 0
+
+    @property
+    def notice_days(self) -> int | None:
+        """Which notice of its end has been given: so many days ahead."""
+        return None if self.certificate.revoked_at else level_of(self.certificate.valid_before, self.now)
 
 
 _TO_SENDER: Mapping[State, str] = {
@@ -191,11 +197,13 @@ _CERTIFICATES: Sequence[Column[Pass]] = (
     # A program that reads numbers as floating point would round it.
     Column("serial", "シリアル番号", lambda row: str(row.certificate.serial)),
     Column("key_id", "名称", lambda row: row.certificate.key_id),
+    Column("label", "用途", lambda row: row.certificate.label),
     Column("key_fingerprint", "鍵の指紋", lambda row: row.certificate.key_fingerprint),
     Column("valid_after", "有効期間の始まり", lambda row: row.certificate.valid_after),
     Column("valid_before", "有効期間の終わり", lambda row: row.certificate.valid_before),
     Column("standing", "状態", lambda row: row.standing),
     Column("days_left", "残り日数", lambda row: row.days_left),
+    Column("notice_days", "期限の予告（日前）", lambda row: row.notice_days),
     Column("is_in_use", "この接続で使用", lambda row: row.is_in_use),
 )
 

@@ -25,6 +25,12 @@ from relay.temporary import strip_temporary
 README = "README.txt"
 # Shown when the operator has news.
 NEWS = "お知らせ.txt"
+# Shown in the root while a certificate's end is near.
+ENDING = "証明書の期限.txt"
+# What the relay puts into certificate/ besides certificates.
+GUIDE = "更新のしかた.txt"
+KNOWN_HOSTS = "known_hosts"
+CERTIFICATE_SUFFIX = "-cert.pub"
 _NOTICE = "宛先 "
 _NOTE = ".refused.txt"
 # As long as a name may be (`relay.naming`).
@@ -55,9 +61,11 @@ class Folder(StrEnum):
     DONE = "done"
     STATUS = "status"
     RECEIPTS = "receipts"
+    CERTIFICATE = "certificate"
 
 
 _FOLDERS = {folder.value: folder for folder in Folder}
+_IN_CERTIFICATE = frozenset({fold_name(GUIDE), fold_name(KNOWN_HOSTS)})
 SHELVES = frozenset({Folder.RECEIVE, Folder.NEW, Folder.DONE})
 # Where everything is written by the relay, and nothing is taken.
 _WRITTEN = frozenset({Folder.STATUS, Folder.RECEIPTS})
@@ -125,15 +133,27 @@ class RecalledFile(Place):
 class GeneratedFile(Place):
     """A file that the relay writes itself when it is read.
 
-    *name* is ``README.txt``, a name in ``status/`` or ``receipts/``, or in one of their folders of a *month*, the note
-    beside a refused file, or the notice in the address folder *address*, which tells whose folder it is.  It need not
-    be there: such names are the relay's alone.
+    *name* is ``README.txt``, a name in ``status/``, ``receipts/`` or ``certificate/``, or in one of their folders of a
+    *month*, the note beside a refused file, or the notice in the address folder *address*, which tells whose folder it
+    is.  It need not be there: such names are the relay's alone.
     """
 
     folder: Folder
     name: str
     address: OfficeNumber | None = None
     month: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFile(Place):
+    """A file in ``certificate/`` that is none of the relay's: a public key, or something that is taken for one."""
+
+    name: str
+
+    @property
+    def key(self) -> str:
+        """What names it among what a session remembers."""
+        return self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +216,19 @@ def _resolve(raw: bytes) -> Place:
         return RecalledFile(path, f"recall/{fold_name(rest[0])}", rest[0])
     if first in _WRITTEN:
         return _in_written(path, Folder(first), rest)
-    return Nowhere(path, path[1:])
+    return _in_certificate(path, rest[0]) if len(rest) == 1 and first == Folder.CERTIFICATE else Nowhere(path, path[1:])
+
+
+def _in_certificate(path: str, name: str) -> Place:
+    plain = fold_name(strip_temporary(name) or name)
+    lane = f"certificate/{plain}"
+    if plain.endswith(CERTIFICATE_SUFFIX) or plain in _IN_CERTIFICATE:
+        return GeneratedFile(path, lane, Folder.CERTIFICATE, name)
+    return KeyFile(path, lane, name)
 
 
 def _top(path: str, name: str) -> Place:
-    if (strip_temporary(name) or name) in (README, NEWS):
+    if (strip_temporary(name) or name) in (README, NEWS, ENDING):
         return GeneratedFile(path, name, Folder.ROOT, name)
     folder = _FOLDERS.get(name)
     if folder is not None:

@@ -13,7 +13,7 @@ from relay.config import Config, OperatorSettings, describe_size
 from relay.model import Office, Refusal
 
 # Fixed, since Japan has no summer time and a small machine no table of zones.
-_JAPAN = timezone(timedelta(hours=9))
+JAPAN = timezone(timedelta(hours=9))
 
 
 def render_readme(config: Config, office: Office) -> bytes:
@@ -22,15 +22,15 @@ def render_readme(config: Config, office: Office) -> bytes:
     extensions = " ".join(config.names.extensions)
     facts = {"number": office.number, "name": office.name, "size": size, "extensions": extensions}
     help_ja, help_en = tell_help(config)
-    return _as_text(_README_JA.format(**facts, help=help_ja) + "\n\n" + _README_EN.format(**facts, help=help_en))
+    return as_text(_README_JA.format(**facts, help=help_ja) + "\n\n" + _README_EN.format(**facts, help=help_en))
 
 
 def render_refusal_note(config: Config, refusal: Refusal) -> bytes:
     """Return the note beside a refused file in ``send/``: what happened, why, and what to do."""
     told = refusal.finding
-    at = f"{refusal.last_at.astimezone(_JAPAN):%Y-%m-%d %H:%M} JST"
+    at = f"{refusal.last_at.astimezone(JAPAN):%Y-%m-%d %H:%M} JST"
     help_ja, help_en = tell_help(config)
-    return _as_text(
+    return as_text(
         _NOTE_JA.format(name=refusal.name, at=at, count=refusal.count, code=told.code, why=told.message_ja,
                         remedy=told.row.remedy_ja, help=help_ja)
         + "\n\n"
@@ -42,7 +42,7 @@ def render_refusal_note(config: Config, refusal: Refusal) -> bytes:
 def render_folder_notice(office: Office) -> bytes:
     """Return the notice in ``send/<office>/`` that says whose folder it is."""
     place = f"（{office.prefecture}）" if office.prefecture else ""
-    return _as_text(
+    return as_text(
         f"このフォルダーに入れたファイルは、次の事業所に届きます。\n\n  {office.number}  {office.name}{place}\n\n"
         "違う事業所のときは、ここに入れないでください。\n\n"
         f"Files put into this folder go to office {office.number} ({office.name}).\n"
@@ -64,7 +64,8 @@ def _tell_operator(operator: OperatorSettings, labels: Sequence[str], otherwise:
     return "\n".join(lines) or f"  {otherwise}"
 
 
-def _as_text(text: str) -> bytes:
+def as_text(text: str) -> bytes:
+    """Return *text* as Notepad reads it."""
     return ("\ufeff" + text.replace("\n", "\r\n")).encode()
 
 

@@ -200,10 +200,10 @@ def _write(plan: _Plan, line: str, *, force: bool) -> None:
 
 def _report(relay: Installation, plan: _Plan, record: Certificate, *, as_json: bool) -> None:
     """Say what was made and how to connect with it."""
-    from relay.cli.connecting import describe_address, known_hosts_lines
+    from relay.connecting import describe_address, known_hosts_lines
 
     private = plan.private_file
-    address, known_hosts = describe_address(relay.config), known_hosts_lines(relay.config, relay.keyring)
+    address, known_hosts = describe_address(relay.config), known_hosts_lines(relay.config, relay.keyring.host_cas)
     if as_json:
         from relay.cli.cert import describe_certificate
 

@@ -60,7 +60,7 @@ def _make_store(config: Config) -> None:
 
 
 def _print_next_steps(config: Config, keyring: Keyring) -> None:
-    from relay.cli.connecting import known_hosts_lines
+    from relay.connecting import known_hosts_lines
 
     option = "" if config.home == Path.cwd() else f" --home {config.home}"
     steps = (
@@ -77,5 +77,5 @@ def _print_next_steps(config: Config, keyring: Keyring) -> None:
     say("")
     say("Back up keys/ once, apart from the store: without it the store cannot be read.")
     say("What offices put into known_hosts to be spared the question about the host key:")
-    for line in known_hosts_lines(config, keyring):
+    for line in known_hosts_lines(config, keyring.host_cas):
         say(f"  {line}")

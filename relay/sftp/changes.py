@@ -14,7 +14,7 @@ from relay.model import Identity, fold_name
 from relay.sftp.desks import Desks
 from relay.sftp.lookup import Lookup
 from relay.temporary import is_temporary
-from relay.tree import Directory, Folder, GeneratedFile, Place, RecalledFile, SentFile, ShelfFile
+from relay.tree import Directory, Folder, GeneratedFile, KeyFile, Place, RecalledFile, SentFile, ShelfFile
 
 
 class Changes:
@@ -34,6 +34,11 @@ class Changes:
             await self._remove_received(place)
         elif isinstance(place, GeneratedFile) and await self._remove_note(place):
             return
+        elif isinstance(place, GeneratedFile) and place.folder is Folder.CERTIFICATE:
+            await self._remove_certificate(place)
+        elif isinstance(place, KeyFile):
+            if not self._lookup.keys.remove(place):
+                raise Refused("tree.not_found")
         elif isinstance(place, Directory):
             raise Refused("tree.is_directory")
         else:
@@ -59,6 +64,13 @@ class Changes:
         path = place.path.removeprefix("/send/")[: -len(place.name)] + noted
         return await self._desks.ledger.remove_notes(self._identity.office, path) or was_swallowed
 
+    async def _remove_certificate(self, place: GeneratedFile) -> None:
+        """Give up a certificate that the one in use was renewed from."""
+        if not fold_name(place.name).endswith(tree.CERTIFICATE_SUFFIX):
+            raise Refused("tree.read_only")
+        await self._desks.renewal.give_up(self._identity, place.name, self._journal)
+        self._lookup.forget_certificates()
+
     async def _remove_received(self, place: ShelfFile) -> None:
         if place.shelf is Folder.DONE:
             await self._lookup.find(place)
@@ -78,6 +90,9 @@ class Changes:
             transfer = await self._lookup.find(here)
             to = Shelf.DONE if there.shelf is Folder.DONE else Shelf.RECEIVE
             await self._desks.collection.move(transfer, to, self._identity, self._journal)
+        elif isinstance(here, KeyFile) and isinstance(there, KeyFile):
+            await self._lookup.keys.move(here, there)
+            self._lookup.forget_certificates()
         elif isinstance(here, GeneratedFile) and isinstance(there, GeneratedFile) and self._lookup.has_swallowed(here):
             self._lookup.move_swallowed(here, there)
         else:

@@ -11,6 +11,7 @@ from relay.config import Config
 from relay.intake import Intake
 from relay.ledger import Ledger
 from relay.receipts import ReceiptDesk
+from relay.renewal import RenewalDesk
 from relay.sftp.limits import Shares
 from relay.status import StatusDesk
 
@@ -24,6 +25,7 @@ class Desks:
     collection: Collection
     status: StatusDesk
     receipts: ReceiptDesk
+    renewal: RenewalDesk
     config: Config
     clock: Callable[[], datetime]
     shares: Shares

@@ -16,8 +16,9 @@ from relay.errors import Deferred, Refused
 from relay.ledger import ListingCursor
 from relay.model import Identity
 from relay.receipts import ReceiptList
+from relay.sftp.keytray import KeyDraft
 from relay.sftp.limits import Shares
-from relay.tree import Directory, GeneratedFile, Place, SentFile
+from relay.tree import Directory, GeneratedFile, KeyFile, Place, SentFile
 from relay.upload import Upload
 
 # Readings that keep their chunks in memory; a client with more handles open gets them from the store again.
@@ -42,7 +43,7 @@ class Listing:
 class Generated:
     """An open generated file, as it was when it was opened; *changed_at* in seconds since 1970."""
 
-    place: GeneratedFile
+    place: GeneratedFile | KeyFile
     data: bytes
     changed_at: int
 
@@ -78,7 +79,7 @@ class Downloading:
     has_arrived: bool = False
 
 
-Handle = Listing | Generated | Swallowing | Uploading | Downloading
+Handle = Listing | Generated | Swallowing | Uploading | Downloading | KeyDraft
 
 
 class Handles:

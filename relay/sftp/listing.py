@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from relay import tree
 from relay.ledger import Entry, ListingCursor, ListingPage, Partial, Shelf
-from relay.model import OfficeNumber, fold_name
+from relay.model import Identity, OfficeNumber, fold_name
 from relay.sftp import wire
 from relay.sftp.desks import Desks
 from relay.sftp.handles import Generated, Listing
-from relay.sftp.lookup import RECALL_LISTED, Lookup, generated_attributes, partial_attributes
+from relay.sftp.keytray import KeyDraft
+from relay.sftp.lookup import RECALL_LISTED, Lookup, generated_attributes, key_attributes, partial_attributes
 from relay.sftp.wire import Attributes, NameEntry
 from relay.tree import Directory, Folder, GeneratedFile
 
@@ -20,9 +21,10 @@ from relay.tree import Directory, Folder, GeneratedFile
 class Directories:
     """The directories of one office."""
 
-    def __init__(self, desks: Desks, office: OfficeNumber, lookup: Lookup) -> None:
+    def __init__(self, desks: Desks, identity: Identity, lookup: Lookup) -> None:
         self._desks = desks
-        self._office = office
+        self._identity = identity
+        self._office = identity.office
         self._lookup = lookup
 
     async def open(self, place: Directory) -> Listing:
@@ -41,9 +43,11 @@ class Directories:
             ready += [packer.generated(note) for note in await self._lookup.notes(place)]
             # A name that was accepted before and is being sent again is listed once, as STAT tells of it.
             listing.shown = frozenset(fold_name(_last_part(partial.path)) for partial in partials)
+        if place.folder is Folder.CERTIFICATE:
+            ready += [packer.key(draft) for draft in self._lookup.keys.list_drafts()]
         if place.month is not None:
             listing.receipts = await self._desks.receipts.list_month(self._office, place.month)
-        elif place.folder not in (Folder.ROOT, Folder.STATUS, Folder.RECEIPTS):
+        elif place.folder not in (Folder.ROOT, Folder.STATUS, Folder.RECEIPTS, Folder.CERTIFICATE):
             await self._read_page(listing)
         return listing
 
@@ -96,7 +100,10 @@ class Directories:
             office = await self._desks.ledger.find_office(place.address)
             names = () if office is None else (tree.notice_name(office),)
         elif place.folder is Folder.ROOT:
-            names = (tree.README,)
+            notice = await self._desks.renewal.find_notice(self._identity)
+            names = (tree.README, tree.ENDING) if notice is not None else (tree.README,)
+        elif place.folder is Folder.CERTIFICATE:
+            names = tuple(page.name for page in await self._desks.renewal.list_pages(self._identity))
         elif place.folder is Folder.STATUS:
             names = self._desks.status.FILES
         elif place.folder is Folder.RECEIPTS and place.month is None:
@@ -130,6 +137,10 @@ class _Packer:
     def unfinished(self, partial: Partial) -> bytes:
         """What its owner may go on with, or has still to rename."""
         return self._pack(_last_part(partial.path), partial_attributes(partial), owner=self._office, group=self._office)
+
+    def key(self, draft: KeyDraft) -> bytes:
+        """A public key that this session has put here."""
+        return self._pack(draft.place.name, key_attributes(draft), owner=self._office, group=self._office)
 
     def entry(self, entry: Entry) -> bytes:
         """The sender shows as owner, the recipient as group."""

@@ -12,14 +12,16 @@ from datetime import UTC, datetime, timedelta
 
 from relay import naming, tree
 from relay.errors import Deferred, Refused
+from relay.journal import Journal
 from relay.ledger import Partial
 from relay.lifecycle import LIVE
-from relay.model import Identity, OfficeNumber, Transfer
+from relay.model import Identity, OfficeNumber, Transfer, fold_name
 from relay.receipttext import month_of
 from relay.sftp.desks import Desks
 from relay.sftp.handles import Downloading, Generated, Handle, Handles, Swallowing, Uploading
+from relay.sftp.keytray import KeyDraft, KeyTray
 from relay.sftp.wire import Attributes
-from relay.tree import Directory, Folder, GeneratedFile, Place, RecalledFile, SentFile, ShelfFile
+from relay.tree import Directory, Folder, GeneratedFile, KeyFile, Place, RecalledFile, SentFile, ShelfFile
 from relay.upload import Upload
 from relay.welcome import render_folder_notice, render_readme, render_refusal_note
 
@@ -39,7 +41,7 @@ RECALL_LISTED = timedelta(days=7)
 class Lookup:
     """The eyes of one session."""
 
-    def __init__(self, desks: Desks, identity: Identity, handles: Handles) -> None:
+    def __init__(self, desks: Desks, identity: Identity, handles: Handles, journal: Journal) -> None:
         self._desks = desks
         self._identity = identity
         self._office = identity.office
@@ -48,6 +50,7 @@ class Lookup:
         self._swallowed: dict[str, Attributes] = {}
         self._refused: dict[str, Refused | Deferred] = {}
         self._told: dict[str, int] = {}
+        self.keys = KeyTray(desks.renewal, identity, journal, lambda: int(desks.clock().timestamp()))
 
     # --- transfers -----------------------------------------------------------------------------------------------
 
@@ -102,6 +105,8 @@ class Lookup:
         if isinstance(place, GeneratedFile):
             swallowed = self._swallowed.get(place.path)
             return swallowed or generated_attributes(await self.generated(place))
+        if isinstance(place, KeyFile):
+            return key_attributes(self.require_key(place))
         if isinstance(place, SentFile):
             unfinished = await self._unfinished_attributes(place)
             if unfinished is not None:
@@ -136,6 +141,8 @@ class Lookup:
             return self._upload_attributes(handle.upload)
         if isinstance(handle, Generated):
             return generated_attributes(handle)
+        if isinstance(handle, KeyDraft):
+            return key_attributes(handle)
         if isinstance(handle, Swallowing):
             return self._swallowed_attributes(handle.size, handle.mtime)
         if isinstance(handle, Downloading):
@@ -149,7 +156,7 @@ class Lookup:
         if place.month is not None and place.month > month_of(self._desks.clock()):
             raise Refused("tree.not_found", detail="a month to come")
         now = int(self._desks.clock().timestamp())
-        is_writable = place.folder in (Folder.SEND, Folder.RECALL, Folder.ROOT)
+        is_writable = place.folder in (Folder.SEND, Folder.RECALL, Folder.CERTIFICATE, Folder.ROOT)
         return Attributes(0, tree.INBOX_MODE if is_writable else tree.DIRECTORY_MODE, now, now)
 
     async def _require_address(self, address: OfficeNumber) -> None:
@@ -160,6 +167,13 @@ class Lookup:
     def _upload_attributes(self, upload: Upload) -> Attributes:
         seconds = int((upload.client_mtime or self._desks.clock()).timestamp())
         return Attributes(upload.size_bytes, _UPLOAD_MODE, seconds, seconds)
+
+    def require_key(self, place: KeyFile) -> KeyDraft:
+        """Return the public key that this session has put there; Refused as it was, or ``tree.not_found``."""
+        draft = self.keys.find(place)
+        if draft is None:
+            raise Refused("tree.not_found")
+        return draft
 
     # --- generated files -----------------------------------------------------------------------------------------
 
@@ -193,6 +207,13 @@ class Lookup:
             return await self._generate_status(place), None
         if place.folder is Folder.RECEIPTS:
             return await self._generate_receipt(place)
+        if place.folder is Folder.CERTIFICATE:
+            return await self._generate_certificate(place)
+        if place.folder is Folder.ROOT and place.name == tree.ENDING:
+            notice = await self._desks.renewal.find_notice(self._identity)
+            if notice is None:
+                raise Refused("tree.not_found")
+            return notice
         noted = tree.noted_name(place.name)
         if place.folder is Folder.SEND and noted is not None:
             since = self._desks.clock() - NOTES_SHOWN
@@ -225,6 +246,18 @@ class Lookup:
         if place.name not in self._desks.receipts.FILES:
             raise Refused("tree.not_found")
         return self._desks.receipts.render_top(place.name), None
+
+    async def _generate_certificate(self, place: GeneratedFile) -> tuple[bytes, datetime | None]:
+        for page in await self._desks.renewal.list_pages(self._identity):
+            if fold_name(page.name) == fold_name(place.name):
+                return page.data, page.changed_at
+        raise Refused("tree.not_found")
+
+    def forget_certificates(self) -> None:
+        """Tell anew of everything in ``certificate/``: it has changed."""
+        for path in [path for path in self._pinned if path.startswith("/certificate/")]:
+            del self._pinned[path]
+        self._pinned.pop(f"/{tree.ENDING}", None)
 
     async def notes(self, place: Directory) -> list[Generated]:
         """Return the notes in ``send/`` or in an address folder, as this session sees them."""
@@ -271,6 +304,11 @@ class Lookup:
     def _swallowed_attributes(self, size: int, mtime: int | None) -> Attributes:
         seconds = int(self._desks.clock().timestamp()) if mtime is None else mtime
         return Attributes(size, _UPLOAD_MODE, seconds, seconds)
+
+
+def key_attributes(draft: KeyDraft) -> Attributes:
+    """Return what STAT tells of a public key that is being put into ``certificate/``."""
+    return Attributes(len(draft.data), _UPLOAD_MODE, draft.mtime, draft.mtime)
 
 
 def moment(seconds: int | None) -> datetime | None:

@@ -22,13 +22,14 @@ from relay.sftp import wire
 from relay.sftp.changes import Changes
 from relay.sftp.desks import Desks
 from relay.sftp.handles import Downloading, Generated, Handle, Handles, Listing, Swallowing, Uploading
+from relay.sftp.keytray import KeyDraft
 from relay.sftp.limits import Share
 from relay.sftp.listing import Directories
 from relay.sftp.lookup import Lookup, moment
 from relay.sftp.order import find_lanes
 from relay.sftp.wire import Attributes, NameEntry, Request
 from relay.temporary import is_temporary
-from relay.tree import Directory, GeneratedFile, Place, SentFile
+from relay.tree import Directory, GeneratedFile, KeyFile, Place, SentFile
 from relay.upload import Upload
 
 _WRITING = wire.FXF_WRITE | wire.FXF_APPEND | wire.FXF_CREAT | wire.FXF_TRUNC
@@ -62,8 +63,8 @@ class Operations:
         self._manners = Manners(ends_short=ends_short)
         self._buffers = desks.intake.lend_buffers()
         self._handles = Handles(desks.config.limits.handles_per_session, desks.shares, identity)
-        self._lookup = Lookup(desks, identity, self._handles)
-        self._directories = Directories(desks, identity.office, self._lookup)
+        self._lookup = Lookup(desks, identity, self._handles, journal)
+        self._directories = Directories(desks, identity, self._lookup)
         self._changes = Changes(desks, identity, self._lookup, journal)
         self._not_removed: tuple[str, Refused | Deferred] | None = None
 
@@ -131,6 +132,9 @@ class Operations:
         with self._handles.room():
             if is_upload and isinstance(place, GeneratedFile) and tree.is_swallowed(place):
                 handle: Handle = self._lookup.swallow(Swallowing(place))
+            elif is_upload and isinstance(place, KeyFile):
+                is_afresh = bool(request.length & (wire.FXF_TRUNC | wire.FXF_EXCL))
+                handle = self._lookup.keys.open(place, request.attributes.mtime, is_afresh=is_afresh)
             else:
                 handle = await (self._open_upload(place, request) if is_upload else self._open_to_read(place))
             return wire.pack_handle(request.id, self._handles.add(handle))
@@ -149,6 +153,9 @@ class Operations:
         if isinstance(place, GeneratedFile):
             page = await self._lookup.generated(place)
             return Generated(place, page.data, page.changed_at)
+        if isinstance(place, KeyFile):
+            draft = self._lookup.require_key(place)
+            return Generated(place, bytes(draft.data), draft.mtime)
         transfer = await self._lookup.find(place)
         return Downloading(place, await self._desks.collection.open(transfer, self._identity, self._journal))
 
@@ -196,6 +203,8 @@ class Operations:
             await handle.reading.close()
         elif isinstance(handle, Swallowing):
             self._lookup.swallow(handle)
+        elif isinstance(handle, KeyDraft) and await self._lookup.keys.close(handle):
+            self._lookup.forget_certificates()
         return wire.pack_status(request.id, FX_OK)
 
     async def _close_upload(self, handle: Uploading) -> None:
@@ -231,6 +240,9 @@ class Operations:
         handle = self._handles.require(request.subject)
         if isinstance(handle, Swallowing):
             handle.size = max(handle.size, request.offset + len(request.data))
+            return wire.pack_status(request.id, FX_OK)
+        if isinstance(handle, KeyDraft):
+            self._lookup.keys.write(handle, request.offset, request.data)
             return wire.pack_status(request.id, FX_OK)
         if not isinstance(handle, Uploading):
             raise Refused("tree.read_only", detail="WRITE on a handle that is not written to")
@@ -272,6 +284,9 @@ class Operations:
         place = tree.resolve_path(request.subject)
         if isinstance(place, SentFile):
             await self._set_sent(place, request.attributes)
+        elif isinstance(place, KeyFile):
+            # As it was submitted, or will be by its RENAME: a time or a mode changes nothing of it.
+            self._lookup.require_key(place)
         elif isinstance(place, GeneratedFile) and self._lookup.has_swallowed(place):
             self._lookup.amend_swallowed(place, request.attributes)
         else:
@@ -303,6 +318,8 @@ class Operations:
             size, _, _, mtime = request.attributes
             handle.size = handle.size if size is None else size
             handle.mtime = handle.mtime if mtime is None else mtime
+        elif isinstance(handle, KeyDraft) and request.attributes.size is not None:
+            self._lookup.keys.truncate(handle, request.attributes.size)
         return wire.pack_status(request.id, FX_OK)
 
     async def _apply(self, upload: Upload, attributes: Attributes) -> None:

@@ -18,6 +18,7 @@ behind them (cftp does not wait for its last reply).  Handles that are still ope
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -71,6 +72,8 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         self._on_end = on_end
         self._desks = desks
         self._office = identity.office
+        self._identity = identity
+        self._renewal = desks.renewal
         self._limits = desks.config.limits
         self._reads_stderr = facts.client_version.startswith(_READS_STDERR)
         self._is_ascii_only = facts.client_version.startswith(_ASCII_ONLY)
@@ -199,6 +202,17 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         self._is_greeted = True
         self._note_use(True)
         self._send(self._operations.greet(init))
+        if self._reads_stderr:
+            self._start(self._announce())
+
+    async def _announce(self) -> None:
+        """Tell of an end to come where the client's program prints it, and opens no dialog for it."""
+        try:
+            text = await self._renewal.announce(self._identity)
+        except Deferred:
+            return
+        if text is not None:
+            self._print(text)
 
     def _dispatch(self, request: Request, size: int) -> None:
         before: list[_Running] = []
@@ -260,10 +274,13 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         if len(self._told) >= _TOLD_MOST:
             self._told.clear()
         self._told.add((subject, code))
-        try:
-            self._chan.write_stderr(f"{text}\r\n".encode())
-        except BrokenPipeError:
-            return
+        self._print(text)
+
+    def _print(self, text: str) -> None:
+        if self._chan is not None:
+            # Where the client closed its side, connection_lost follows.
+            with contextlib.suppress(BrokenPipeError):
+                self._chan.write_stderr(f"{text}\r\n".encode())
 
     def _accuse(self, error: WireError) -> None:
         journal.protocol_error(self._journal, crime=error.crime)

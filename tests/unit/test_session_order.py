@@ -32,6 +32,7 @@ from relay.ledger.sqlite import SqliteLedger, create_store, open_ledger
 from relay.model import Certificate, Identity, Office
 from relay.privatekeys import private_bytes, public_line
 from relay.receipts import ReceiptDesk
+from relay.renewal import RenewalDesk
 from relay.sftp.desks import Desks
 from relay.sftp.limits import Shares
 from relay.sftp.session import SftpSession
@@ -164,6 +165,7 @@ async def line(tmp_path: Path) -> AsyncIterator[Line]:
             Collection(ledger, vault, clock, may_discard=False),
             StatusDesk(ledger, config),
             ReceiptDesk(ledger, config, private, public_line(private)),
+            RenewalDesk(ledger, config, clock),
             config,
             clock,
             Shares(config.limits),

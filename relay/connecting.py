@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from relay.config import Config
-    from relay.keyring import Keyring
 
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - recognised, not listened on
 _SSH_PORT = 22
@@ -25,11 +25,11 @@ def describe_address(config: Config) -> Address:
     return Address("RELAY.EXAMPLE" if host in _EVERYWHERE else host, config.server.port)
 
 
-def known_hosts_lines(config: Config, keyring: Keyring) -> list[str]:
+def known_hosts_lines(config: Config, host_cas: Sequence[str]) -> list[str]:
     """Return the lines that make OpenSSH trust this relay's host certificates, and only here.
 
     Two of them while a new host CA takes the place of another.
     """
     host, port = describe_address(config)
     place = host if port == _SSH_PORT else f"[{host}]:{port}"
-    return [f"@cert-authority {place} {line}" for line in keyring.host_cas]
+    return [f"@cert-authority {place} {line}" for line in host_cas]
