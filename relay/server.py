@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -35,11 +36,22 @@ from relay.sftp.session import SftpSession
 from relay.status import StatusDesk
 
 _DRAIN_POLL_SECONDS = 0.05
+# The store, its threads, and connections that are being sent away.
+_OTHER_FILES = 512
 
 
 def serve(config: Config) -> None:
     """Run the server until SIGTERM or SIGINT; ConfigError where it cannot start as things stand."""
+    _allow_open_files(config.limits.connections_total + _OTHER_FILES)
     uvloop.run(run_server(config))
+
+
+def _allow_open_files(needed: int) -> None:
+    """Let this process have *needed* files open, as far as the system lets it: often no more than 1,024 are usual."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 async def run_server(config: Config) -> None:

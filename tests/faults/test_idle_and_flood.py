@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import asyncssh
+import psutil
 import pytest
 import raw_sftp as sftp
 from asyncssh.channel import SSHClientChannel
@@ -196,6 +197,15 @@ async def test_a_flood_is_sent_away_and_an_upload_goes_on(make_house: MakeHouse)
     assert len(house.transfers()) == sent > 0
     told = limits_told(house, "connections_total")
     assert [(line["scope"], line["until"]) for line in told] == [("all", "a connection is closed")]
+
+
+def test_the_relay_may_have_as_many_files_open_as_it_takes_connections(make_house: MakeHouse) -> None:
+    """Started where 256 open files are usual, it raises that as far as it needs and may, or accepting would fail."""
+    for connections, hard, allowed in ((600, 4_096, 1_112), (600, 800, 800)):
+        house = make_house(limits={"connections_total": connections})
+        house.start(wrap=("prlimit", f"--nofile=256:{hard}"))
+        assert house.process is not None
+        assert psutil.Process(house.process.pid).rlimit(psutil.RLIMIT_NOFILE) == (allowed, hard)
 
 
 async def test_one_network_full_of_strangers_hurts_nobody_inside(make_house: MakeHouse) -> None:
