@@ -25,20 +25,33 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     show_matrix(terminalreporter)
 
 
+MakeOnce = Callable[[str, Callable[[Path], None]], Path]
+
+
 @pytest.fixture(scope="session")
-def prepared_home(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """Return a home that nobody serves, made once for all workers of this run."""
+def make_once(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> MakeOnce:
+    """Return how to make a folder once for all workers of this run: ``make_once("name", make)``."""
     base = tmp_path_factory.getbasetemp()
     # pytest-xdist gives each worker a folder below the run's.
     shared = base.parent if hasattr(request.config, "workerinput") else base
-    home = shared / "prepared-home"
-    with (shared / "prepared-home.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not home.exists():
-            draft = shared / "prepared-home.draft"
-            prepare_home(draft)
-            draft.rename(home)
-    return home
+
+    def make_folder(name: str, make: Callable[[Path], None]) -> Path:
+        folder = shared / name
+        with (shared / f"{name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                draft = shared / f"{name}.draft"
+                make(draft)
+                draft.rename(folder)
+        return folder
+
+    return make_folder
+
+
+@pytest.fixture(scope="session")
+def prepared_home(make_once: MakeOnce) -> Path:
+    """Return a home that nobody serves, made once for all workers of this run."""
+    return make_once("prepared-home", prepare_home)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ DEEDS = {
     "remove": "fetch and delete",
     "name": "wrong name",
     "content": "broken file",
+    "many": "list 100,000",
 }
 # What is seen of a deed.  Where something has to be refused, it is never taken; the words say what the user notices.
 DONE, GOES_ON, STARTS_OVER = "yes", "goes on", "starts over"
@@ -34,24 +35,25 @@ READS_WHY, READS_WHY_AND_0, FAILS, SILENT, CANNOT = "says why", "says why, exits
 OUTCOMES = frozenset({DONE, GOES_ON, STARTS_OVER, READS_WHY, READS_WHY_AND_0, FAILS, SILENT, CANNOT})
 
 _TABLE = """
-client      | small | large | same | other    | up          | down        | list | fetch | remove | name     | content
-sftp        | yes   | yes   | yes  | says why | goes on     | goes on     | yes  | yes   | yes    | says why | says why
-scp         | yes   | yes   | yes  | says why | starts over | starts over | –    | yes   | –      | says why | says why
-psftp       | yes   | yes   | yes  | says why | goes on     | goes on     | yes  | yes   | yes    | says why | says why
-pscp        | yes   | yes   | yes  | says why | starts over | starts over | yes  | yes   | –      | says why | says why, exits 0
-WinSCP      | yes   | yes   | yes  | says why | goes on     | goes on     | yes  | yes   | yes    | says why | says why
-FileZilla   | yes   | yes   | yes  | says why | goes on     | goes on     | yes  | yes   | yes    | says why | says why
-lftp        | yes   | yes   | yes  | says why | goes on     | goes on     | yes  | yes   | yes    | says why | says why
-rclone 1.60 | yes   | yes   | yes  | says why | starts over | starts over | yes  | yes   | yes    | says why | says why
-rclone 1.63 | yes   | yes   | yes  | says why | starts over | starts over | yes  | yes   | yes    | says why | says why
-curl        | yes   | yes   | yes  | fails    | goes on     | goes on     | yes  | yes   | yes    | fails    | silent
-sshfs       | yes   | yes   | yes  | fails    | goes on     | goes on     | yes  | yes   | yes    | fails    | silent
-paramiko    | yes   | yes   | yes  | says why | goes on     | goes on     | yes  | yes   | yes    | says why | says why
-asyncssh    | yes   | yes   | yes  | says why | goes on     | goes on     | yes  | yes   | yes    | says why | says why
+client      | small | large | same | other    | up          | down        | list | fetch | remove | name     | content           | many
+sftp        | yes   | yes   | yes  | says why | goes on     | goes on     | yes  | yes   | yes    | says why | says why          | yes
+scp         | yes   | yes   | yes  | says why | starts over | starts over | –    | yes   | –      | says why | says why          | –
+psftp       | yes   | yes   | yes  | says why | goes on     | goes on     | yes  | yes   | yes    | says why | says why          | yes
+pscp        | yes   | yes   | yes  | says why | starts over | starts over | yes  | yes   | –      | says why | says why, exits 0 | yes
+WinSCP      | yes   | yes   | yes  | says why | goes on     | goes on     | yes  | yes   | yes    | says why | says why          | yes
+FileZilla   | yes   | yes   | yes  | says why | goes on     | goes on     | yes  | yes   | yes    | says why | says why          | yes
+lftp        | yes   | yes   | yes  | says why | goes on     | goes on     | yes  | yes   | yes    | says why | says why          | yes
+rclone 1.60 | yes   | yes   | yes  | says why | starts over | starts over | yes  | yes   | yes    | says why | says why          | yes
+rclone 1.63 | yes   | yes   | yes  | says why | starts over | starts over | yes  | yes   | yes    | says why | says why          | yes
+curl        | yes   | yes   | yes  | fails    | goes on     | goes on     | yes  | yes   | yes    | fails    | silent            | yes
+sshfs       | yes   | yes   | yes  | fails    | goes on     | goes on     | yes  | yes   | yes    | fails    | silent            | yes
+paramiko    | yes   | yes   | yes  | says why | goes on     | goes on     | yes  | yes   | yes    | says why | says why          | yes
+asyncssh    | yes   | yes   | yes  | says why | goes on     | goes on     | yes  | yes   | yes    | says why | says why          | yes
 """
 # Why a cell has no test.
 REASONS = {
     ("scp", "list"): "scp only copies",
+    ("scp", "many"): "scp only copies",
     ("scp", "remove"): "scp only copies",
     ("pscp", "remove"): "pscp only copies and lists",
 }
