@@ -28,7 +28,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
 import asyncssh
@@ -46,15 +46,17 @@ from relay.certificates import (
     signature_algorithm,
 )
 from relay.config import Config
-from relay.doorkeeper import PACKET_BYTES, WINDOW_BYTES, ListenOptions, plan_listen_options
+from relay.doorkeeper import PACKET_BYTES, WINDOW_BYTES, Knocks, ListenOptions, plan_listen_options
 from relay.errors import Deferred, finding
 from relay.journal import Journal, LimitEnd
 from relay.keyring import Keyring
 from relay.ledger import Register
-from relay.model import Identity, OfficeNumber
+from relay.model import EventKind, Identity, OfficeNumber
 from relay.standard.offices import parse_office_number
 
 WATCH_SECONDS = 1.0
+_KNOCKS_SECONDS = 60.0
+_A_MINUTE = timedelta(minutes=1)
 _SERIALS = 2**63
 _COME_AGAIN = "Too many connections at the moment; nothing was sent. Please try again in a minute"
 _NOT_USED = "No SFTP session was open for a while; please connect again"
@@ -104,6 +106,7 @@ class Reception:
         edge.keep_ciphers()
         self._host_keys = edge.load_host_keys((key.private, key.certificate) for key in keyring.host_keys)
         self.attendance: Attendance[OfficeServer] = Attendance(config, self.journal)
+        self.knocks = Knocks()
         self.farewells = edge.Farewells()
         self._version: int | None = None
         self._is_blind = False
@@ -149,6 +152,17 @@ class Reception:
                 self._is_blind = True
             else:
                 self._is_blind = False
+
+    async def tell_refused(self) -> None:
+        """Write the logins that were refused into history, once a minute; never returns."""
+        while True:
+            await asyncio.sleep(_KNOCKS_SECONDS)
+            self.note_refused(datetime.now(UTC))
+
+    def note_refused(self, before: datetime | None = None) -> None:
+        """Write the refused logins of the minutes over *before* into history, or all there are."""
+        for minute, network, told in self.knocks.take(before or datetime.now(UTC) + _A_MINUTE):
+            self.register.note_event(EventKind.LOGIN_REFUSED, actor=network, now=minute, detail=told)
 
     async def judge_live(self, now: datetime) -> None:
         """Judge every live identity that the register has changed since, or that expired, and end what fails."""
@@ -215,6 +229,7 @@ class OfficeServer(asyncssh.SSHServer):
             return
         self._peer = str(peername[0])
         if not self._reception.attendance.receive(self, self._peer, datetime.now(UTC)):
+            self._reception.knocks.count(self._peer, "no room", datetime.now(UTC))
             self._reception.farewells.bid(conn, _COME_AGAIN)
             return
         self._conn = conn
@@ -342,6 +357,7 @@ class OfficeServer(asyncssh.SSHServer):
         if may_hear and not offer.is_signed:
             return True
         journal.login_rejected(self.journal, reason=rejected.reason, detail=rejected.detail)
+        self._reception.knocks.count(self._peer, rejected.reason, datetime.now(UTC))
         if may_hear and self._conn is not None:
             self._conn.send_auth_banner(_sentence(rejected, offer.username) + "\r\n")
         if offer.is_signed:
@@ -379,6 +395,14 @@ class OfficeServer(asyncssh.SSHServer):
             serial=identity.certificate_serial,
             key_id=identity.key_id,
             client_version=client_version,
+        )
+        # Not waited for: a login takes no commit of its own, it goes with the next one.
+        self._reception.register.note_event(
+            EventKind.LOGIN,
+            actor=identity.office,
+            office=identity.office,
+            now=datetime.now(UTC),
+            detail=f"{identity.certificate_serial} from {self._peer}",
         )
         if crowded := self._reception.attendance.find_crowded(identity):
             self._report_limit(*crowded, LimitEnd.SESSION_CLOSED)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from relay import journal
 from relay.errors import Deferred, Refused
@@ -20,9 +20,13 @@ from relay.journal import Journal
 from relay.ledger import Ledger, Shelf, StoredPayload
 from relay.ledger.words import refuse_ended
 from relay.lifecycle import State
-from relay.model import Identity, Transfer
+from relay.model import EventKind, Identity, OfficeNumber, Transfer, TransferId
 from relay.ranges import RANGES_MOST, keep_longest, merge_ranges
 from relay.vault import CHUNK_BYTES, Sealer, Vault, VaultError
+
+_TOLD_AGAIN = timedelta(minutes=1)
+# Above this those that would be told again are forgotten.
+_READS_KEPT = 10_000
 
 
 class Collection:
@@ -33,6 +37,22 @@ class Collection:
         self._vault = vault
         self.clock = clock
         self._may_discard = may_discard
+        self._reads: dict[tuple[OfficeNumber, TransferId], datetime] = {}
+
+    def note_read(self, transfer: TransferId, office: OfficeNumber, *, is_aborted: bool) -> None:
+        """Let history tell that *office* was given bytes of what is collected, or of what it did not close.
+
+        The same again within a minute is not told: a program may open a file many times a second.
+        """
+        now = self.clock()
+        last = self._reads.get((office, transfer))
+        if last is not None and now - last < _TOLD_AGAIN:
+            return
+        if len(self._reads) >= _READS_KEPT:
+            self._reads = {key: at for key, at in self._reads.items() if now - at < _TOLD_AGAIN}
+        self._reads[office, transfer] = now
+        detail = "cut off" if is_aborted else ""
+        self.ledger.note_event(EventKind.READ, actor=office, office=office, transfer=transfer, detail=detail, now=now)
 
     async def open(self, transfer: Transfer, identity: Identity, journal_: Journal) -> Reading:
         """Begin to read *transfer*, as its recipient or its sender; Refused ``tree.not_found`` for anybody else."""
@@ -165,7 +185,10 @@ class Reading:
         """
         self.forget()
         transfer = self.transfer
-        if not self._served or transfer.state is not State.ACCEPTED or self._identity.office != transfer.recipient:
+        if not self._served:
+            return
+        if transfer.state is not State.ACCEPTED or self._identity.office != transfer.recipient:
+            self._desk.note_read(transfer.id, self._identity.office, is_aborted=False)
             return
         now = self._desk.clock()
         after = await self._desk.ledger.record_served(transfer.id, self._served, identity=self._identity, now=now)
@@ -177,4 +200,6 @@ class Reading:
     def abandon(self) -> None:
         """Let go without counting anything, at a `close` that follows neither: the connection ended."""
         self.forget()
+        if self._served:
+            self._desk.note_read(self.transfer.id, self._identity.office, is_aborted=True)
         self._served = []

@@ -144,6 +144,13 @@ class StoreSettings(_Section):
     page_bytes: Annotated[Bytes, Field(ge=512, le=65_536), AfterValidator(_check_page)] = 8192
 
 
+class AuditSettings(_Section):
+    """Where it is noted how far history has come; *anchor* is absolute once loaded."""
+
+    anchor: Annotated[Path, Field(strict=False)] = Path("audit.anchor")
+    anchor_seconds: Seconds = 10.0
+
+
 class OperatorSettings(_Section):
     """Whom an office calls."""
 
@@ -261,6 +268,7 @@ class Config(_Section):
     home: Path
     server: ServerSettings = ServerSettings()
     store: StoreSettings = StoreSettings()
+    audit: AuditSettings = AuditSettings()
     operator: OperatorSettings = OperatorSettings()
     names: NamesSettings = NamesSettings()
     content: ContentSettings = ContentSettings()
@@ -319,7 +327,8 @@ def load_config(home: Path, environ: Mapping[str, str] = os.environ) -> Config:
         raise ConfigError("the configuration cannot be used:\n" + "\n".join(f"  - {fault}" for fault in faults))
     # Joining leaves an absolute path as it is.
     store = config.store.model_copy(update={"path": home / config.store.path})
-    return config.model_copy(update={"store": store})
+    audit = config.audit.model_copy(update={"anchor": home / config.audit.anchor})
+    return config.model_copy(update={"store": store, "audit": audit})
 
 
 def _read_file(path: Path, faults: list[str]) -> dict[str, object]:

@@ -8,7 +8,7 @@ offices.
 from __future__ import annotations
 
 import ipaddress
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -32,6 +32,9 @@ _BACKLOG = 1024
 _LAGS = 3
 # With ten wakes a second: from nearly nobody to 500 in ten seconds.
 _ROOM_STEP = 5
+# Networks of which refused logins are told by name, in a minute.
+_NETWORKS_TOLD = 64
+ELSEWHERE = "other networks"
 
 # The client's order decides (RFC 4253 section 7.1): a client that knows mlkem768x25519 gets it.
 _KEX = (
@@ -200,6 +203,42 @@ class Load:
             self.room = max(self._least, min(self.room, strangers) // 2)
         elif lag_seconds < self._busy_seconds:
             self.room = min(self._most, self.room + _ROOM_STEP)
+
+
+class Knocks:
+    """Logins that were refused, counted for each network and minute, and told once the minute is over.
+
+    A flood of them writes a bounded number of lines: the networks of a minute beyond the first so many are counted
+    together.
+    """
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._counts: dict[tuple[datetime, str], Counter[str]] = {}
+        self._networks: Counter[datetime] = Counter()
+
+    def count(self, address: str, reason: str, now: datetime) -> None:
+        """Count a login from *address* that was refused for *reason*."""
+        minute = now.replace(second=0, microsecond=0)
+        key = minute, network_of(address)
+        if key not in self._counts:
+            if self._networks[minute] >= _NETWORKS_TOLD:
+                key = minute, ELSEWHERE
+            self._networks[minute] += 1
+        self._counts.setdefault(key, Counter())[reason] += 1
+
+    def take(self, before: datetime) -> list[tuple[datetime, str, str]]:
+        """Return minute, network and counts of the minutes that were over *before*, and forget them."""
+        over = sorted(key for key in self._counts if key[0] + timedelta(minutes=1) <= before)
+        told = [(minute, network, _describe(self._counts.pop((minute, network)))) for minute, network in over]
+        for minute, _ in over:
+            self._networks.pop(minute, None)
+        return told
+
+
+def _describe(counts: Counter[str]) -> str:
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
+    return f"{counts.total()} refused: {reasons}"
 
 
 def network_of(address: str) -> str:

@@ -41,7 +41,7 @@ async def _go_round(ledger: Ledger, now: datetime, journal_: Journal) -> None:
     await ledger.expire_partials(before=now - _ABANDONED_AFTER, now=now)
     removed = await ledger.remove_abandoned(before=now - _ABANDONED_AFTER)
     await ledger.leave_outbox(now=now)
-    await ledger.destroy_ended(before=now - _NAMED_AFTER)
+    await ledger.destroy_ended(before=now - _NAMED_AFTER, now=now)
     await ledger.forget_attempts(before=now - _ATTEMPTS_AFTER)
     ledger.forget_destroyed_keys()
     if removed:

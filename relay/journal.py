@@ -123,6 +123,26 @@ def store_recovered(journal: Journal, *, seconds: float | None = None) -> None:
     journal.logger.info("store.recovered", seconds=seconds)
 
 
+def audit_key_made(journal: Journal) -> None:
+    """Tell that a relay from before there was an audit got its key, which must be backed up with the others."""
+    journal.logger.warning("audit.key_made", file="keys/audit.key", advice="back up keys/ again")
+
+
+def audit_anchor_begun(journal: Journal, *, batches: int) -> None:
+    """Tell that there was no anchor, though history was sealed already: somebody removed it, or it lies elsewhere now."""
+    journal.logger.warning("audit.anchor_begun", batches=batches)
+
+
+def audit_anchor_failed(journal: Journal, *, cause: str) -> None:
+    """Tell that the anchor cannot follow history: what is cut off from now on may not be told."""
+    journal.logger.error("audit.anchor_failed", cause=cause)
+
+
+def audit_anchor_recovered(journal: Journal) -> None:
+    """Tell that the anchor follows history again."""
+    journal.logger.info("audit.anchor_recovered")
+
+
 def register_changed(journal: Journal, *, version: int) -> None:
     """Tell that offices or certificates changed and that live identities are judged again."""
     journal.logger.info("register.changed", version=version)

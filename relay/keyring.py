@@ -1,8 +1,8 @@
 """The keyring: the secrets in ``keys/``, made once, loaded whole or not at all.
 
 ``keys/`` holds the user CA (it signs the certificates of offices), the host CA, three host keys with their
-certificates, the key that signs receipts, the master key of the vault and the key of the index.  Whoever has a copy
-of it and of the store can read everything; whoever has the store alone can read nothing.
+certificates, the key that signs receipts, the master key of the vault, the key of the index and the key that seals
+the audit.  Whoever has a copy of it and of the store can read everything; whoever has the store alone can read nothing.
 
 The private halves of the two CAs may be missing where they are kept on a machine apart, and may have a passphrase
 (`relay.authority` opens them); the server needs the one of the user CA only to renew certificates.
@@ -29,6 +29,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
+from relay.audit import AuditKey
 from relay.certificates import (
     BACKDATED,
     CaKey,
@@ -57,9 +58,11 @@ TRUSTED_DIRECTORY = "trusted_user_cas"
 # The first word keeps the two from being exchanged by hand, which would look like a broken store.
 _MASTER_WORD = "careplan-relay-master-key"
 _INDEX_WORD = "careplan-relay-index-key"
+_AUDIT_WORD = "careplan-relay-audit-key"
+AUDIT_FILE = "audit.key"
 _PRIVATE_FILES = (
     *("user_ca", "host_ca", *(f"host_{name}_key" for name in HOST_ALGORITHMS)),
-    *("receipt_key", "master.key", "index.key"),
+    *("receipt_key", "master.key", "index.key", AUDIT_FILE),
 )
 # Only their public halves are needed here: the private ones may be kept on a machine apart.
 _MAY_BE_APART = ("user_ca", "host_ca")
@@ -109,6 +112,7 @@ class Keyring:
     master: MasterKey
     older_masters: tuple[MasterKey, ...]
     index_key: bytes = field(repr=False)
+    audit_key: AuditKey
 
     @property
     def host_ca(self) -> str:
@@ -149,6 +153,7 @@ def create_keyring(path: Path, *, passphrase: bytes | None = None) -> Keyring:
         _publish_host_keys(path, passphrase)
         _publish_secret(path / "master.key", f"{_MASTER_WORD} {secrets.token_hex(4)}")
         _publish_secret(path / "index.key", _INDEX_WORD)
+        publish_audit_key(path)
     except OSError as error:
         raise ConfigError(f"the keys cannot be written to {path}: {error.strerror}") from error
     return load_keyring(path)
@@ -177,6 +182,7 @@ def load_keyring(path: Path) -> Keyring:
     host_keys = tuple(key for name in HOST_ALGORITHMS if (key := _load_host_key(path, name, host_cas, faults)))
     master, *older = _load_masters(path, faults)
     _, index_key = _load_secret(path / "index.key", _INDEX_WORD, 0, faults)
+    audit_id, audit_key = _load_secret(path / AUDIT_FILE, _AUDIT_WORD, 1, faults)
     faults.raise_if_any()
     return Keyring(
         path=path,
@@ -191,6 +197,7 @@ def load_keyring(path: Path) -> Keyring:
         master=master,
         older_masters=tuple(older),
         index_key=index_key,
+        audit_key=AuditKey(audit_id, audit_key),
     )
 
 
@@ -244,6 +251,12 @@ def _publish_owned(path: Path, data: bytes, *, overwrite: bool = False) -> None:
     if os.geteuid() == 0:
         owner = path.parent.stat()
         os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def publish_audit_key(path: Path) -> None:
+    """Make the key of the audit where *path* has none; the caller has seen that no history was sealed with one."""
+    secret = base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+    _publish_owned(path / AUDIT_FILE, f"{_AUDIT_WORD} {secrets.token_hex(4)} {secret}\n".encode())
 
 
 def publish_file(path: Path, data: bytes, mode: int, *, overwrite: bool = False) -> bool:

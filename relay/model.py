@@ -239,15 +239,25 @@ class Refusal:
     number: int = 0
 
 
-class EventKind(StrEnum):
-    """What can happen to a transfer or an office; the rows of the ledger's history."""
+# Stands in the history for what time did, not a person.
+RELAY_ACTOR = "relay"
 
+
+class EventKind(StrEnum):
+    """What can happen to a transfer, an office or the relay; the rows of the ledger's history."""
+
+    LOGIN = "login"
+    LOGIN_REFUSED = "login.refused"
     ACCEPTED = "accepted"
+    REFUSED = "refused"
+    READ = "read"
     COLLECTED = "collected"
     REMOVED = "removed"
     RESTORED = "restored"
     RECALLED = "recalled"
     SUPERSEDED = "superseded"
+    DESTROYED = "destroyed"
+    UPLOAD_EXPIRED = "upload.expired"
     OFFICE_ADDED = "office.added"
     OFFICE_CHANGED = "office.changed"
     OFFICE_SUSPENDED = "office.suspended"
@@ -259,11 +269,19 @@ class EventKind(StrEnum):
     NAMES_REVEALED = "names.revealed"
     KEY_ROTATED = "key.rotated"
     KEY_DESTROYED = "key.destroyed"
+    COMMAND = "command"
+    SERVER_STARTED = "server.started"
+    SERVER_STOPPED = "server.stopped"
+    ANCHOR_BEGUN = "anchor.begun"
+    ANCHOR_ACCEPTED = "anchor.accepted"
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of history, written in the transaction of what it tells; *actor* is an office or an operator."""
+    """One line of history, written in the transaction of what it tells; *actor* is who did it.
+
+    That is an office, an operator by his login name, a network of which nobody logged in, or the relay itself.
+    """
 
     id: int
     at: datetime

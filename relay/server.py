@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 import asyncssh
 import uvloop
 
-from relay import housekeeping, journal
+from relay import auditor, housekeeping, journal
 from relay.auth import WATCH_SECONDS, ConnectionFacts, Reception
 from relay.authority import open_user_ca
 from relay.collection import Collection
@@ -26,6 +26,7 @@ from relay.errors import ConfigError
 from relay.intake import Intake
 from relay.keyring import Keyring, load_keyring, stamp_keyring
 from relay.ledger import storefile
+from relay.ledger.auditing import ensure_audit_key
 from relay.ledger.sqlite import open_ledger
 from relay.model import Identity
 from relay.receipts import ReceiptDesk
@@ -61,6 +62,8 @@ async def run_server(config: Config) -> None:
     """
     journal.configure_journal(config.journal.format, config.journal.level)
     line = journal.new_journal()
+    if ensure_audit_key(config.keys_path, config.store.path):
+        journal.audit_key_made(line)
     keyring = load_keyring(config.keys_path)
     vault = keyring.open_vault()
     warning = storefile.check_disk(config.store.path)
@@ -69,12 +72,14 @@ async def run_server(config: Config) -> None:
     ledger = await open_ledger(
         config.store.path,
         vault,
+        keyring.audit_key,
+        anchor=config.audit.anchor,
         lock_wait_seconds=config.store.lock_wait_seconds,
         checkpoint_bytes=config.store.checkpoint_bytes,
         sent_listed=timedelta(seconds=config.tree.sent_listed_seconds),
         on_trouble=lambda cause: journal.store_failed(line, cause=cause) if cause else journal.store_recovered(line),
     )
-    async with ledger:
+    async with ledger, auditor.on_duty(ledger, config.audit, _now, line):
         desks = Desks(
             ledger=ledger,
             intake=Intake(ledger, vault, config, _now),
@@ -109,6 +114,7 @@ async def _serve(
                 group.create_task(reception.watch_register()),
                 group.create_task(reception.attendance.watch_load()),
                 group.create_task(_watch_keys(config, reception, acceptor, desks.renewal, line)),
+                group.create_task(reception.tell_refused()),
                 group.create_task(housekeeping.keep_house(desks.ledger, _now, line)),
             ]
             port = acceptor.get_port()
@@ -124,6 +130,7 @@ async def _serve(
                 await asyncio.sleep(_DRAIN_POLL_SECONDS)
             for chore in chores:
                 chore.cancel()
+    reception.note_refused()
     journal.server_stopped(line)
 
 

@@ -306,7 +306,7 @@ class House:
     async def ledger(self) -> AsyncIterator[SqliteLedger]:
         """Open the ledger beside the server, as the command line does."""
         keyring = load_keyring(self.path / "keys")
-        async with await open_ledger(self.config.store.path, keyring.open_vault()) as ledger:
+        async with await open_ledger(self.config.store.path, keyring.open_vault(), keyring.audit_key) as ledger:
             yield ledger
 
     def ask(self, question: Callable[[SqliteLedger], Coroutine[Any, Any, T]]) -> T:

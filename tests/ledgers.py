@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from relay.audit import AuditKey
 from relay.ledger import Ledger, SealedChunk, SealedPayload, TransferDraft
 from relay.ledger.sqlite import SqliteLedger, create_store, open_ledger
 from relay.model import (
@@ -33,6 +34,7 @@ CA = "SHA256:ca"
 # Behind midnight in Japan and before it in London: a zone that is forgotten shows.
 NOW = datetime(2026, 7, 31, 15, 30, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
+AUDIT_KEY = AuditKey("a1", b"audit key of the tests, 32 bytes")
 
 
 def new_vault() -> Vault:
@@ -179,14 +181,14 @@ class Shop:
 
     async def reopen(self, **options: object) -> Shop:
         """Open the same store a second time, as another process would."""
-        return Shop(self.path, self.vault, await open_ledger(self.path, self.vault, **options))  # type: ignore[arg-type]
+        return Shop(self.path, self.vault, await open_ledger(self.path, self.vault, AUDIT_KEY, **options))  # type: ignore[arg-type]
 
 
 async def open_shop(folder: Path, **options: object) -> Shop:
     """Make a store in *folder*, with the small register, and open it."""
     path, vault = folder / "relay.db", new_vault()
     create_store(path)
-    shop = Shop(path, vault, await open_ledger(path, vault, **options))  # type: ignore[arg-type]
+    shop = Shop(path, vault, await open_ledger(path, vault, AUDIT_KEY, **options))  # type: ignore[arg-type]
     await fill_register(shop.ledger)
     return shop
 

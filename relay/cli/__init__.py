@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from relay.cli import cert, config, db, key, office, receipt, standard, transfer
+from relay.cli import audit, cert, config, db, key, office, receipt, standard, transfer
 from relay.cli.check import check
 from relay.cli.explain import explain
 from relay.cli.init import init
@@ -49,6 +49,7 @@ app.add_typer(transfer.app, name="transfer")
 app.add_typer(receipt.app, name="receipt")
 app.command()(report)
 app.add_typer(key.app, name="key")
+app.add_typer(audit.app, name="audit")
 app.command()(explain)
 app.command()(check)
 app.add_typer(standard.app, name="standard")

@@ -34,10 +34,12 @@ def _tell(what: str, path: Path, *, is_new: bool) -> None:
 
 def _make_keys(config: Config) -> Keyring:
     from relay.authority import find_passphrase
-    from relay.keyring import IRREPLACEABLE_FILES, create_keyring, list_missing
+    from relay.keyring import AUDIT_FILE, IRREPLACEABLE_FILES, create_keyring, list_missing
+    from relay.ledger.anchor import has_audit
 
     missing = list_missing(config.keys_path)
-    if config.store.path.exists() and (lost := [name for name in IRREPLACEABLE_FILES if name in missing]):
+    needed = (*IRREPLACEABLE_FILES, *([AUDIT_FILE] if has_audit(config.store.path) else []))
+    if config.store.path.exists() and (lost := [name for name in needed if name in missing]):
         # New keys would open a store whose files nobody can read any more.
         raise CommandFailed(
             f"the store {config.store.path} is there, but of its keys {', '.join(lost)} is missing in {config.keys_path}: "

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
-from collections.abc import AsyncIterator, Coroutine
+import pwd
+import re
+import sys
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from relay.cli.terminal import CommandRefused
-from relay.model import Office, OfficeNumber
+from relay.cli.terminal import CommandRefused, warn
+from relay.model import EventKind, Office, OfficeNumber
 
 if TYPE_CHECKING:
     from relay.config import Config
@@ -28,6 +30,14 @@ HomeOption = Annotated[
         "--home", envvar="RELAY_HOME", metavar="DIR", help="Where the relay lives.", show_default="current folder"
     ),
 ]
+
+# Office numbers, serials, counts, spans and days.
+_HARMLESS = re.compile(r"[0-9][0-9A-Z-]{0,19}|[0-9]{1,6}[mhdwy]")
+_WORD = re.compile(r"[a-z][a-z-]{1,15}")
+_OPTION = re.compile(r"-[a-z]|--[a-z][a-z-]*")
+# `relay NOUN VERB`.
+_COMMAND_WORDS = 2
+_COMMAND_CHARACTERS = 400
 
 T = TypeVar("T")
 
@@ -55,21 +65,31 @@ async def open_installation(home: Path) -> AsyncIterator[Installation]:
     """
     from relay.config import load_config
     from relay.keyring import load_keyring
+    from relay.ledger.auditing import ensure_audit_key
     from relay.ledger.sqlite import open_ledger
 
     config = load_config(home)
+    if ensure_audit_key(config.keys_path, config.store.path):
+        warn(f"made {config.keys_path / 'audit.key'}, which this relay did not have yet: back up keys/ again")
     keyring = load_keyring(config.keys_path)
     ledger = await open_ledger(
         config.store.path,
         keyring.open_vault(),
+        keyring.audit_key,
+        anchor=config.audit.anchor,
         lock_wait_seconds=config.store.lock_wait_seconds,
         checkpoint_bytes=config.store.checkpoint_bytes,
         sent_listed=timedelta(seconds=config.tree.sent_listed_seconds),
     )
+    relay = Installation(config, keyring, ledger, describe_operator())
+    # It goes with the first thing that the command changes; one that only looks writes it when it ends.
+    ledger.note_event(EventKind.COMMAND, actor=relay.actor, detail=describe_command(sys.argv[1:]), now=relay.now)
     try:
-        yield Installation(config, keyring, ledger, _describe_operator())
+        yield relay
     finally:
         await ledger.close()
+        if ledger.anchor_trouble is not None:
+            warn(ledger.anchor_trouble)
 
 
 def run(work: Coroutine[None, None, T]) -> T:
@@ -77,13 +97,43 @@ def run(work: Coroutine[None, None, T]) -> T:
     return asyncio.run(work)
 
 
-def _describe_operator() -> str:
-    """Name who is at the keyboard; behind sudo, the person and not root."""
+def describe_operator() -> str:
+    """Name who is at the keyboard by his login name; behind sudo, the person and not root.
+
+    Only root is believed what the environment says: anybody else could write there what he likes.
+    """
     try:
-        user = os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
         user = str(os.getuid())
-    return f"operator {user}"
+    person = os.environ.get("SUDO_USER", "") if os.getuid() == 0 else ""
+    return f"operator {person or user}"
+
+
+def describe_command(arguments: Sequence[str]) -> str:
+    """Say which command it is: its words, its options, and of their values only numbers, spans and days.
+
+    A name, a reason or a path may hold a person; what a command did with it stands in the events of its own.
+    """
+    rest = _without_home(arguments)
+    words = rest[:_COMMAND_WORDS]
+    told = [word if _WORD.fullmatch(word) else "…" for word in words]
+    for argument in rest[_COMMAND_WORDS:]:
+        option, equals, value = argument.partition("=")
+        if _OPTION.fullmatch(option):
+            told.append(option + (f"={value if _HARMLESS.fullmatch(value) else '…'}" if equals else ""))
+        else:
+            told.append(argument if _HARMLESS.fullmatch(argument) else "…")
+    return " ".join(told)[:_COMMAND_CHARACTERS]
+
+
+def _without_home(arguments: Sequence[str]) -> list[str]:
+    kept, is_value = [], False
+    for argument in arguments:
+        if not is_value and argument != "--home" and not argument.startswith("--home="):
+            kept.append(argument)
+        is_value = argument == "--home"
+    return kept
 
 
 def read_office_number(text: str) -> OfficeNumber:

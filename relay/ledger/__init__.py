@@ -350,7 +350,7 @@ class Ledger(Register, Protocol):
     ) -> ListingPage:
         """Return a page of what *office* has taken back since then, each name once."""
 
-    async def destroy_ended(self, *, before: datetime) -> int:
+    async def destroy_ended(self, *, before: datetime, now: datetime) -> int:
         """Destroy what is left of files taken back or replaced; returns how many keys went.
 
         The bytes of all of them, where a crash left any; and the key of those that ended *before*: with it goes a
@@ -451,3 +451,16 @@ class Ledger(Register, Protocol):
 
     async def record_event(self, kind: EventKind, *, actor: str, detail: str, now: datetime) -> None:
         """Write a line of history that changes nothing else, such as names that were revealed."""
+
+    async def count_batches(self) -> int:
+        """Return how many batches history was sealed in."""
+
+    async def advance_anchor(self) -> str | None:
+        """Note outside the store how far history has come; returns what keeps it from that, in words."""
+
+    @property
+    def anchor_trouble(self) -> str | None:
+        """What kept the anchor from moving the last time, None where all was well."""
+
+    async def accept_store(self, *, actor: str, detail: str, now: datetime) -> None:
+        """Begin the anchor anew with the store as it is, and write that into history first."""

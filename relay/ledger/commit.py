@@ -14,6 +14,7 @@ What is guaranteed:
 * The work of one caller cannot fail another's: a batch in which something unexpected is raised is rolled back and
   done again one by one.
 * A caller that is cancelled stops waiting; its work is done or not done, never half.
+* History that a batch writes is sealed by the same transaction (see `relay.ledger.trail`).
 * A store that is full, locked or broken answers `Deferred`; the writer opens a fresh connection and goes on.
 """
 
@@ -29,8 +30,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from relay.audit import AuditKey
 from relay.errors import Deferred, Refused
 from relay.ledger import storefile
+from relay.ledger.trail import Trail, WritingConnection
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -42,6 +45,8 @@ _LOCK_POLL_SECONDS = 0.002
 _BUSY_POLL_SECONDS = 0.02
 # A reader that stays keeps the log from being emptied; trying at every commit would only cost.
 _CHECKPOINT_AGAIN_SECONDS = 1.0
+# What may wait rides with the next transaction, and goes by itself after so long.
+_RIDE_SECONDS = 1.0
 # SQLite's primary result code (https://sqlite.org/rescode.html).
 _SQLITE_FULL = 13
 # What a unit of work may raise about itself; it must do so before it has changed anything.
@@ -64,16 +69,20 @@ class Writer:
         self,
         path: Path,
         lock: storefile.StoreLock,
+        audit_key: AuditKey,
         *,
         checkpoint_bytes: int,
         on_trouble: Callable[[str | None], None],
     ) -> None:
         self._path = path
         self._lock = lock
+        self._audit_key = audit_key
         self._checkpoint_bytes = checkpoint_bytes
         self._on_trouble = on_trouble
-        self._connection: sqlite3.Connection | None = None
+        self._connection: WritingConnection | None = None
         self._waiting: deque[_Item[object]] = deque()
+        self._riding: list[_Item[object]] = []
+        self._departure: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._is_closing = False
         self._in_trouble = False
@@ -92,14 +101,41 @@ class Writer:
         if self._is_closing:
             answer.set_exception(Deferred("server.busy", detail="the ledger is closing"))
         else:
+            self._board()
             self._waiting.append(_Item(work, is_durable, answer))  # type: ignore[arg-type]
             self._wake.set()
         return answer
 
+    def ride(self, work: Work[object]) -> None:
+        """Let *work* go with the next transaction, or alone after a second; nobody waits for it.
+
+        It is durable, and comes before all that is submitted later.  What goes wrong with it is told as trouble.
+        """
+        if self._is_closing:
+            return
+        loop = asyncio.get_running_loop()
+        item = _Item(work, True, loop.create_future())
+        # Nobody asks for the outcome: a failure was told by `_report`.
+        item.answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._riding.append(item)
+        if self._departure is None:
+            self._departure = loop.call_later(_RIDE_SECONDS, self._depart)
+
+    def _board(self) -> None:
+        self._waiting.extend(self._riding)
+        self._riding.clear()
+        if self._departure is not None:
+            self._departure.cancel()
+            self._departure = None
+
+    def _depart(self) -> None:
+        self._board()
+        self._wake.set()
+
     async def close(self) -> None:
         """Write what is waiting, fold the log into the database file, close."""
         self._is_closing = True
-        self._wake.set()
+        self._depart()
         # Not `await self._task`: a caller that is cancelled here would cancel the writer, in the middle of a COMMIT.
         await asyncio.wait([self._task])
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close_connection)
@@ -138,27 +174,41 @@ class Writer:
                 item.answer.set_result(item.result)
 
     async def _transact(self, batch: list[_Item[object]]) -> None:
-        connection = await self._begin(is_durable=any(item.is_durable for item in batch))
+        is_durable = any(item.is_durable for item in batch)
+        connection = await self._begin(is_durable=is_durable)
         try:
             for item in batch:
                 try:
                     item.result = item.work(connection)
                 except _VERDICTS as verdict:
                     item.verdict = verdict
+            self._seal(connection, is_durable=is_durable)
             await self._in_thread(connection.execute, "COMMIT")
+            if connection.trail is not None:
+                connection.trail.settle()
         except BaseException:
             self._drop_connection()
             raise
         finally:
             self._lock.release()
 
-    async def _begin(self, *, is_durable: bool) -> sqlite3.Connection:
+    @staticmethod
+    def _seal(connection: WritingConnection, *, is_durable: bool) -> None:
+        trail = connection.trail
+        if trail is None or not trail.has_events:
+            return
+        if not is_durable:
+            # The anchor may name every batch it sees: one that a power cut undoes would look as if it was taken away.
+            raise RuntimeError("history is written by durable work only")
+        trail.seal(connection)
+
+    async def _begin(self, *, is_durable: bool) -> WritingConnection:
         """Take the lock and begin; waits for other relays' commands, and for programs that ignore the lock."""
         deadline = asyncio.get_running_loop().time() + self._lock.wait_seconds
         while True:
             await self._acquire(deadline)
             try:
-                connection = self._connection = self._connection or storefile.open_writer(self._path)
+                connection = self._connection = self._connection or self._open()
                 # Staged chunks need no sync of their own: the final commit's sync covers every earlier frame of the log.
                 connection.execute("PRAGMA synchronous = FULL" if is_durable else "PRAGMA synchronous = NORMAL")
                 connection.execute("BEGIN IMMEDIATE")
@@ -172,6 +222,11 @@ class Writer:
                 await asyncio.sleep(_BUSY_POLL_SECONDS)
             else:
                 return connection
+
+    def _open(self) -> WritingConnection:
+        connection = storefile.open_writer(self._path)
+        connection.trail = Trail(self._audit_key)
+        return connection
 
     async def _acquire(self, deadline: float) -> None:
         while not self._lock.try_acquire():

@@ -18,8 +18,8 @@ from relay.ledger import Partial, SealedChunk
 from relay.ledger.intake import IntakeVerbs, insert_payload, put_chunks
 from relay.ledger.rows import Row, to_cell, to_time
 from relay.ledger.statements import SQL
-from relay.ledger.store import transfer_sql
-from relay.model import OfficeNumber, PayloadId, PayloadUid
+from relay.ledger.store import append_event, transfer_sql
+from relay.model import RELAY_ACTOR, EventKind, OfficeNumber, PayloadId, PayloadUid
 from relay.temporary import strip_temporary
 
 # One expiry a transaction; an office leaves a handful a day.
@@ -114,6 +114,9 @@ class PartialVerbs(IntakeVerbs):
             if connection.execute(SQL["delete_expired"], (path_key, to_cell(before))).rowcount != 1:
                 return False
             self._put_refusal(connection, refusal, now)
+            append_event(
+                connection, EventKind.UPLOAD_EXPIRED, now, actor=RELAY_ACTOR, office=partial.office, detail=told.code
+            )
             return True
 
         # The chunks are a staged payload that nothing names any more: `remove_abandoned` comes next.

@@ -21,7 +21,7 @@ from relay.ledger.store import append_event, transfer_sql
 from relay.ledger.views import ViewVerbs
 from relay.ledger.words import local_text
 from relay.lifecycle import State, Step, advance
-from relay.model import EventKind, Identity, OfficeNumber, PayloadId, Transfer, TransferId, fold_name
+from relay.model import RELAY_ACTOR, EventKind, Identity, OfficeNumber, PayloadId, Transfer, TransferId, fold_name
 
 
 class RecallVerbs(ViewVerbs):
@@ -71,19 +71,20 @@ class RecallVerbs(ViewVerbs):
     ) -> ListingPage:
         return self._page("list_recalled", cursor, as_sent=True, office=office, after=to_cell(since))
 
-    async def destroy_ended(self, *, before: datetime) -> int:
+    async def destroy_ended(self, *, before: datetime, now: datetime) -> int:
         while rows := self._store.rows(SQL["list_undestroyed"]):
             for (payload,) in rows:
                 await destroy_bytes(self._store, PayloadId(payload))
         count = 0
         while rows := self._store.rows(SQL["list_readable"], (to_cell(before),)):
-            await self._store.change(partial(_forget, rows=rows))
+            await self._store.change(partial(_forget, rows=rows, now=now))
             count += len(rows)
         return count
 
 
-def _forget(connection: sqlite3.Connection, rows: list[Row]) -> None:
+def _forget(connection: sqlite3.Connection, rows: list[Row], now: datetime) -> None:
     """Destroy keys, and with each the name under it."""
     for transfer, payload in rows:
         connection.execute(SQL["forget_payload"], (transfer,))
         connection.execute(SQL["delete_payload"], (payload,))
+        append_event(connection, EventKind.DESTROYED, now, actor=RELAY_ACTOR, transfer=TransferId(transfer))

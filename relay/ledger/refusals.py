@@ -15,8 +15,8 @@ from typing import NamedTuple
 from relay.errors import Finding
 from relay.ledger.rows import to_cell
 from relay.ledger.statements import SQL
-from relay.ledger.store import Store
-from relay.model import OfficeNumber, Refusal, fold_name
+from relay.ledger.store import Store, append_event
+from relay.model import EventKind, OfficeNumber, Refusal, fold_name
 
 # Whoever is refused more than that within a week finds the rest in status/refused.
 _NOTES_MOST = 500
@@ -49,7 +49,12 @@ class RefusalVerbs:
         cells = self._refusal_cells(office, name, finding, now, folder=folder, has_note=has_note, sha256=sha256)
 
         def work(connection: sqlite3.Connection) -> int:
-            return self._put_refusal(connection, cells, now)
+            count = self._put_refusal(connection, cells, now)
+            # A program that tries the same for ever must not fill the history: the 1st, 2nd, 4th, 8th … time is told.
+            if count & (count - 1) == 0:
+                detail = finding.code if count == 1 else f"{finding.code}, {count} times"
+                append_event(connection, EventKind.REFUSED, now, actor=office, office=office, detail=detail)
+            return count
 
         return await self._store.change(work)
 

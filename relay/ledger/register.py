@@ -9,7 +9,7 @@ from datetime import datetime
 from relay.ledger import ImportCounts
 from relay.ledger.rows import event_of, office_of, to_cell
 from relay.ledger.statements import SQL
-from relay.ledger.store import Store, append_event, append_events
+from relay.ledger.store import Store, append_event
 from relay.model import Event, EventKind, Office, OfficeNumber, OfficeStatus, TransferId
 
 # An import tells how far it is this often.
@@ -101,12 +101,6 @@ class RegisterVerbs:
         rows = self._store.rows(sql, {"transfer": transfer, "limit": _NO_LIMIT if limit is None else limit})
         return [event_of(row) for row in rows]
 
-    async def record_event(self, kind: EventKind, *, actor: str, detail: str, now: datetime) -> None:
-        def work(connection: sqlite3.Connection) -> None:
-            append_event(connection, kind, now, actor=actor, detail=detail)
-
-        await self._store.change(work)
-
 
 def _import(
     connection: sqlite3.Connection,
@@ -143,9 +137,10 @@ def _import(
         connection.executemany(
             SQL["update_office_status"], [(OfficeStatus.SUSPENDED, at, number) for number in missing]
         )
-        append_events(
-            connection, ((EventKind.OFFICE_SUSPENDED, now, actor, number, "missing from import") for number in missing)
-        )
+        for number in missing:
+            append_event(
+                connection, EventKind.OFFICE_SUSPENDED, now, actor=actor, office=number, detail="missing from import"
+            )
         suspended = len(missing)
     connection.execute(SQL["touch_register"])
     return ImportCounts(added, updated, unchanged, suspended)

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from relay.model import Certificate, CertificateId, Office, OfficeNumber, OfficeStatus, RevocationCause
+from relay.model import (
+    Certificate,
+    CertificateId,
+    EventKind,
+    Office,
+    OfficeNumber,
+    OfficeStatus,
+    RevocationCause,
+    TransferId,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,3 +127,18 @@ class Register(Protocol):
 
     async def register_version(self) -> int:
         """Return a number that grows with every change of the register, by whatever process."""
+
+    def note_event(
+        self,
+        kind: EventKind,
+        *,
+        actor: str,
+        now: datetime,
+        office: OfficeNumber | None = None,
+        transfer: TransferId | None = None,
+        detail: str = "",
+    ) -> None:
+        """Write a line of history with the next transaction, within a second; waits for nothing and never raises.
+
+        It stands before all that is recorded later.  A crash within that second may cost it.
+        """

@@ -12,8 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from relay.audit import AuditKey
 from relay.errors import ConfigError
 from relay.ledger import migrations, storefile
+from relay.ledger.anchor import AnchorKeeper
+from relay.ledger.auditing import AuditVerbs
 from relay.ledger.certificates import CertificateVerbs
 from relay.ledger.commit import Writer
 from relay.ledger.migrations import Step
@@ -30,7 +33,7 @@ CHECKPOINT_BYTES = 16 * 1024 * 1024
 PAGE_BYTES = 8192
 
 
-class SqliteLedger(RegisterVerbs, CertificateVerbs, PartialVerbs, RecallVerbs, UnitVerbs, RotationVerbs):
+class SqliteLedger(RegisterVerbs, CertificateVerbs, PartialVerbs, RecallVerbs, UnitVerbs, RotationVerbs, AuditVerbs):
     """`relay.ledger.Ledger` on SQLite; made by `open_ledger`, closed by leaving its ``async with``."""
 
     def __init__(self, store: Store, sent_listed: timedelta) -> None:
@@ -75,7 +78,9 @@ def upgrade_store(path: Path, on_step: Callable[[Step], None], *, lock_wait_seco
 async def open_ledger(
     path: Path,
     vault: Vault,
+    audit_key: AuditKey,
     *,
+    anchor: Path | None = None,
     lock_wait_seconds: float = 10.0,
     checkpoint_bytes: int = CHECKPOINT_BYTES,
     sent_listed: timedelta = timedelta(days=1),
@@ -83,6 +88,7 @@ async def open_ledger(
 ) -> SqliteLedger:
     """Open the store at *path* for this event loop; ConfigError where it is missing, foreign or on a network disk.
 
+    History is sealed with *audit_key*, and how far it has come is kept in the file *anchor*, if one is named.
     *on_trouble* hears the cause of the first failure of the store, and None when it works again.
     """
     storefile.check_disk(path)
@@ -90,8 +96,9 @@ async def open_ledger(
     path = path.resolve()  # noqa: ASYNC240 - once, before anything is served
     reader = storefile.open_checked(path, lock_wait_seconds)
     lock = storefile.StoreLock(path, lock_wait_seconds)
-    writer = Writer(path, lock, checkpoint_bytes=checkpoint_bytes, on_trouble=on_trouble)
-    store = Store(path, vault, writer, lock, reader)
+    writer = Writer(path, lock, audit_key, checkpoint_bytes=checkpoint_bytes, on_trouble=on_trouble)
+    keeper = None if anchor is None else AnchorKeeper(anchor, path, audit_key)
+    store = Store(path, vault, writer, lock, reader, keeper)
     try:
         store.check_master()
     except ConfigError:

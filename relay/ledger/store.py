@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import cache
@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from relay.errors import ConfigError, Deferred
 from relay.ledger import storefile
+from relay.ledger.anchor import AnchorKeeper
 from relay.ledger.commit import Writer
 from relay.ledger.rows import (
     CERTIFICATE_COLUMNS,
@@ -31,8 +32,10 @@ from relay.ledger.rows import (
     to_cell,
 )
 from relay.ledger.statements import SQL
-from relay.model import EventKind, OfficeNumber, TransferId
+from relay.ledger.trail import append_event
 from relay.vault import Vault, VaultError
+
+__all__ = ["Store", "append_event", "transfer_sql"]
 
 T = TypeVar("T")
 
@@ -43,9 +46,16 @@ class Store:
     """What the verbs stand on; see the module."""
 
     def __init__(
-        self, path: Path, vault: Vault, writer: Writer, lock: storefile.StoreLock, reader: sqlite3.Connection
+        self,
+        path: Path,
+        vault: Vault,
+        writer: Writer,
+        lock: storefile.StoreLock,
+        reader: sqlite3.Connection,
+        keeper: AnchorKeeper | None,
     ) -> None:
         self.path = path
+        self.keeper = keeper
         self.vault = vault
         self.names = NameReader(vault)
         self._writer = writer
@@ -101,6 +111,21 @@ class Store:
         """Queue *work* for the next transaction (see `relay.ledger.commit.Writer.submit`)."""
         return self._writer.submit(work, is_durable=is_durable)
 
+    def ride(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        """Let *work* go with the next transaction (see `relay.ledger.commit.Writer.ride`)."""
+        self._writer.ride(work)
+
+    async def advance_anchor(self) -> str | None:
+        """Bring the anchor up to what is committed; returns what keeps it from that, in words."""
+        keeper = self.keeper
+        if keeper is None:
+            return None
+        try:
+            await self.in_thread(lambda: keeper.advance(self.rows_here))
+        except Deferred as deferred:
+            return deferred.detail
+        return keeper.trouble
+
     async def row_in_thread(self, sql: str, parameters: Sequence[Cell]) -> Row | None:
         """Return the first row, read where waiting for the disk holds up nobody."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._row_in_thread, sql, parameters)
@@ -129,6 +154,7 @@ class Store:
             return
         self._is_closed = True
         await self._writer.close()
+        await self.advance_anchor()
         self._threads.shutdown()
         # The last connection to close writes the log back and removes it: under the lock.  Where somebody else keeps
         # the lock, that one has the store open, and this is not the last.
@@ -148,27 +174,3 @@ def transfer_sql(name: str, **parts: str) -> str:
     columns = {"transfer": TRANSFER_COLUMNS, "entry": ENTRY_COLUMNS, "partial": PARTIAL_COLUMNS,
                "certificate": CERTIFICATE_COLUMNS}  # fmt: skip
     return SQL[name].format(**columns, **parts)
-
-
-def append_event(
-    connection: sqlite3.Connection,
-    kind: EventKind,
-    now: datetime,
-    *,
-    actor: str,
-    office: OfficeNumber | None = None,
-    transfer: TransferId | None = None,
-    detail: str = "",
-) -> None:
-    """Write a line of history in the running transaction."""
-    connection.execute(SQL["insert_event"], (to_cell(now), kind.value, actor, office, transfer, detail))
-
-
-def append_events(
-    connection: sqlite3.Connection, events: Iterable[tuple[EventKind, datetime, str, OfficeNumber, str]]
-) -> None:
-    """Write many lines of history about offices: kind, time, actor, office and detail of each."""
-    connection.executemany(
-        SQL["insert_event"],
-        ((to_cell(now), kind.value, actor, office, None, detail) for kind, now, actor, office, detail in events),
-    )

@@ -18,13 +18,16 @@ import sqlite3
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from relay.errors import ConfigError, Deferred
 from relay.ledger.migrations import apply_step, check_form, load_steps, read_form
+from relay.ledger.trail import WritingConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_Connection = TypeVar("_Connection", bound=sqlite3.Connection)
 
 # SQLite's primary result codes (https://sqlite.org/rescode.html).
 _SQLITE_BUSY, _SQLITE_LOCKED = 5, 6
@@ -231,9 +234,9 @@ def is_busy(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (_SQLITE_BUSY, _SQLITE_LOCKED)
 
 
-def open_writer(path: Path) -> sqlite3.Connection:
+def open_writer(path: Path) -> WritingConnection:
     """Open a connection for writing; every use of it needs the `StoreLock`, closing it included."""
-    connection = _open(path, "rw")
+    connection = _open(path, "rw", WritingConnection)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     connection.execute("PRAGMA secure_delete = ON")
@@ -244,16 +247,21 @@ def open_writer(path: Path) -> sqlite3.Connection:
 
 def open_reader(path: Path) -> sqlite3.Connection:
     """Open a connection that cannot write; in WAL mode it waits for nobody."""
-    connection = _open(path, "rw")
+    connection = _open(path, "rw", sqlite3.Connection)
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     connection.execute("PRAGMA query_only = ON")
     return connection
 
 
-def _open(path: Path, mode: str) -> sqlite3.Connection:
+def _open(path: Path, mode: str, kind: type[_Connection]) -> _Connection:
     # Used by one thread at a time, not always by the one that opened it: hence check_same_thread.
     connection = sqlite3.connect(
-        f"{path.resolve().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=0
+        f"{path.resolve().as_uri()}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=0,
+        factory=kind,
     )
     connection.execute("PRAGMA busy_timeout = 0")
     return connection

@@ -71,6 +71,11 @@ class ViewVerbs:
             covered = keep_longest(merge_ranges([*ranges, *(json.loads(row[0]) if row else [])]))
             if covered != [(0, found.size_bytes)]:
                 connection.execute(SQL["put_served"], (transfer, json.dumps(covered)))
+                if row is None:
+                    append_event(
+                        connection, EventKind.READ, now, actor=identity.office, office=found.sender, transfer=transfer,
+                        detail="in part",
+                    )  # fmt: skip
                 return found
             connection.execute(SQL["mark_collected"], (advance(found.state, Step.COLLECT), to_cell(now), transfer))
             if row:

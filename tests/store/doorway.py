@@ -244,7 +244,7 @@ async def open_door(tmp_path: Path, keyring: Keyring) -> AsyncIterator[OpenDoor]
             config = Config(home=tmp_path, server=ServerSettings(port=0, **server), limits=limits or LimitSettings())
             store = tmp_path / "relay.db"
             create_store(store)
-            ledger = await open_ledger(store, Vault(keyring.master, keyring.index_key))
+            ledger = await open_ledger(store, Vault(keyring.master, keyring.index_key), keyring.audit_key)
             await stack.enter_async_context(ledger)
             sessions: list[Greeting] = []
 

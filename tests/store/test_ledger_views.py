@@ -43,7 +43,7 @@ async def test_collected_means_every_byte(shop: Shop) -> None:
     again = await shop.ledger.record_served(sent.id, [(0, 100)], identity=identity(B), now=NOW + 2 * SECOND)
     assert again == done
     kinds = [event.kind for event in await shop.ledger.list_events(transfer=sent.id)]
-    assert kinds == [EventKind.ACCEPTED, EventKind.COLLECTED]
+    assert kinds == [EventKind.ACCEPTED, EventKind.READ, EventKind.COLLECTED]
 
 
 async def test_thousands_of_gaps_are_not_kept(shop: Shop) -> None:

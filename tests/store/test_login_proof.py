@@ -86,7 +86,7 @@ from relay.vault import Vault
 
 async def main(home, keys, what, who):
     keyring = load_keyring(Path(keys))
-    async with await open_ledger(Path(home) / "relay.db", Vault(keyring.master, keyring.index_key)) as ledger:
+    async with await open_ledger(Path(home) / "relay.db", Vault(keyring.master, keyring.index_key), keyring.audit_key) as ledger:
         now = datetime.now(UTC)
         if what == "revoke":
             await ledger.revoke_certificate(keyring.user_ca_fingerprint, int(who), reason="lost", actor="test", now=now)

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from ledgers import NOW, SECOND, A, B, Shop, identity, open_shop, plan_name
+from ledgers import AUDIT_KEY, NOW, SECOND, A, B, Shop, identity, open_shop, plan_name
 
 from relay.errors import ConfigError
 from relay.ledger import Shelf, migrations, storefile
@@ -58,7 +58,7 @@ async def test_a_store_of_the_first_release_keeps_everything(old: Path) -> None:
     assert upgrade_store(old, lambda step: done.append(step.number)) == newest_form() - 1
     assert done == list(range(2, newest_form() + 1))
     vault = Vault(*FIRST_VAULT)
-    async with await open_ledger(old, vault) as ledger:
+    async with await open_ledger(old, vault, AUDIT_KEY) as ledger:
         shop = Shop(old, vault, ledger)
         contents = {number: await shop.content(TransferId(number)) for number in (1, 2, 4, 5)}
         assert contents == {1: b"waiting", 2: b"collected", 4: "見本".encode(), 5: b"half read"}
@@ -101,7 +101,7 @@ async def test_an_older_store_is_not_touched_unasked(old: Path, monkeypatch: pyt
     """Opening a store of an older form changes nothing and says which command brings it forward."""
     monkeypatch.setattr(migrations, "newest_form", lambda: 99)
     with pytest.raises(ConfigError, match="relay db upgrade"):
-        await open_ledger(old, Vault(*FIRST_VAULT))
+        await open_ledger(old, Vault(*FIRST_VAULT), AUDIT_KEY)
     assert _form(old) == 1
 
 
@@ -109,7 +109,7 @@ async def test_a_store_in_use_is_not_upgraded(old: Path, monkeypatch: pytest.Mon
     """While a relay has the store open the upgrade is refused, and the relay goes on."""
     upgrade_store(old, lambda _step: None)
     form = newest_form()
-    async with await open_ledger(old, Vault(*FIRST_VAULT)) as ledger:
+    async with await open_ledger(old, Vault(*FIRST_VAULT), AUDIT_KEY) as ledger:
         step = Step(form + 1, "another table", "CREATE TABLE another (x) STRICT;")
         monkeypatch.setattr(migrations, "load_steps", lambda: _make_up(step))
         with pytest.raises(ConfigError, match="Stop the relay"):

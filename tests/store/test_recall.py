@@ -92,10 +92,10 @@ async def test_a_name_goes_with_its_key_after_a_while(shop: Shop) -> None:
     """recall/ and status show a free name for a week; then its key is destroyed, and the record stays."""
     sent = await shop.send(name="山田花子.pdf", is_free=True)
     await recall(shop, sent)
-    assert await shop.ledger.destroy_ended(before=NOW) == 0
+    assert await shop.ledger.destroy_ended(before=NOW, now=NOW) == 0
     assert await shop.ledger.find_recalled(A, "山田花子.PDF", since=LONG_AGO) is not None
     assert await shop.ledger.find_recalled(A, "山田花子.pdf", since=NOW + 2 * SECOND) is None
-    assert await shop.ledger.destroy_ended(before=NOW + 2 * SECOND) == 1
+    assert await shop.ledger.destroy_ended(before=NOW + 2 * SECOND, now=NOW) == 1
     assert await shop.ledger.find_recalled(A, "山田花子.pdf", since=LONG_AGO) is None
     assert (await shop.ledger.list_recalled(A, since=LONG_AGO)).entries == ()
     found = await shop.ledger.find_transfer(sent.id)
@@ -111,5 +111,5 @@ async def test_bytes_that_a_crash_left_are_destroyed_later(shop: Shop) -> None:
     with closing(storefile.open_writer(shop.path)) as writer:
         writer.execute("INSERT INTO chunk VALUES (?, x'00')", (kept.id * (1 << 20) + 2,))
     assert chunks(shop) == 1
-    await shop.ledger.destroy_ended(before=LONG_AGO)
+    await shop.ledger.destroy_ended(before=LONG_AGO, now=NOW)
     assert chunks(shop) == 0

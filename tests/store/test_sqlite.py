@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from ledgers import NOW, SECOND, B, Shop, identity, large, new_vault, open_shop, plan_name
+from ledgers import AUDIT_KEY, NOW, SECOND, B, Shop, identity, large, new_vault, open_shop, plan_name
 
 from relay.errors import ConfigError
 from relay.ledger import Shelf, storefile
@@ -112,6 +112,7 @@ async def test_the_form_of_the_store(two: Path) -> None:
 MAY_SCAN = {
     "count_offices", "list_active_numbers", "list_events", "list_transfers", "list_certificates",
     "list_revoked_keys", "list_receipt_months", "master_in_use", "list_masters", "end_master", "destroy_masters", "any_master_of_payload", "count_of_others",
+    "list_newest_history", "list_oldest_history",
 }  # fmt: skip
 MAY_SORT = {
     "count_offices",
@@ -127,6 +128,8 @@ _OF_ONE_SERIAL = (
 CHOICES = {
     "list_certificates": ["1", "c.serial = :serial", _HELD_BY_OFFICE],
     "list_events": ["1", "transfer = :transfer"],
+    "list_newest_history": ["1", "transfer = :transfer"],
+    "list_oldest_history": ["1"],
     "list_first_lines": ["t.sender = :sender AND t.accepted_at >= :since", "t.recipient = :recipient"],
     "list_transfers": ["1", "t.sender = :sender", "t.recipient = :recipient AND t.state = :state"],
     "list_unit_parts": [
@@ -273,7 +276,7 @@ async def test_a_store_behind_a_link_has_one_lock_and_one_log(tmp_path: Path) ->
     link = tmp_path / "elsewhere" / "linked.db"
     link.parent.mkdir()
     link.symlink_to(shop.path)
-    async with shop.ledger, await open_ledger(link, shop.vault) as other:
+    async with shop.ledger, await open_ledger(link, shop.vault, AUDIT_KEY) as other:
         await shop.send()
         await other.record_served(TransferId(1), [(0, 7)], identity=identity(B), now=NOW + SECOND)
     assert [each.name for each in link.parent.iterdir()] == ["linked.db"]
@@ -294,7 +297,7 @@ async def test_a_store_that_cannot_be_served_is_told_in_words(two: Path, damage:
         with closing(_connect(two)) as connection:
             connection.execute("CREATE TABLE x (y)")
     with pytest.raises(ConfigError) as caught:
-        await open_ledger(two, new_vault())
+        await open_ledger(two, new_vault(), AUDIT_KEY)
     assert str(two) in str(caught.value)
     assert str(caught.value).endswith(".")
 

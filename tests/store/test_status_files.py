@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from ledgers import AUDIT_KEY
 
 from relay.config import Config, TreeSettings
 from relay.errors import finding
@@ -85,7 +86,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     path = tmp_path / "relay.db"
     create_store(path)
     vault = Vault(MasterKey("m", bytes(32)), bytes(32))
-    async with await open_ledger(path, vault) as ledger:
+    async with await open_ledger(path, vault, AUDIT_KEY) as ledger:
         for number, name in NAMES.items():
             await ledger.record_office(Office(number, name, "北海道", ("43",)), actor="test", now=NOW)
         await ledger.record_certificate(certificate(1, *NAMES), actor="test")

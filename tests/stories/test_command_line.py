@@ -141,7 +141,7 @@ def relay_files(home: Path, *names: str) -> list[int]:
         known = Certificate("SHA256:x", 1, "test", "SHA256:y", (CARE_MANAGER,), start, FOREVER, start)
         identity = Identity(CARE_MANAGER, known.ca_fingerprint, known.serial, known.key_id, FOREVER)
         numbers = []
-        async with await open_ledger(home / "data" / "relay.db", vault) as ledger:
+        async with await open_ledger(home / "data" / "relay.db", vault, keyring.audit_key) as ledger:
             await ledger.record_certificate(known, actor="test")
             sender, recipient = await ledger.find_office(CARE_MANAGER), await ledger.find_office(HELPER)
             assert sender is not None
@@ -174,7 +174,9 @@ def revealings(home: Path) -> list[str]:
 
     async def read() -> list[str]:
         keyring = load_keyring(home / "keys")
-        async with await open_ledger(home / "data" / "relay.db", Vault(keyring.master, keyring.index_key)) as ledger:
+        async with await open_ledger(
+            home / "data" / "relay.db", Vault(keyring.master, keyring.index_key), keyring.audit_key
+        ) as ledger:
             events = await ledger.list_events()
         return [f"{event.actor}: {event.detail}" for event in events if event.kind is EventKind.NAMES_REVEALED]
 

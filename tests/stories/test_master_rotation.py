@@ -55,8 +55,9 @@ def masters_of(store: Path) -> set[str]:
 
 async def read_from(store: Path, keys: Path, transfer: int) -> bytes:
     """Read the first chunk of a transfer with the keys in *keys*."""
-    vault = load_keyring(keys).open_vault()
-    async with await open_ledger(store, vault) as ledger:
+    keyring = load_keyring(keys)
+    vault = keyring.open_vault()
+    async with await open_ledger(store, vault, keyring.audit_key) as ledger:
         payload = await ledger.open_payload(TransferId(transfer))
         sealer = vault.open_sealer(
             payload.wrapped_key, payload.uid, size_bytes=payload.size_bytes, chunk_count=payload.chunk_count
@@ -149,7 +150,7 @@ async def test_an_older_backup_dies_with_the_old_key(house: House, tmp_path: Pat
     # Opening it is refused in words, and who goes around that finds a key that opens nothing.
     keyring = load_keyring(house.path / "keys")
     with pytest.raises(ConfigError, match="put back the backup of keys/"):
-        await open_ledger(backup, keyring.open_vault())
+        await open_ledger(backup, keyring.open_vault(), keyring.audit_key)
     with closing(sqlite3.connect(backup)) as connection:
         wrapped, uid, size, count = connection.execute(
             "SELECT wrapped_key, uid, size_bytes, chunk_count FROM payload"

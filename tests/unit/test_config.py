@@ -31,7 +31,10 @@ def test_the_template_says_exactly_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     by_template = load_config(write(tmp_path / "a", load_template()), {})
     by_default = load_config(write(tmp_path / "b", ""), {})
-    assert by_template.model_dump(exclude={"home", "store"}) == by_default.model_dump(exclude={"home", "store"})
+    elsewhere = {"home", "store", "audit"}
+    assert by_template.model_dump(exclude=elsewhere) == by_default.model_dump(exclude=elsewhere)
+    assert by_template.audit.anchor_seconds == by_default.audit.anchor_seconds
+    assert by_template.audit.anchor.relative_to(tmp_path / "a") == by_default.audit.anchor.relative_to(tmp_path / "b")
     assert by_template.store.model_dump(exclude={"path"}) == by_default.store.model_dump(exclude={"path"})
     assert by_template.store.path.relative_to(tmp_path / "a") == by_default.store.path.relative_to(tmp_path / "b")
 
@@ -59,6 +62,7 @@ def test_paths_are_absolute_and_inside_the_home(tmp_path: Path) -> None:
     """What the configuration says does not depend on where a command is run."""
     config = load_config(write(tmp_path, ""), {})
     assert config.store.path == tmp_path / "data" / "relay.db"
+    assert config.audit.anchor == tmp_path / "audit.anchor"
     assert config.keys_path == tmp_path / "keys"
 
 

@@ -24,6 +24,7 @@ from house import CARE_MANAGER, DAY_CARE, HOME_HELP, plan_csv, plan_name
 from raw_sftp import NO_ATTRIBUTES, Field, Long, Raw, RawSftp, Reply, pack, size_attribute
 
 from relay import journal
+from relay.audit import AuditKey
 from relay.auth import ConnectionFacts
 from relay.collection import Collection
 from relay.config import Config
@@ -156,7 +157,7 @@ async def line(tmp_path: Path) -> AsyncIterator[Line]:
     config, store = Config(home=tmp_path), tmp_path / "relay.db"
     create_store(store)
     vault = Vault(MasterKey("m1", bytes(32)), bytes(32))
-    async with await open_ledger(store, vault) as ledger:
+    async with await open_ledger(store, vault, AuditKey("a1", bytes(32))) as ledger:
         identity = await fill(ledger, clock())
         private = private_bytes(Ed25519PrivateKey.generate())
         desks = Desks(

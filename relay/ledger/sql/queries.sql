@@ -428,3 +428,34 @@ WITH moment (at) AS (
     UNION ALL SELECT ended_at FROM transfer WHERE recipient = ?1
     UNION ALL SELECT first_at FROM refusal WHERE office = ?1
 ) SELECT DISTINCT strftime('%Y-%m', at / 1000000 + 32400, 'unixepoch') FROM moment WHERE at IS NOT NULL ORDER BY 1;
+
+-- name: insert_batch
+INSERT INTO audit_batch (id, writer, number, first_event, last_event, at, key_id, previous, own_previous, head, mac)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: newest_batch
+SELECT id, writer, number, first_event, last_event, at, key_id, previous, own_previous, head, mac
+FROM audit_batch WHERE id = (SELECT max(id) FROM audit_batch);
+
+-- name: find_batch
+SELECT id, writer, number, first_event, last_event, at, key_id, previous, own_previous, head, mac
+FROM audit_batch WHERE id = ?;
+
+-- name: list_batches
+SELECT id, writer, number, first_event, last_event, at, key_id, previous, own_previous, head, mac
+FROM audit_batch WHERE id > ? AND id <= ? ORDER BY id LIMIT ?;
+
+-- name: list_event_rows
+SELECT id, at, kind, actor, office, transfer, detail FROM event WHERE id > ? AND id <= ? ORDER BY id LIMIT ?;
+
+-- name: find_event_row
+SELECT id, at, kind, actor, office, transfer, detail FROM event WHERE id = ?;
+
+-- name: list_newest_history
+SELECT id, at, kind, actor, office, transfer, detail FROM event WHERE {where} ORDER BY id DESC LIMIT :limit;
+
+-- name: list_oldest_history
+SELECT id, at, kind, actor, office, transfer, detail FROM event WHERE {where} ORDER BY id LIMIT :limit;
+
+-- name: newest_of_history
+SELECT (SELECT coalesce(max(id), 0) FROM audit_batch), (SELECT coalesce(max(id), 0) FROM event);

@@ -1,0 +1,55 @@
+"""The auditor: what the server itself has to do for the audit while it runs.
+
+That it was started and stopped stands in history.  Every few seconds, and when it ends, it is noted outside the store
+how far history has come.  An anchor that cannot follow costs nobody a file: it is told in the journal, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+
+from relay import journal
+from relay.config import AuditSettings
+from relay.journal import Journal
+from relay.ledger import Ledger
+from relay.model import RELAY_ACTOR, EventKind
+
+
+@contextlib.asynccontextmanager
+async def on_duty(
+    ledger: Ledger, settings: AuditSettings, clock: Callable[[], datetime], journal_: Journal
+) -> AsyncIterator[None]:
+    """Keep the anchor for as long as the server runs, which history tells; Deferred where the store cannot say so."""
+    batches = await ledger.count_batches()
+    if batches and not settings.anchor.exists():
+        journal.audit_anchor_begun(journal_, batches=batches)
+        await ledger.record_event(
+            EventKind.ANCHOR_BEGUN, actor=RELAY_ACTOR, detail=f"there was none at batch {batches}", now=clock()
+        )
+    await ledger.record_event(EventKind.SERVER_STARTED, actor=RELAY_ACTOR, detail="", now=clock())
+    keeping = asyncio.create_task(_keep_anchor(ledger, settings.anchor_seconds, journal_))
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        ledger.note_event(EventKind.SERVER_STOPPED, actor=RELAY_ACTOR, now=clock())
+
+
+async def _keep_anchor(ledger: Ledger, seconds: float, journal_: Journal) -> None:
+    is_troubled = False
+    while True:
+        try:
+            trouble = await ledger.advance_anchor()
+        except Exception as error:  # noqa: BLE001 - one bad look must not end the keeping
+            journal.unexpected_error(journal_, reference="anchor", exception=error)
+        else:
+            if (trouble is not None) != is_troubled:
+                is_troubled = trouble is not None
+                if trouble is None:
+                    journal.audit_anchor_recovered(journal_)
+                else:
+                    journal.audit_anchor_failed(journal_, cause=trouble)
+        await asyncio.sleep(seconds)
