@@ -66,6 +66,9 @@ _STARTS: Mapping[str, tuple[bytes, ...]] = {
 _START_BYTES = max(len(start) for starts in _STARTS.values() for start in starts)
 
 
+# What no record of the standard begins with: other formats, and the page with which a web server says that it failed.
+_FOREIGN_STARTS = (*_STARTS["pdf"], *_STARTS["jpg"], *_STARTS["png"], *_STARTS["docx"], b"<")
+
 # A first line in UTF-8 of as many characters as anybody reads in a table.
 _LINE_BYTES = 1_200
 _LINE_CHARACTERS = 200
@@ -137,7 +140,7 @@ def start_check(
         check = StandardCheck(
             address, version, recipient_services=recipient_services, sender_services=sender_services, off=off
         )
-        return _StandardCheck(check, severities)
+        return _StandardCheck(check, severities, kind=_extension(address).upper())
     if address.kind == _MESSAGE and _extension(address) == "txt":
         return _MessageCheck(address, severities)
     return _Check(address, severities)
@@ -177,10 +180,14 @@ def _extension(address: Address) -> str:
 class _StandardCheck:
     """The checks of the standard's own records; what they find is told when all of it is there."""
 
-    __slots__ = ("_check", "_is_empty", "_severities")
+    __slots__ = ("_check", "_head", "_is_empty", "_is_foreign", "_kind", "_severities")
 
-    def __init__(self, check: StandardCheck, severities: Mapping[str, Severity]) -> None:
+    def __init__(self, check: StandardCheck, severities: Mapping[str, Severity], *, kind: str) -> None:
         self._check = check
+        self._kind = kind
+        # The first bytes, until there are enough of them to tell another format by.
+        self._head: bytes | None = b""
+        self._is_foreign = False
         self._severities = severities
         self._is_empty = True
 
@@ -188,7 +195,20 @@ class _StandardCheck:
         """Take the next bytes of the file."""
         if self._is_empty:
             self._is_empty = not data or data.isspace()
-        self._check.feed(data)
+        if self._head is not None:
+            self._head += data
+            if len(self._head) < _START_BYTES:
+                return
+            data = self._begin(self._head)
+        if not self._is_foreign:
+            self._check.feed(data)
+
+    def _begin(self, head: bytes) -> bytes:
+        self._head = None
+        # An operator who lets other formats through is told what is wrong with them as records.
+        is_told = _weigh("content.not_this_kind", self._severities) is Severity.REFUSE
+        self._is_foreign = is_told and head.startswith(_FOREIGN_STARTS)
+        return head
 
     def finish(self) -> tuple[Finding, ...]:
         """Return what is to be said about the whole file."""
@@ -200,7 +220,7 @@ class _StandardCheck:
 
     def find_all(self) -> tuple[Judged, ...]:
         """Return everything that refuses the whole file, the worst first, then every warning."""
-        found = [finding("content.empty")] if self._is_empty else self._check.finish()
+        found = self._conclude()
         judged = [Judged(one, _weigh(one.code, self._severities)) for one in found]
         refusing = [one for one in judged if one.severity is Severity.REFUSE]
         if any(one.finding.code in FORM_CODES for one in refusing):
@@ -210,6 +230,15 @@ class _StandardCheck:
             refusing = [one for one in refusing if one.finding.code != self._check.doubtful]
         warning = [one for one in judged if one.severity is Severity.WARN]
         return (*refusing, *warning)[:MOST_FINDINGS]
+
+    def _conclude(self) -> Sequence[Finding]:
+        if self._head is not None:
+            head = self._begin(self._head)
+            if not self._is_foreign:
+                self._check.feed(head)
+        if self._is_empty:
+            return [finding("content.empty")]
+        return [finding("content.not_this_kind", kind=self._kind)] if self._is_foreign else self._check.finish()
 
     @property
     def gist(self) -> Gist:

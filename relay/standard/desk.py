@@ -122,6 +122,8 @@ class Desk:
         """Note that a record that says *version* has a wrong number of items."""
         expected = self.count_items(version)
         note_ja, note = f"{found}項目あり、正しくは{expected}項目です", f"{found} items, not {expected}"
+        if found == 1:
+            note_ja, note = f"カンマで{expected}項目に区切られていません", f"not parted by commas into {expected} items"
         self.faults.add("content.field_count", line, note_ja=note_ja, note=note)
 
     def note_unread(self, person: bytes, line: int) -> None:
@@ -182,6 +184,9 @@ class Desk:
         elif lines := strangers.lines or strangers.doubtful_lines:
             self.is_doubtful = not strangers.lines
             note_ja, note = f"利用者{len(lines)}人", f"{len(lines)} person" + "s" * (len(lines) > 1)
+            if strangers.serves_nobody and len(lines) > 1:
+                # Rather the recipient is wrong than all of them.
+                note_ja, note = f"利用者{len(lines)}人の全員", f"all {len(lines)} persons"
             self.faults.add(UNRELATED_PERSON, lines[0], note_ja=note_ja, note=note)
 
 

@@ -80,6 +80,11 @@ class Strangers:
                     return
 
     @property
+    def serves_nobody(self) -> bool:
+        """True where no line of the recipient's was found at all."""
+        return not self._related
+
+    @property
     def lines(self) -> list[int]:
         """The lines in which persons are named first who have no line of the recipient's, in order."""
         return sorted(line for person, line in self._waiting.items() if person not in self._doubtful)

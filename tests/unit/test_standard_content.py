@@ -161,6 +161,31 @@ def test_nobody_is_called_a_stranger_for_what_nobody_could_read() -> None:
     assert findings(SLIP, write(served), lowered) == ["content.unrelated_person", "content.field_count"]
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n%%EOF\n",
+        b"PK\3\4" + bytes(range(256)),
+        b"\xff\xd8\xff\xe0" + bytes(range(256)),
+        b"<html><body>502</body></html>\r\n",
+        b"<a>",
+    ],
+)
+def test_another_format_under_the_name_of_a_csv_is_called_so(data: bytes) -> None:
+    """Nobody is told of items and encodings of what is a PDF, a workbook, a picture or a web page."""
+    assert findings(SLIP, data) == ["content.not_this_kind"]
+    assert judge(SLIP, *(data[at : at + 1] for at in range(len(data)))) == judge(SLIP, data)
+    assert "content.not_this_kind" not in findings(SLIP, data, {"content.not_this_kind": Severity.WARN})
+
+
+def test_what_a_spreadsheet_or_a_wrong_recipient_does_is_said_in_its_words() -> None:
+    """Tabs in place of commas, and a file whose every person is somebody else's."""
+    tabs = judge(SLIP, write(slip(("0000000001", "02", HELPERS))).replace(b",", b"\t"))
+    assert "カンマで25項目に区切られていません" in tabs.findings[0].message_ja
+    strangers = judge(SLIP, write(slip(("0000000001", "02", DAY_CARE), ("0000000002", "02", DAY_CARE))))
+    assert "利用者2人の全員" in strangers.findings[0].message_ja
+
+
 def test_what_only_follows_from_the_cause_is_not_said_beside_it() -> None:
     """Of a file of another month or edition, neither its days nor its period are told as well."""
     rows = (("0000000001", "02", HELPERS), ("0000000001", "03", HELPERS))
