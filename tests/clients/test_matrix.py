@@ -6,6 +6,7 @@ One relay serves all cells of a worker; each cell has names of its own.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import filecmp
 import functools
 import os
@@ -113,11 +114,22 @@ def words(said: Said, **places: object) -> list[str]:
     return sorted(line.rstrip() for line in text.splitlines() if line.strip())
 
 
-@functools.cache
-def expected_words() -> dict[str, list[str]]:
-    """Return what users read, as it was kept: by client and deed."""
+def read_words() -> dict[str, list[str]]:
+    """Return what users read, as it was kept: by client and what was wrong."""
     sections = re.split(r"^== (.*)\n", WORDS.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
     return {head: text.split("\n")[:-1] for head, text in zip(sections[::2], sections[1::2], strict=True)}
+
+
+def assert_reads(cell: Cell, what: str, said: Said, **places: object) -> None:
+    """The user reads what was kept, and nothing else that could confuse; RELAY_KEEP_WORDS=1 keeps what is read now."""
+    key, found = f"{cell.client}: {what}", words(said, **places)
+    if os.environ.get("RELAY_KEEP_WORDS"):
+        with WORDS.open("r+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            kept = read_words() | {key: found}
+            file.truncate()
+            file.writelines(f"== {head}\n" + "".join(f"{line}\n" for line in kept[head]) for head in sorted(kept))
+    assert found == read_words()[key], "if this is how it shall read: RELAY_KEEP_WORDS=1, and look at the difference"
 
 
 # --- the deeds --------------------------------------------------------------------------------------------------
@@ -203,7 +215,7 @@ def test_other_bytes_under_the_name_never_replace_it(cell: Cell, house: House, s
         # rclone does not even send what has size and time of what it sent before.
         os.utime(file, (1_790_000_000 + later, 1_790_000_000 + later))
         put = program.put(house, CARE_MANAGER, file, f"send/{name}")
-        assert words(put, FILE=file, NAME=name) == expected_words()[f"{cell.client}: {what}"]
+        assert_reads(cell, what, put, FILE=file, NAME=name)
         cell.tell(noticed(put, "transfer.conflict", "content.truncated"))
     assert len(seen.transfers(name)) == 1
     assert seen.received(name) == GOOD
@@ -325,7 +337,7 @@ def test_wrong_name_is_refused(cell: Cell, house: House, seen: Onlookers, tmp_pa
     put = program.put(house, CARE_MANAGER, file, f"send/{name}")
     assert seen.transfers(name) == []
     assert f"{name}.refused.txt" in seen.listed(CARE_MANAGER, "send")
-    assert words(put, FILE=file, NAME=name) == expected_words()[f"{cell.client}: route.recipient_unknown"]
+    assert_reads(cell, "route.recipient_unknown", put, FILE=file, NAME=name)
     cell.tell(noticed(put, "route.recipient_unknown"))
 
 
@@ -339,7 +351,7 @@ def test_broken_file_is_refused(cell: Cell, house: House, seen: Onlookers, tmp_p
         put = program.put(house, CARE_MANAGER, tmp_path / name, f"send/{name}")
         assert seen.transfers(name) == []
         assert seen.listed(CARE_MANAGER, "send").count(f"{name}.refused.txt") == 1
-        assert words(put, FILE=tmp_path / name, NAME=name) == expected_words()[f"{cell.client}: {code}"]
+        assert_reads(cell, code, put, FILE=tmp_path / name, NAME=name)
         got = program.fetch(house, CARE_MANAGER, f"send/{name}.refused.txt", note)
         assert got.is_done, got.text
         assert code in note.read_text("utf-8-sig")
