@@ -38,10 +38,15 @@ class Strangers:
         """Take the different *rows* of *grid*: the insurer and the insured first, the provider last."""
         persons = [row[0] + row[1] for row in rows]
 
+        first: dict[bytes, int] = {}
+
         def line_of_row(index: int) -> int:
             # Asked for a person's first row only, which is that of the person's first record.
-            records = map(bytes.__add__, grid.column(INSURER), grid.column(INSURED))
-            return line_of(next(place for place, person in enumerate(records) if person == persons[index]))
+            if not first:
+                records = [*map(bytes.__add__, grid.column(INSURER), grid.column(INSURED))]
+                # Backwards, so that the first one stays.
+                first.update(zip(reversed(records), range(len(records) - 1, -1, -1), strict=True))
+            return line_of(first[persons[index]])
 
         self.note(persons, [row[-1] for row in rows], line_of_row)
 

@@ -1,6 +1,6 @@
 """What checking the content costs: how fast `relay check` reads, and what the server pays for each upload.
 
-The server checks every file of the standard, whatever its settings tell of it afterwards; so a slip is compared with
+The server checks every file of the standard, unless an operator wants no check at all; so a slip is compared with
 the same bytes under the name of a text, which the server looks into no further.  That counts what comes of checking,
 too: the record of which unit the file belongs to, and whom it is about.
 """
