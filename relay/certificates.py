@@ -15,12 +15,14 @@ import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
+    SSHCertificate,
     SSHCertificateBuilder,
     SSHCertificateType,
     load_ssh_private_key,
+    load_ssh_public_identity,
     load_ssh_public_key,
 )
 
@@ -51,6 +53,7 @@ __all__ = [
     "Reason",
     "Told",
     "draw_serial",
+    "examine_certificate",
     "fingerprint",
     "fingerprint_of_line",
     "issue_certificate",
@@ -132,15 +135,15 @@ def _check_signatures(offered: OfferedCertificate, signature_algorithm: str | No
             )
 
 
-def _check_claims(offered: OfferedCertificate, office: OfficeNumber, trusted: frozenset[str]) -> None:
-    """Check what the certificate says of itself, without the register."""
+def _check_claims(offered: OfferedCertificate, office: OfficeNumber | None, trusted: frozenset[str]) -> None:
+    """Check what the certificate says of itself, without the register; *office* is None where nobody is logging in."""
     if offered.ca_fingerprint not in trusted:
         raise CertificateRejected(Reason.UNKNOWN_CA, f"signed by {offered.ca_fingerprint}, which is no trusted CA")
     if offered.type != "user":
         raise CertificateRejected(Reason.NOT_A_USER_CERTIFICATE, f"a {offered.type} certificate, not a user's")
     if not offered.principals:
         raise CertificateRejected(Reason.NO_PRINCIPALS, "it names no principal, so it would be anybody's")
-    if office not in offered.principals:
+    if office is not None and office not in offered.principals:
         raise CertificateRejected(
             Reason.WRONG_PRINCIPAL, f"issued for {', '.join(offered.principals[:5])}, not for {office}"
         )
@@ -198,6 +201,29 @@ def _check_source_address(offered: OfferedCertificate, peer_address: str) -> Non
         peer = peer.ipv4_mapped
     if not any(peer in network for network in networks):
         raise CertificateRejected(Reason.SOURCE_ADDRESS, f"{peer_address} is not within {allowed}")
+
+
+def examine_certificate(line: str, trusted: frozenset[str], *, now: datetime) -> OfferedCertificate:
+    """Return what a certificate that was signed elsewhere claims, seen to be such that the register may know it.
+
+    CertificateRejected where it could never open the door, whoever came with it: another CA, a bad signature, no
+    user's, nobody's, over already, with a serial that the register cannot hold.
+    """
+    offered = parse_certificate_line(line)
+    _check_key(offered.key_algorithm, offered.key_bits)
+    _check_signatures(offered, None)
+    _check_claims(offered, None, trusted)
+    if not 0 < offered.serial < 2**63:
+        raise malformed(f"serial {offered.serial} is not between 1 and 2^63-1")
+    if now >= offered.valid_before:
+        _check_validity(offered, now)
+    try:
+        identity = load_ssh_public_identity(" ".join(line.split()[:2]).encode())
+        assert isinstance(identity, SSHCertificate)
+        identity.verify_cert_signature()
+    except (InvalidSignature, ValueError, UnsupportedAlgorithm):
+        raise CertificateRejected(Reason.BAD_SIGNATURE, "the CA's signature is not good") from None
+    return offered
 
 
 def draw_serial() -> int:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from relay.cli.cert_apart import import_, sign
 from relay.cli.cert_issue import issue
 from relay.cli.cert_revoke import find_serial, krl, revoke
 from relay.cli.installation import HomeOption, open_installation, read_office_number, run
@@ -41,6 +42,8 @@ app = typer.Typer(help="Certificates of offices.", no_args_is_help=True, context
 app.command()(issue)
 app.command()(revoke)
 app.command()(krl)
+app.command()(sign)
+app.command(name="import")(import_)
 
 
 class CertificateState(StrEnum):

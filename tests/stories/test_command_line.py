@@ -569,7 +569,7 @@ def test_help_of_every_command_is_there(operator: Operator) -> None:
     nouns = {
         "config": ["check", "show"],
         "office": ["add", "list", "show", "import", "suspend", "resume"],
-        "cert": ["issue", "list", "show", "revoke", "krl"],
+        "cert": ["issue", "list", "show", "revoke", "krl", "sign", "import"],
         "transfer": ["list", "show", "units"],
     }
     for command in [["init"], ["serve"], ["explain"], *([noun, verb] for noun in nouns for verb in nouns[noun])]:
