@@ -70,7 +70,8 @@ class Running:
     def signal(self, number: signal.Signals) -> None:
         """Send *number* to the program and to all that it has started; Ctrl-C as a terminal does, to what is in front."""
         if number is signal.SIGINT:
-            os.killpg(self.user.pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.user.pid, number)
         else:
             _signal_family(self.wire, number, self.port)
 
@@ -111,7 +112,7 @@ def _is_ssh_to(process: psutil.Process, port: int) -> bool:
 class Client:
     """A program: *command* says how it is called; *cannot* says why it does not run some errands.
 
-    *waits_for_close* is False where it tells its user that all is well before the relay has answered its CLOSE.
+    *unanswered* are the moments at which it may tell its user that all is well without an answer to its CLOSE.
     *reads_ahead* where an interruption makes it close a file of which it has read all, though its user got less: to the
     relay that is a file that was read, and it stays in ``receive/``.
     """
@@ -120,7 +121,7 @@ class Client:
     command: Callable[[House, Errand], tuple[list[str], dict[str, str]]]
     needs: tuple[str, ...] = ()
     cannot: dict[Act, str] = field(default_factory=dict)
-    waits_for_close: bool = True
+    unanswered: frozenset[str] = frozenset()
     reads_ahead: bool = False
 
     @contextmanager
@@ -263,11 +264,18 @@ CLIENTS: tuple[Client, ...] = (
     Client("pscp", _pscp, ("pscp", "puttygen"), _NO_RENAME),
     # Their download goes on in the background until the file is closed, which an interruption does.
     Client("paramiko", _library("paramiko"), reads_ahead=True),
-    Client("asyncssh", _library("asyncssh"), reads_ahead=True),
+    # Its close() does nothing, and says nothing, where the connection has gone since the last WRITE was answered.
+    Client("asyncssh", _library("asyncssh"), reads_ahead=True, unanswered=frozenset({"mid_upload"})),
     Client("lftp", _lftp, ("lftp",)),
     Client("rclone", _rclone, ("rclone",)),
     Client("curl", _curl, ("curl",)),
-    Sshfs("sshfs", lambda *_: ([], {}), ("sshfs", "fusermount"), waits_for_close=False, reads_ahead=True),
+    Sshfs(
+        "sshfs",
+        lambda *_: ([], {}),
+        ("sshfs", "fusermount"),
+        reads_ahead=True,
+        unanswered=frozenset({"mid_upload", "at_close"}),
+    ),
 )
 
 

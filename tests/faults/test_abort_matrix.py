@@ -220,7 +220,7 @@ def _told(case: Case, running: Running, code: int) -> Told:
         return Told.NOTHING
     if code or "nterrupt" in running.text or _REFUSED.search(running.text):
         return Told.FAILED
-    return Told.DONE if case.client.waits_for_close or case.moment is not Moment.AT_CLOSE else Told.NOTHING
+    return Told.NOTHING if case.moment in case.client.unanswered else Told.DONE
 
 
 @contextmanager
@@ -273,7 +273,10 @@ def _play(case: Case, stage: Stage, errand: Errand, folder: Path) -> Told:
         _met(case, stage, cable) as is_met,
         case.client.run(reached, errand, folder) as running,
     ):
-        stage.house.wait_for(lambda: is_met() or running.has_ended, f"the moment {case.moment}")
+        may_have_ended = case.moment in case.client.unanswered
+        stage.house.wait_for(
+            lambda: is_met() or (running.has_ended and not may_have_ended), f"the moment {case.moment}"
+        )
         assert is_met(), f"it ended before {case.moment}: {running.text}"
         told = _told(case, running, _interrupt(case, stage, cable, running))
     stage.wait_until_settled()
