@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 from relay.errors import Finding
 
 # Fixed, since Japan has no summer time and a small machine no table of zones.
-_JAPAN = timezone(timedelta(hours=9), "JST")
+JAPAN = timezone(timedelta(hours=9), "JST")
 # Begin a formula in one spreadsheet or another; the full-width ones do in Japanese ones.
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 
@@ -85,7 +85,7 @@ def tell_person(cell: Cell) -> str | int:
     if isinstance(cell, int):
         return cell
     if isinstance(cell, datetime):
-        return cell.astimezone(_JAPAN).strftime("%Y-%m-%d %H:%M:%S %Z")
+        return cell.astimezone(JAPAN).strftime("%Y-%m-%d %H:%M:%S %Z")
     if isinstance(cell, Told):
         return cell.ja
     if isinstance(cell, tuple):

@@ -3,8 +3,8 @@
 Every table comes twice, as CSV for people and as JSON for programs (see `relay.sheets`).  The same facts make the same
 bytes, so that a program which mirrors the folder fetches nothing anew.
 
-An office sees its own transfers, refusals and certificates of the last 93 days, and of other offices what
-``offices_shown`` allows.  Nothing is written here and nothing is decided; what is shown is read from the ledger.
+An office sees its own transfers and refusals of the last 93 days, what was before in a folder for each month, its
+certificates, and of other offices what ``offices_shown`` allows.  Nothing is written here and nothing is decided; what is shown is read from the ledger.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from relay.model import (
     TransferId,
 )
 from relay.notices import level_of
-from relay.sheets import Column, Told, join_rows, render_rows
+from relay.sheets import JAPAN, Column, Told, join_rows, render_rows
 from relay.unitparts import UnitPart
 from relay.units import COUNTED, assemble_units
 from relay.unitsheet import UnitRow, render_units
@@ -55,6 +55,7 @@ SHOWN_DAYS = 93
 # The files of a unit may come on different days: so much earlier is looked for those of a unit that is shown.
 _UNIT_DAYS = 31
 _TOPICS = ("sent", "received", "units", "refused", "offices", "certificate")
+_HISTORY = ("sent", "received", "refused")
 # Rows that are rendered before others get their turn: some milliseconds of work.
 _PAGE_ROWS = 1000
 # The same of files of units, with all the persons in them.
@@ -216,6 +217,8 @@ class StatusDesk:
     """
 
     FILES = tuple(f"{topic}.{form}" for topic in _TOPICS for form in ("csv", "json"))
+    # What a month leaves behind; the rest tells how things are now.
+    MONTH_FILES = tuple(f"{topic}.{form}" for topic in _HISTORY for form in ("csv", "json"))
 
     def __init__(self, ledger: Ledger, config: Config) -> None:
         self._ledger = ledger
@@ -223,28 +226,40 @@ class StatusDesk:
         self._all_offices: dict[bool, tuple[int, bytes]] = {}
         self._rendering = asyncio.Lock()
 
-    async def render(self, office: OfficeNumber, file: str, *, identity: Identity, now: datetime) -> bytes:
-        """Return *file* (one of `FILES`) as *office* sees it *now*.  LookupError where there is no such file."""
-        if file not in self.FILES:
+    async def list_months(self, office: OfficeNumber, *, now: datetime) -> Sequence[str]:
+        """Return the months, oldest first, of which *office* has something that the files of today may not show."""
+        oldest = await self._ledger.oldest_fact(office)
+        first_shown = now - timedelta(days=SHOWN_DAYS)
+        if oldest is None or oldest >= first_shown:
+            return ()
+        first, last = (_count_months(moment) for moment in (oldest, first_shown))
+        return tuple(f"{month // 12:04d}-{month % 12 + 1:02d}" for month in range(first, last + 1))
+
+    async def render(
+        self, office: OfficeNumber, file: str, *, identity: Identity, now: datetime, month: str | None = None
+    ) -> bytes:
+        """Return *file* (one of `FILES`) as *office* sees it *now*, or as its *month* (one of `list_months`) was.
+
+        LookupError where there is no such file.
+        """
+        if file not in (self.FILES if month is None else self.MONTH_FILES):
             raise LookupError(file)
         topic, _, form = file.rpartition(".")
         as_csv = form == "csv"
-        since = now - timedelta(days=SHOWN_DAYS)
+        since, until = (now - timedelta(days=SHOWN_DAYS), None) if month is None else _bounds(month)
         match topic:
             case "sent":
-                sent = await self._ledger.list_transfers(sender=office, since=since)
+                sent = await self._ledger.list_transfers(sender=office, since=since, until=until)
                 lines = await self._ledger.list_first_lines(sender=office, since=since)
-                exchanges = await self._name(sent, lines, as_sent=True)
-                return await _render_aside(partial(render_sent, as_csv=as_csv), exchanges)
+                return await self._render_exchanges(sent, lines, as_sent=True, as_csv=as_csv)
             case "received":
-                received = await self._ledger.list_transfers(recipient=office, since=since)
+                received = await self._ledger.list_transfers(recipient=office, since=since, until=until)
                 lines = await self._ledger.list_first_lines(recipient=office, since=since)
-                exchanges = await self._name(received, lines, as_sent=False)
-                return await _render_aside(partial(render_received, as_csv=as_csv), exchanges)
+                return await self._render_exchanges(received, lines, as_sent=False, as_csv=as_csv)
             case "units":
                 return await self._render_units(office, since, as_csv=as_csv)
             case "refused":
-                refused = await self._ledger.list_refusals(office, since=since)
+                refused = await self._ledger.list_refusals(office, since=since, until=until)
                 return await _render_aside(partial(render_refused, as_csv=as_csv), refused)
             case "certificate":
                 certificates = await self._ledger.list_certificates(office=office)
@@ -252,16 +267,24 @@ class StatusDesk:
             case _:
                 return await self._render_offices(office, since, as_csv=as_csv)
 
-    async def _name(
-        self, transfers: Sequence[Transfer], lines: Mapping[TransferId, str], *, as_sent: bool
-    ) -> Sequence[Exchange]:
-        """Add to each transfer what the office at its other end is called, and to a message how it begins."""
-        numbers = [transfer.recipient if as_sent else transfer.sender for transfer in transfers]
-        names = await self._find_names(numbers)
-        return [
-            Exchange(transfer, names[number], lines.get(transfer.id) if transfer.state in COUNTED else None)
-            for transfer, number in zip(transfers, numbers, strict=True)
-        ]
+    async def _render_exchanges(
+        self, transfers: Sequence[Transfer], lines: Mapping[TransferId, str], *, as_sent: bool, as_csv: bool
+    ) -> bytes:
+        """Render transfers with what the office at the other end is called, and a message with how it begins."""
+        names = await self._find_names(transfer.recipient if as_sent else transfer.sender for transfer in transfers)
+
+        def render(rows: Sequence[Transfer]) -> bytes:
+            exchanges = [
+                Exchange(
+                    transfer,
+                    names[transfer.recipient if as_sent else transfer.sender],
+                    lines.get(transfer.id) if transfer.state in COUNTED else None,
+                )
+                for transfer in rows
+            ]
+            return (render_sent if as_sent else render_received)(exchanges, as_csv=as_csv)
+
+        return await _render_aside(render, transfers)
 
     async def _find_names(self, numbers: Iterable[OfficeNumber]) -> Mapping[OfficeNumber, str]:
         offices = {number: await self._ledger.find_office(number) for number in set(numbers)}
@@ -307,6 +330,17 @@ class StatusDesk:
             # There may be 180,000; others get their turn in between.
             await asyncio.sleep(0)
         return join_rows("offices", parts, _OFFICES, as_csv=as_csv)
+
+
+def _count_months(moment: datetime) -> int:
+    day = moment.astimezone(JAPAN)
+    return day.year * 12 + day.month - 1
+
+
+def _bounds(month: str) -> tuple[datetime, datetime]:
+    """Return when *month* begins and ends, in Japan."""
+    begin = datetime.strptime(month, "%Y-%m").replace(tzinfo=JAPAN)
+    return begin, (begin + timedelta(days=31)).replace(day=1)
 
 
 def _as_unit_rows(

@@ -70,7 +70,7 @@ SHELVES = frozenset({Folder.RECEIVE, Folder.NEW, Folder.DONE})
 # Where everything is written by the relay, and nothing is taken.
 _WRITTEN = frozenset({Folder.STATUS, Folder.RECEIPTS})
 # Those of them that have a folder for each month.
-_MONTHLY = frozenset({Folder.RECEIPTS})
+_MONTHLY = frozenset({Folder.STATUS, Folder.RECEIPTS})
 _MONTH = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
 
 

@@ -127,6 +127,7 @@ _README_JA = """\
               refused   受け付けられなかったもの
               offices   送ることができる事業所
               certificate  この事業所の証明書
+            それより前の分は、月ごとのフォルダー（例 2026-01）にあります。
   receipts/ 受付や取得の証明書類です（月ごと）。運営指導のときなどに使えます。
 
 ■ 送り方
@@ -205,6 +206,7 @@ Folders
             units (what is missing, which plan is the latest of whom),
             refused, offices you can send to, your certificates. The .csv
             files open in a spreadsheet; programs read the .json files.
+            What was before is in a folder for each month, such as 2026-01.
   receipts/ Signed receipts of what was accepted and collected, a folder a
             month, for showing to whoever asks.
 

@@ -329,7 +329,9 @@ class Ledger(Register, Protocol):
     async def was_refused(self, office: OfficeNumber, name: str, code: str, sha256: bytes, *, before: datetime) -> bool:
         """True where this office was refused these very bytes under this name with this code *before*."""
 
-    async def list_refusals(self, office: OfficeNumber, *, since: datetime, limit: int | None = None) -> list[Refusal]:
+    async def list_refusals(
+        self, office: OfficeNumber, *, since: datetime, until: datetime | None = None, limit: int | None = None
+    ) -> list[Refusal]:
         """Return the refusals of *office*, newest first."""
 
     # --- taking back -------------------------------------------------------------------------------------------
@@ -414,9 +416,13 @@ class Ledger(Register, Protocol):
         recipient: OfficeNumber | None = None,
         state: str | None = None,
         since: datetime | None = None,
+        until: datetime | None = None,
         limit: int | None = None,
     ) -> list[Transfer]:
-        """Return transfers, newest first."""
+        """Return transfers, newest first, accepted from *since* on and before *until*."""
+
+    async def oldest_fact(self, office: OfficeNumber) -> datetime | None:
+        """Return when *office* first sent, received or was refused anything that is kept; None where it never did."""
 
     async def list_unit_parts(
         self,

@@ -86,9 +86,17 @@ class RefusalVerbs:
         key = self._refusal_key(office, name, code, sha256)
         return self._store.row(SQL["was_refused"], (key, to_cell(before))) is not None
 
-    async def list_refusals(self, office: OfficeNumber, *, since: datetime, limit: int | None = None) -> list[Refusal]:
-        rows = self._store.rows(SQL["list_refusals"], (office, to_cell(since), -1 if limit is None else limit))
-        return [self._store.names.refusal(office, row) for row in rows]
+    async def list_refusals(
+        self, office: OfficeNumber, *, since: datetime, until: datetime | None = None, limit: int | None = None
+    ) -> list[Refusal]:
+        end = None if until is None else to_cell(until)
+        cells = (office, to_cell(since), end, -1 if limit is None else limit)
+
+        def read() -> list[Refusal]:
+            rows = self._store.rows_here(SQL["list_refusals"], cells)
+            return [self._store.names.refusal(office, row) for row in rows]
+
+        return await self._store.in_thread(read)
 
     async def find_refusal(self, office: OfficeNumber, number: int) -> Refusal | None:
         row = self._store.row(SQL["find_refusal"], (number, office))

@@ -6,12 +6,13 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from relay.errors import Refused
 from relay.ledger import ListingCursor, ListingPage, Shelf, StoredPayload
 from relay.ledger.endings import CHUNKS_MOST
-from relay.ledger.rows import to_cell
+from relay.ledger.rows import to_cell, to_time
 from relay.ledger.statements import SQL
 from relay.ledger.store import Store, append_event, transfer_sql
 from relay.ledger.words import refuse_ended
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _PAGE_ENTRIES = 512
 # Above this a chunk is read in a thread; below it, crossing to one costs more than reading.
 _INLINE_BYTES = 65_536
+# Transfers that a thread reads before others get their turn: some 20 milliseconds.
+_PAGE_TRANSFERS = 1000
 # Rows a transaction, so that nobody waits behind many.
 _LEAVING_ROWS = 256
 
@@ -203,18 +206,39 @@ class ViewVerbs:
         recipient: OfficeNumber | None = None,
         state: str | None = None,
         since: datetime | None = None,
+        until: datetime | None = None,
         limit: int | None = None,
     ) -> list[Transfer]:
         # Only what was asked for stands in the statement, or SQLite would use no index.
         given: dict[str, Cell] = {"sender": sender, "recipient": recipient, "state": state}
         conditions = [f"t.{column} = :{column}" for column, value in given.items() if value is not None]
-        if since is not None:
-            conditions.append("t.accepted_at >= :since")
-        sql = transfer_sql("list_transfers", where=" AND ".join(conditions) or "1")
-        rows = self._store.rows(
-            sql, {**given, "since": None if since is None else to_cell(since), "limit": -1 if limit is None else limit}
-        )
+        for name, moment, sign in (("since", since, ">="), ("until", until, "<")):
+            if moment is not None:
+                conditions.append(f"t.accepted_at {sign} :{name}")
+                given[name] = to_cell(moment)
+        where = " AND ".join(conditions) or "1"
+        if limit is not None and limit <= _PAGE_TRANSFERS:
+            rows = self._store.rows(transfer_sql("list_transfers", where=where), {**given, "limit": limit})
+            return [self._store.names.transfer(row) for row in rows]
+        return await self._read_many(SQL["list_transfer_ids"].format(where=where), given, limit)
+
+    async def _read_many(self, sql: str, given: dict[str, Cell], limit: int | None) -> list[Transfer]:
+        """Read transfers page by page in threads: there may be 100,000, and others need these threads in between."""
+        store = self._store
+        ids = [number for (number,) in await store.in_thread(lambda: store.rows_here(sql, given))][:limit]
+        found: list[Transfer] = []
+        for start in range(0, len(ids), _PAGE_TRANSFERS):
+            page = json.dumps(ids[start : start + _PAGE_TRANSFERS])
+            found += await store.in_thread(partial(self._read_page, page))
+        return found
+
+    def _read_page(self, ids: str) -> list[Transfer]:
+        rows = self._store.rows_here(transfer_sql("list_transfers_by_id"), {"ids": ids})
         return [self._store.names.transfer(row) for row in rows]
+
+    async def oldest_fact(self, office: OfficeNumber) -> datetime | None:
+        row = await self._store.row_in_thread(SQL["oldest_fact"], (office,))
+        return None if row is None or row[0] is None else to_time(row[0])
 
 
 def _leave_outbox(connection: sqlite3.Connection, before: int) -> int:

@@ -45,7 +45,7 @@ class Directories:
             listing.shown = frozenset(fold_name(_last_part(partial.path)) for partial in partials)
         if place.folder is Folder.CERTIFICATE:
             ready += [packer.key(draft) for draft in self._lookup.keys.list_drafts()]
-        if place.month is not None:
+        if place.folder is Folder.RECEIPTS and place.month is not None:
             listing.receipts = await self._desks.receipts.list_month(self._office, place.month)
         elif place.folder not in (Folder.ROOT, Folder.STATUS, Folder.RECEIPTS, Folder.CERTIFICATE):
             await self._read_page(listing)
@@ -92,6 +92,8 @@ class Directories:
             return [*await self._desks.ledger.list_folders(self._office)]
         if place.folder is Folder.RECEIPTS and place.month is None:
             return await self._desks.receipts.months(self._office)
+        if place.folder is Folder.STATUS and place.month is None:
+            return [*await self._desks.status.list_months(self._office, now=self._desks.clock())]
         return []
 
     async def _files(self, place: Directory) -> list[GeneratedFile]:
@@ -105,7 +107,7 @@ class Directories:
         elif place.folder is Folder.CERTIFICATE:
             names = tuple(page.name for page in await self._desks.renewal.list_pages(self._identity))
         elif place.folder is Folder.STATUS:
-            names = self._desks.status.FILES
+            names = self._desks.status.FILES if place.month is None else self._desks.status.MONTH_FILES
         elif place.folder is Folder.RECEIPTS and place.month is None:
             names = self._desks.receipts.FILES
         paths = [tree.resolve_path(f"{place.path}/{name}".encode()) for name in names]

@@ -153,8 +153,7 @@ class Lookup:
         """Return what STAT tells of a directory; an address folder is there if its office is active."""
         if place.address is not None:
             await self._require_address(place.address)
-        if place.month is not None and place.month > month_of(self._desks.clock()):
-            raise Refused("tree.not_found", detail="a month to come")
+        await self._require_month(place)
         now = int(self._desks.clock().timestamp())
         is_writable = place.folder in (Folder.SEND, Folder.RECALL, Folder.CERTIFICATE, Folder.ROOT)
         return Attributes(0, tree.INBOX_MODE if is_writable else tree.DIRECTORY_MODE, now, now)
@@ -163,6 +162,17 @@ class Lookup:
         office = await self._desks.ledger.find_office(address)
         if office is None or not office.is_active:
             raise Refused("tree.not_found", detail=f"{address} is not an active office")
+
+    async def _require_month(self, place: Directory | GeneratedFile) -> None:
+        if place.month is None:
+            return
+        now = self._desks.clock()
+        if place.folder is Folder.RECEIPTS and place.month > month_of(now):
+            raise Refused("tree.not_found", detail="a month to come")
+        if place.folder is Folder.STATUS and place.month not in await self._desks.status.list_months(
+            self._office, now=now
+        ):
+            raise Refused("tree.not_found", detail="a month of which nothing is kept")
 
     def _upload_attributes(self, upload: Upload) -> Attributes:
         seconds = int((upload.client_mtime or self._desks.clock()).timestamp())
@@ -231,11 +241,11 @@ class Lookup:
         return data, None
 
     async def _generate_status(self, place: GeneratedFile) -> bytes:
-        if place.name not in self._desks.status.FILES:
+        status, now = self._desks.status, self._desks.clock()
+        if place.name not in (status.FILES if place.month is None else status.MONTH_FILES):
             raise Refused("tree.not_found")
-        return await self._desks.status.render(
-            self._office, place.name, identity=self._identity, now=self._desks.clock()
-        )
+        await self._require_month(place)
+        return await status.render(self._office, place.name, identity=self._identity, now=now, month=place.month)
 
     async def _generate_receipt(self, place: GeneratedFile) -> tuple[bytes, datetime | None]:
         if place.month is not None:

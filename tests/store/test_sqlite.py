@@ -110,13 +110,16 @@ async def test_the_form_of_the_store(two: Path) -> None:
 # Run by hand, at night or over a handful of rows: the command line's overviews, and an office's own status.
 # Of the master keys there is one a rotation; what counts rows for one is read by the command line alone.
 MAY_SCAN = {
-    "count_offices", "list_active_numbers", "list_events", "list_transfers", "list_certificates",
+    "count_offices", "list_active_numbers", "list_events", "list_transfers", "list_certificates", "list_transfer_ids",
     "list_revoked_keys", "list_receipt_months", "master_in_use", "list_masters", "end_master", "destroy_masters", "any_master_of_payload", "count_of_others",
     "list_newest_history", "list_oldest_history",
 }  # fmt: skip
+# A row that stands in the statement, a list that was handed in, and what another step of the same statement found.
+NO_TABLE = ("SCAN CONSTANT ROW", "SCAN json_each", "SCAN (subquery")
 MAY_SORT = {
     "count_offices",
     "list_transfers",
+    "list_transfer_ids",
     "list_certificates",
     "list_masters",
     "list_receipted",
@@ -132,6 +135,7 @@ CHOICES = {
     "list_oldest_history": ["1"],
     "list_first_lines": ["t.sender = :sender AND t.accepted_at >= :since", "t.recipient = :recipient"],
     "list_transfers": ["1", "t.sender = :sender", "t.recipient = :recipient AND t.state = :state"],
+    "list_transfer_ids": ["1", "t.sender = :sender AND t.accepted_at >= :since", "t.recipient = :recipient"],
     "list_unit_parts": [
         "t.sender = :sender AND t.accepted_at >= :since",
         "t.recipient = :recipient AND t.accepted_at >= :since",
@@ -154,7 +158,7 @@ async def test_no_statement_reads_through_a_table_or_sorts(two: Path) -> None:
     """Every look-up goes by a key and every listing comes in the order of its index, foreign keys included."""
     with closing(_connect(two)) as connection:
         for name, where, plan in _plans(connection):
-            scans = [step for step in plan if step.startswith("SCAN") and step != "SCAN CONSTANT ROW"]
+            scans = [step for step in plan if step.startswith("SCAN") and not step.startswith(NO_TABLE)]
             assert not scans or (name in MAY_SCAN and where in ("", "1")), (name, where, plan)
             assert name in MAY_SORT or not any("TEMP B-TREE" in step for step in plan), (name, plan)
 

@@ -16,7 +16,7 @@ from ledgers import AUDIT_KEY
 
 from relay.config import Config, TreeSettings
 from relay.errors import finding
-from relay.ledger import SealedChunk, SealedPayload, TransferDraft
+from relay.ledger import SealedChunk, SealedPayload, TransferDraft, views
 from relay.ledger.sqlite import SqliteLedger, create_store, open_ledger
 from relay.model import Address, Certificate, Grammar, Identity, Office, OfficeNumber, OfficeStatus, Route, Transfer
 from relay.status import StatusDesk
@@ -191,3 +191,46 @@ async def test_a_file_that_is_not_there_is_no_file(desk: Desk) -> None:
     for name in ("sent.txt", "sent", "../sent.csv", ""):
         with pytest.raises(LookupError):
             await status.render(CARE, name, identity=desk.identity(CARE), now=NOW)
+
+
+async def test_older_months_are_files_of_their_own(desk: Desk) -> None:
+    """What is older than 93 days is found in its month, in Japan's time, and nowhere else; an office sees its own."""
+    status = StatusDesk(desk.ledger, Config(home=Path("/srv")))
+    assert await status.list_months(CARE, now=NOW) == ()
+    newest = await desk.send(CARE, HELPER, "new.pdf")
+    # 2026-01-01 in Japan is still 2025 in UTC.
+    old = await desk.send(CARE, HELPER, "old.pdf", at=datetime(2025, 12, 31, 15, 0, tzinfo=UTC))
+    before = await desk.send(HELPER, CARE, "before.pdf", at=datetime(2025, 12, 31, 14, 59, tzinfo=UTC))
+    await desk.ledger.record_refusal(CARE, "bad.pdf", finding("content.empty"), now=datetime(2026, 2, 10, tzinfo=UTC))
+    assert await status.list_months(CARE, now=NOW) == ("2025-12", "2026-01", "2026-02", "2026-03")
+    assert await status.list_months(DAY, now=NOW) == ()
+
+    async def numbers(office: OfficeNumber, topic: str, month: str | None) -> list[object]:
+        data = await status.render(office, f"{topic}.json", identity=desk.identity(office), now=NOW, month=month)
+        return [row.get("number", row["name"]) for row in json.loads(data)[topic]]
+
+    assert await numbers(CARE, "sent", None) == [newest.id]
+    assert await numbers(CARE, "sent", "2026-01") == [old.id]
+    assert await numbers(CARE, "sent", "2025-12") == []
+    assert await numbers(CARE, "received", "2025-12") == [before.id]
+    assert await numbers(HELPER, "sent", "2025-12") == [before.id]
+    assert await numbers(HELPER, "received", "2026-01") == [old.id]
+    assert await numbers(CARE, "refused", "2026-02") == ["bad.pdf"]
+    assert await numbers(DAY, "sent", "2026-01") == []
+    with pytest.raises(LookupError):
+        await status.render(CARE, "offices.csv", identity=desk.identity(CARE), now=NOW, month="2026-01")
+
+
+async def test_many_transfers_are_read_in_pages_and_none_is_lost_between(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the length of a page, the list is the same: newest first, each once, as long as was asked for."""
+    sent = [(await desk.send(CARE, HELPER, f"{number}.pdf")).id for number in range(7)]
+    await desk.send(HELPER, DAY, "other.pdf")
+    for most in (1, 3, 7, 100):
+        monkeypatch.setattr(views, "_PAGE_TRANSFERS", most)
+        found = await desk.ledger.list_transfers(sender=CARE, since=NOW, until=NOW + timedelta(seconds=1))
+        assert [transfer.id for transfer in found] == sent[::-1]
+        assert [transfer.name for transfer in found] == [f"{number}.pdf" for number in range(7)][::-1]
+        assert [transfer.id for transfer in await desk.ledger.list_transfers(sender=CARE, limit=4)] == sent[:2:-1]
+        assert await desk.ledger.list_transfers(sender=CARE, until=NOW) == []

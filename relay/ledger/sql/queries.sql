@@ -263,6 +263,20 @@ SELECT folder FROM folder WHERE office = ? ORDER BY folder;
 -- name: list_transfers
 SELECT {transfer} WHERE {where} ORDER BY t.id DESC LIMIT :limit;
 
+-- name: list_transfer_ids
+SELECT t.id FROM transfer AS t WHERE {where} ORDER BY t.id DESC;
+
+-- name: list_transfers_by_id
+SELECT {transfer} WHERE t.id IN (SELECT value FROM json_each(:ids)) ORDER BY t.id DESC;
+
+-- name: oldest_fact
+SELECT min(at) FROM (
+    SELECT accepted_at AS at FROM transfer WHERE id IN (
+        SELECT min(id) FROM transfer WHERE sender = ?1 AND in_outbox = 0
+        UNION ALL SELECT min(id) FROM transfer WHERE sender = ?1 AND in_outbox = 1
+        UNION ALL SELECT min(id) FROM transfer WHERE recipient = ?1)
+    UNION ALL SELECT min(last_at) FROM refusal WHERE office = ?1);
+
 -- name: insert_unit_part
 INSERT INTO unit_part (transfer, sender_service, recipient_service, keys, persons, is_partial, persons_sealed, line_sealed)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?);
@@ -309,8 +323,8 @@ DELETE FROM attempt WHERE at < ?;
 SELECT 1 FROM refusal WHERE refusal_key = ? AND first_at < ?;
 
 -- name: list_refusals
-SELECT code, note_sealed, first_at, last_at, count, id FROM refusal WHERE office = ? AND last_at >= ?
-ORDER BY last_at DESC LIMIT ?;
+SELECT code, note_sealed, first_at, last_at, count, id FROM refusal WHERE office = ?1 AND last_at >= ?2 AND (?3 IS NULL OR last_at < ?3)
+ORDER BY last_at DESC LIMIT ?4;
 
 -- name: set_sent_mtime
 UPDATE transfer SET client_mtime = ? WHERE id = ?;
