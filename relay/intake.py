@@ -200,6 +200,15 @@ class Intake:
         live = self._live.get((identity.office, fold_name(path)))
         return None if live is None or live.is_over else live
 
+    async def settled(self, path: str, identity: Identity) -> None:
+        """Wait for the end of a CLOSE at *path* that is under way on another connection of this office.
+
+        Until then neither an upload nor what becomes of it would be found there.
+        """
+        upload = self._live.get((identity.office, fold_name(path)))
+        if upload is not None and upload.is_over:
+            await upload.ended()
+
     def forget(self, upload: Upload, identity: Identity) -> None:
         """Know *upload* no more: its handle is gone."""
         key = (identity.office, fold_name(upload.destination.path))
@@ -302,7 +311,10 @@ class Intake:
     ) -> Accepted:
         if is_unfinished or self.find_live(path, identity):
             raise Refused("upload.unfinished", detail="a RENAME of what was not closed")
-        address = naming.parse_name(name, self._config.naming_rules, folder=folder)
+        try:
+            address = naming.parse_name(name, self._config.naming_rules, folder=folder)
+        except Refused:
+            raise Refused("tree.not_found") from None
         transfer = await self._ledger.find_sent(identity.office, address.recipient, address.name)
         if transfer is None or not await self._ledger.was_renamed_from(transfer.id, identity.office, path):
             raise Refused("tree.not_found")

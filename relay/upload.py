@@ -309,6 +309,11 @@ class Upload:
             return False
         return True
 
+    async def ended(self) -> None:
+        """Wait until what ends this upload has been done."""
+        async with self._turn:
+            return
+
     async def leave(self, reason: str) -> None:
         """Keep what is there for a day, for its owner to go on with; never raises, and does nothing when it is over."""
         if self._is_over:

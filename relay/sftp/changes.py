@@ -47,6 +47,7 @@ class Changes:
 
     async def _remove_sent(self, place: SentFile) -> None:
         """Give up what is being uploaded or was just refused; an accepted transfer is never taken back by this."""
+        await self._desks.intake.settled(place.upload_path, self._identity)
         was_unfinished = await self._desks.intake.drop(place.upload_path, self._identity)
         if was_unfinished or self._lookup.remembered(place) is not None:
             return
@@ -107,6 +108,7 @@ class Changes:
         await self._desks.intake.recall(transfer, self._identity, self._journal)
 
     async def _rename_upload(self, here: SentFile, there: SentFile) -> None:
+        await self._desks.intake.settled(here.upload_path, self._identity)
         try:
             await self._desks.intake.rename(
                 here.upload_path, there.upload_path, there.address, self._identity, self._journal

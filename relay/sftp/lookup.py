@@ -127,6 +127,7 @@ class Lookup:
         return self._told.pop(place.key, None)
 
     async def _find_unfinished(self, place: SentFile) -> Attributes | None:
+        await self._desks.intake.settled(place.upload_path, self._identity)
         live = self._desks.intake.find_live(place.upload_path, self._identity)
         if live is not None and live.failure is None:
             return self._upload_attributes(live)
