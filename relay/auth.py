@@ -53,6 +53,7 @@ from relay.keyring import Keyring
 from relay.ledger import Register
 from relay.model import EventKind, Identity, OfficeNumber
 from relay.standard.offices import parse_office_number
+from relay.unwanted import Unwanted
 
 WATCH_SECONDS = 1.0
 _KNOCKS_SECONDS = 60.0
@@ -195,6 +196,7 @@ class OfficeServer(asyncssh.SSHServer):
         self._sessions = 0
         self._uses = 0
         self._unused_timer: asyncio.TimerHandle | None = None
+        self._unwanted = Unwanted()
         self._end = ""
 
     @property
@@ -238,6 +240,7 @@ class OfficeServer(asyncssh.SSHServer):
         edge.wrap_validation(conn, self._validate)
         edge.permit_repeated_service_request(conn)
         edge.judge_kex_guess(conn)
+        edge.watch_requests(conn, self._note_unwanted)
         edge.keep_options(conn)
         edge.omit_ignored_packets(conn)
 
@@ -432,7 +435,13 @@ class OfficeServer(asyncssh.SSHServer):
             note_use=self._note_use,
         )
         session = self._reception.open_session(identity, facts)
-        return edge.open_channel(conn, window_bytes=WINDOW_BYTES, packet_bytes=PACKET_BYTES), session
+        channel = edge.open_channel(
+            conn, window_bytes=WINDOW_BYTES, packet_bytes=PACKET_BYTES, on_refused=self._note_unwanted
+        )
+        return channel, session
+
+    def _note_unwanted(self, request: str) -> None:
+        self._unwanted.note(self.journal, request)
 
     def _refuse_session(self, limit: str, scope: str) -> NoReturn:
         self._report_limit(limit, scope, LimitEnd.SESSION_CLOSED)

@@ -133,6 +133,7 @@ class ServerSettings(_Section):
     unused_seconds: Seconds = 300.0
     busy_seconds: Seconds = 0.2
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+    rekey_bytes: Annotated[Bytes, Field(ge=65_536)] = 1024 * MIB
 
 
 class StoreSettings(_Section):

@@ -23,7 +23,6 @@ WINDOW_BYTES: Final = 2 * 1024 * 1024
 PACKET_BYTES: Final = 32 * 1024
 # WinSCP judges servers by this: nothing in it may be the name of another server (CLIENTS section 5).
 _SERVER_VERSION = "Relay"
-_REKEY_BYTES = 1 << 30
 _REKEY_SECONDS = 3600.0
 _NETWORK_BITS = {4: 24, 6: 64}
 # Connections that wait to be taken: beyond, the system drops them and their clients hang instead of reading why.
@@ -127,7 +126,7 @@ def plan_listen_options(
         mac_algs=list(_MACS),
         signature_algs=list(_SIGNATURES),
         compression_algs=["none"],
-        rekey_bytes=_REKEY_BYTES,
+        rekey_bytes=server.rekey_bytes,
         rekey_seconds=_REKEY_SECONDS,
     )
 

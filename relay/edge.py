@@ -11,6 +11,7 @@ asyncssh changes:
 * `has_good_signature` - whether the client holds the key of a certificate that asyncssh will not let in.
 * `open_channel` - a channel on which ``subsystem sftp`` may be asked for, once, and nothing else.
 * `Farewells` - a connection too many is sent away with a sentence before a key exchange.
+* `watch_requests` - tells what is asked for besides sessions.
 * `permit_repeated_service_request`, `judge_kex_guess`, `keep_options`, `omit_ignored_packets` - behaviour of real clients that asyncssh
   ends the connection for, and work that it does for each login and that we have no use for.
 
@@ -28,7 +29,14 @@ from typing import Any
 
 import asyncssh
 from asyncssh import encryption
-from asyncssh.constants import MSG_CHANNEL_WINDOW_ADJUST, MSG_IGNORE, MSG_KEXINIT, MSG_SERVICE_REQUEST
+from asyncssh.constants import (
+    MSG_CHANNEL_OPEN,
+    MSG_CHANNEL_WINDOW_ADJUST,
+    MSG_GLOBAL_REQUEST,
+    MSG_IGNORE,
+    MSG_KEXINIT,
+    MSG_SERVICE_REQUEST,
+)
 from asyncssh.crypto.chacha import ChachaCipher
 from asyncssh.packet import SSHPacket, String, UInt32
 from asyncssh.public_key import KeyImportError, decode_ssh_certificate
@@ -73,6 +81,7 @@ _USERAUTH_SERVICE = b"ssh-userauth"
 _FIRST_BLOCK = bytes(8)
 _WHOLE_BLOCK = bytes(64)
 _SUBSYSTEM = b"sftp"
+_SESSION = b"session"
 
 
 class ConnectionGate:
@@ -232,11 +241,14 @@ def has_good_signature(conn: Connection, key_data: bytes, msg: bytes, signature:
     return not msg or bool(certificate.key.verify(String(unwrapped._session_id) + msg, signature))
 
 
-def open_channel(conn: Connection, *, window_bytes: int, packet_bytes: int) -> Channel:
+def open_channel(
+    conn: Connection, *, window_bytes: int, packet_bytes: int, on_refused: Callable[[str], None] = lambda _: None
+) -> Channel:
     """Make a channel that refuses every request but the first ``subsystem sftp``.
 
     Environment variables, terminals, shells, commands, agents, X11, signals and all that is not known yet are
-    answered with a failure before asyncssh looks at them.
+    answered with a failure before asyncssh looks at them; *on_refused* is told what was asked for, as the client
+    wrote it.
     """
     channel: Any = conn.create_server_channel(
         encoding=None, errors="strict", window=window_bytes, max_pktsize=packet_bytes
@@ -247,9 +259,13 @@ def open_channel(conn: Connection, *, window_bytes: int, packet_bytes: int) -> C
         if request == "subsystem":
             name = packet.get_string()
             packet.check_end()
-            channel._report_response(name == _SUBSYSTEM and channel._start_session(subsystem=name.decode("ascii")))
+            is_ours = name == _SUBSYSTEM and channel._start_session(subsystem=name.decode("ascii"))
+            channel._report_response(is_ours)
         else:
+            is_ours = False
             channel._report_response(False)
+        if not is_ours:
+            on_refused(request)
 
     def deliver(data: bytes, datatype: int | None) -> None:
         if channel._session is not None:
@@ -318,6 +334,30 @@ def judge_kex_guess(conn: Connection) -> None:
         conn._ignore_first_kex = is_guess and not is_right
 
     unwrapped._packet_handlers = {**unwrapped._packet_handlers, MSG_KEXINIT: process_and_judge}
+
+
+def watch_requests(conn: Connection, on_request: Callable[[str], None]) -> None:
+    """Tell *on_request*, as the client wrote it, of every channel that is no session and every global request.
+
+    asyncssh refuses tunnels without asking its server where the certificate does not permit them.
+    """
+    unwrapped: Any = conn
+
+    def watch(pkttype: int) -> Callable[[Any, int, int, SSHPacket], object]:
+        process: Callable[[Any, int, int, SSHPacket], object] = unwrapped._packet_handlers[pkttype]
+
+        def look_and_process(conn: Any, pkttype: int, pktid: int, packet: SSHPacket) -> object:
+            payload = SSHPacket(packet.get_full_payload())
+            payload.get_bytes(1)
+            name = payload.get_string()
+            if name != _SESSION:
+                on_request(name.decode("utf-8", "replace"))
+            return process(conn, pkttype, pktid, packet)
+
+        return look_and_process
+
+    watched = {pkttype: watch(pkttype) for pkttype in (MSG_CHANNEL_OPEN, MSG_GLOBAL_REQUEST)}
+    unwrapped._packet_handlers = {**unwrapped._packet_handlers, **watched}
 
 
 def keep_options(conn: Connection) -> None:

@@ -203,6 +203,11 @@ def protocol_error(journal: Journal, *, crime: str) -> None:
     journal.logger.warning("protocol.error", crime=crime)
 
 
+def request_refused(journal: Journal, *, request: str) -> None:
+    """Tell that something was asked for that the relay does not have: a shell, a forwarding, an unknown request."""
+    journal.logger.info("request.refused", request=request)
+
+
 def unexpected_error(journal: Journal, *, reference: str, exception: BaseException) -> None:
     """Tell a defect: where it happened and under which *reference* the client was told of it."""
     journal.logger.error(

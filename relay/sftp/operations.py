@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
-from relay import tree
+from relay import journal, tree
 from relay.errors import FX_EOF, FX_OK, FX_OP_UNSUPPORTED, Deferred, Refused
 from relay.journal import Journal
 from relay.manners import Manners
@@ -44,7 +44,7 @@ class Operations:
         self,
         desks: Desks,
         identity: Identity,
-        journal: Journal,
+        journal_: Journal,
         has_drained: Callable[[], bool],
         drained: Callable[[], Awaitable[bool]],
         *,
@@ -57,15 +57,16 @@ class Operations:
         """
         self._desks = desks
         self._identity = identity
-        self._journal = journal
+        self._journal = journal_
         self._has_drained = has_drained
         self._drained = drained
         self._manners = Manners(ends_short=ends_short)
         self._buffers = desks.intake.lend_buffers()
         self._handles = Handles(desks.config.limits.handles_per_session, desks.shares, identity)
-        self._lookup = Lookup(desks, identity, self._handles, journal)
+        self._lookup = Lookup(desks, identity, self._handles, journal_)
         self._directories = Directories(desks, identity, self._lookup)
-        self._changes = Changes(desks, identity, self._lookup, journal)
+        self._changes = Changes(desks, identity, self._lookup, journal_)
+        self._unknown: set[str] = set()
         self._not_removed: tuple[str, Refused | Deferred] | None = None
 
     # --- the session's questions ---------------------------------------------------------------------------------
@@ -106,6 +107,7 @@ class Operations:
         """Return the reply to *request*; Refused or Deferred carry any other answer."""
         perform = self._PERFORM.get(request.type)
         if perform is None:
+            self._note_unknown(f"sftp type {request.type}")
             return wire.pack_status(request.id, FX_OP_UNSUPPORTED, "not supported")
         return await perform(self, request)
 
@@ -166,6 +168,7 @@ class Operations:
             raise Refused("tree.read_only")
         self._lookup.forget(place)
         told_size = self._lookup.take_told_size(place)
+        await self._desks.intake.settled(place.upload_path, self._identity)
         flags, mtime = request.length, moment(request.attributes.mtime)
         try:
             upload = await self._desks.intake.open(
@@ -197,8 +200,10 @@ class Operations:
         # Only now: until it is answered for, a lost session must find the handle and give it up.
         self._handles.remove(request.subject)
         if isinstance(handle, Uploading):
-            self._desks.intake.forget(handle.upload, self._identity)
-            await self._close_upload(handle)
+            try:
+                await self._close_upload(handle)
+            finally:
+                self._desks.intake.forget(handle.upload, self._identity)
         elif isinstance(handle, Downloading):
             await handle.reading.close()
         elif isinstance(handle, Swallowing):
@@ -296,6 +301,7 @@ class Operations:
         return wire.pack_status(request.id, FX_OK)
 
     async def _set_sent(self, place: SentFile, attributes: Attributes) -> None:
+        await self._desks.intake.settled(place.upload_path, self._identity)
         live = self._desks.intake.find_live(place.upload_path, self._identity)
         if live is not None:
             await self._apply(live, attributes)
@@ -416,7 +422,14 @@ class Operations:
             return await self._posix_rename(request)
         if request.subject == wire.STATVFS:
             return await self._statvfs(request)
+        self._note_unknown("sftp extension")
         return wire.pack_status(request.id, FX_OP_UNSUPPORTED, "not supported")
+
+    def _note_unknown(self, request: str) -> None:
+        """Journal once a session what it asks for in vain; there are not many types."""
+        if request not in self._unknown:
+            self._unknown.add(request)
+            journal.request_refused(self._journal, request=request)
 
     _PERFORM: ClassVar[Mapping[int, Callable[[Operations, Request], Awaitable[bytes]]]] = MappingProxyType(
         {

@@ -143,6 +143,8 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
     def connection_lost(self, exc: Exception | None) -> None:
         """Carry out what was received whole, then give up what is open; *exc* None does not mean clean."""
         reason = str(exc) if exc else "the client has gone"
+        if self._framer.held_bytes and not self._may_answer():
+            reason = f"{reason}; it asked on and did not read the replies"
         self._chan = None
         if self._unwatch is not None:
             self._unwatch()

@@ -30,7 +30,7 @@ from relay import edge
 HOST_KEY = asyncssh.generate_private_key("ssh-ed25519")
 CLIENT_KEY = asyncssh.generate_private_key("ssh-ed25519")
 CA_KEY = asyncssh.generate_private_key("ssh-ed25519")
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 
 
 @dataclass
