@@ -225,7 +225,7 @@ class ViewVerbs:
     async def _read_many(self, sql: str, given: dict[str, Cell], limit: int | None) -> list[Transfer]:
         """Read transfers page by page in threads: there may be 100,000, and others need these threads in between."""
         store = self._store
-        ids = [number for (number,) in await store.in_thread(lambda: store.rows_here(sql, given))][:limit]
+        ids = await store.in_thread(lambda: [number for (number,) in store.rows_here(sql, given)][:limit])
         found: list[Transfer] = []
         for start in range(0, len(ids), _PAGE_TRANSFERS):
             page = json.dumps(ids[start : start + _PAGE_TRANSFERS])
