@@ -50,6 +50,7 @@ from relay.doorkeeper import PACKET_BYTES, WINDOW_BYTES, Knocks, ListenOptions, 
 from relay.errors import Deferred, finding
 from relay.journal import Journal, LimitEnd
 from relay.keyring import Keyring
+from relay.latest import LatestTime
 from relay.ledger import Register
 from relay.model import EventKind, Identity, OfficeNumber
 from relay.standard.offices import parse_office_number
@@ -104,6 +105,7 @@ class Reception:
         self.open_session = open_session
         self.rekey_seconds = rekey_seconds
         self.journal = journal.new_journal()
+        self.latest = LatestTime(self.journal)
         edge.keep_ciphers()
         self._host_keys = edge.load_host_keys((key.private, key.certificate) for key in keyring.host_keys)
         self.attendance: Attendance[OfficeServer] = Attendance(config, self.journal)
@@ -167,6 +169,7 @@ class Reception:
 
     async def judge_live(self, now: datetime) -> None:
         """Judge every live identity that the register has changed since, or that expired, and end what fails."""
+        now = self.latest.at(now)
         version = await self.register.register_version()
         if self._version is not None and version != self._version:
             journal.register_changed(self.journal, version=version)
@@ -324,7 +327,7 @@ class OfficeServer(asyncssh.SSHServer):
         algorithm = signature_algorithm(offer.signature) if offer.is_signed else None
         # Read before the rest: whatever changes from here on makes `Reception.judge_live` look again.
         version = await self._reception.register.register_version()
-        identity = await self._judge(offered, office, algorithm, datetime.now(UTC))
+        identity = await self._judge(offered, office, algorithm, self._reception.latest.at(datetime.now(UTC)))
         # The name as typed is in the message that was signed; the certificate holds it in capitals.
         if not await ask(office):
             raise CertificateRejected(Reason.BAD_SIGNATURE, "the CA's or the client's signature is not good")

@@ -139,6 +139,9 @@ def _check_claims(offered: OfferedCertificate, office: OfficeNumber | None, trus
     """Check what the certificate says of itself, without the register; *office* is None where nobody is logging in."""
     if offered.ca_fingerprint not in trusted:
         raise CertificateRejected(Reason.UNKNOWN_CA, f"signed by {offered.ca_fingerprint}, which is no trusted CA")
+    if offered.key_fingerprint in trusted:
+        # Whoever signs for everybody has no business at the door, and its key none on a machine that logs in.
+        raise CertificateRejected(Reason.CA_KEY, "the certified key is a CA's own")
     if offered.type != "user":
         raise CertificateRejected(Reason.NOT_A_USER_CERTIFICATE, f"a {offered.type} certificate, not a user's")
     if not offered.principals:

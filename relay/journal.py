@@ -143,6 +143,11 @@ def audit_anchor_recovered(journal: Journal) -> None:
     journal.logger.info("audit.anchor_recovered")
 
 
+def clock_set_back(journal: Journal, *, now: datetime, latest: datetime) -> None:
+    """Tell that the clock went back: ends are judged by the *latest* time seen until it catches up, or a restart."""
+    journal.logger.error("clock.set_back", now=now.isoformat(), latest=latest.isoformat())
+
+
 def register_changed(journal: Journal, *, version: int) -> None:
     """Tell that offices or certificates changed and that live identities are judged again."""
     journal.logger.info("register.changed", version=version)

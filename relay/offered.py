@@ -52,6 +52,7 @@ class Reason(StrEnum):
     KEY_SIZE = "key_size"
     SIGNATURE_ALGORITHM = "signature_algorithm"
     UNKNOWN_CA = "unknown_ca"
+    CA_KEY = "ca_key"
     NOT_A_USER_CERTIFICATE = "not_a_user_certificate"
     NO_PRINCIPALS = "no_principals"
     WRONG_PRINCIPAL = "wrong_principal"
