@@ -14,7 +14,6 @@ from typing import Any, ClassVar, TypeVar
 
 import asyncssh
 import raw_sftp as sftp
-from conftest import MakeHouse
 from house import PATIENCE_SECONDS, UNREGISTERED, House, Pass, general_name
 from hypothesis import strategies as st
 from raw_sftp import NO_ATTRIBUTES, Field, Long, Raw, RawSftp, Reply, open_raw, size_attribute
@@ -30,6 +29,7 @@ SHELVES = ("receive", "new", "done")
 LARGE = bytes(range(256)) * 1_200
 PIECES = (b"alpha", b" beta", b" gamma", b"other", b"x", b"", LARGE[:30_000])
 T = TypeVar("T")
+MakeHouse = Callable[..., House]
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asyncssh.constants import MSG_KEXINIT
-from conftest import MakeHouse
 from house import CARE_MANAGER, HOME_HELP, House, general_name, pdf
 
 EVERY_BYTES = 256 * 1024
@@ -27,7 +27,7 @@ def sides(request: pytest.FixtureRequest) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def rekeying(make_house: MakeHouse, sides: tuple[str, ...]) -> House:
+def rekeying(make_house: Callable[..., House], sides: tuple[str, ...]) -> House:
     """Return a relay that serves, and asks for new keys if it is its turn."""
     house = make_house(server={"rekey_bytes": EVERY_BYTES}) if "relay" in sides else make_house()
     house.start()

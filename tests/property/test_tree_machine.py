@@ -20,14 +20,13 @@ from typing import Any
 
 import pytest
 import raw_sftp as sftp
-from conftest import MakeHouse
 from house import wait_for
 from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from raw_sftp import Long
 from treemodel import COLLECTED, OK, Answer, Reading, Session, World
-from treeplay import LARGE, SHELVES, Client, Op, Requests, Stage, list_all, open_op, plan_routes, write_op
+from treeplay import LARGE, SHELVES, Client, MakeHouse, Op, Requests, Stage, list_all, open_op, plan_routes, write_op
 
 EXAMPLES = int(os.environ.get("RELAY_MACHINE_EXAMPLES", "12"))
 SHRINKS = os.environ.get("RELAY_MACHINE_SHRINKS", "no")
