@@ -29,11 +29,12 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import NoReturn
 
 import asyncssh
 
-from relay import edge, journal
+from relay import edge, enrolment, journal
 from relay.attendance import Attendance
 from relay.certificates import (
     CertificateRejected,
@@ -41,7 +42,9 @@ from relay.certificates import (
     Reason,
     Told,
     fingerprint,
+    fingerprint_of_line,
     judge_certificate,
+    judge_enrolling_key,
     parse_certificate,
     signature_algorithm,
 )
@@ -84,6 +87,8 @@ class ConnectionFacts:
 
 
 OpenSession = Callable[[Identity, ConnectionFacts], asyncssh.SSHServerSession[bytes]]
+# For the line of a key that was proven; None where nobody is enrolled here.
+OpenEnrolment = Callable[[str, Journal, Callable[[str], None]], asyncssh.SSHServerSession[bytes]] | None
 
 
 class Reception:
@@ -96,6 +101,7 @@ class Reception:
         config: Config,
         open_session: OpenSession,
         *,
+        open_enrolment: OpenEnrolment = None,
         rekey_seconds: float = edge.REKEY_SECONDS,
     ) -> None:
         """Prepare to receive; nothing listens yet."""
@@ -103,6 +109,7 @@ class Reception:
         self.trusted = keyring.user_ca_fingerprints
         self.config = config
         self.open_session = open_session
+        self.open_enrolment = open_enrolment
         self.rekey_seconds = rekey_seconds
         self.journal = journal.new_journal()
         self.latest = LatestTime(self.journal)
@@ -192,6 +199,7 @@ class OfficeServer(asyncssh.SSHServer):
         self._gate: edge.ConnectionGate | None = None
         self._peer = ""
         self._identity: Identity | None = None
+        self._enrolling: str | None = None
         self._offered: OfferedCertificate | None = None
         self._judged_version = -1
         self._failed_signatures = 0
@@ -287,6 +295,11 @@ class OfficeServer(asyncssh.SSHServer):
         del username
         return fingerprint(key.public_data) in self._reception.trusted
 
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        """Tell asyncssh whether a bare key will do: for an enrolment alone, which it is to be certified by."""
+        del key
+        return username == enrolment.USER and self._reception.open_enrolment is not None
+
     async def _validate(
         self, username: str, key_data: bytes, msg: bytes, signature: bytes, ask: edge.AskAsyncssh
     ) -> bool:
@@ -320,6 +333,9 @@ class OfficeServer(asyncssh.SSHServer):
 
     async def _decide(self, offer: _Offer, ask: edge.AskAsyncssh) -> None:
         """Bind the identity that *offer* proves, or raise; a probe proves nothing and binds nothing."""
+        if offer.username == enrolment.USER and self._reception.open_enrolment is not None:
+            await self._decide_enrolment(offer, ask)
+            return
         offered = parse_certificate(offer.key_data)
         office = parse_office_number(offer.username)
         if office is None:
@@ -333,6 +349,15 @@ class OfficeServer(asyncssh.SSHServer):
             raise CertificateRejected(Reason.BAD_SIGNATURE, "the CA's or the client's signature is not good")
         if offer.is_signed:
             self._identity, self._offered, self._judged_version = identity, offered, version
+
+    async def _decide_enrolment(self, offer: _Offer, ask: edge.AskAsyncssh) -> None:
+        """Take hold of the bare key that *offer* proves, or raise."""
+        algorithm = signature_algorithm(offer.signature) if offer.is_signed else None
+        line = judge_enrolling_key(offer.key_data, algorithm)
+        if not await ask(enrolment.USER):
+            raise CertificateRejected(Reason.BAD_SIGNATURE, "the client's signature is not good")
+        if offer.is_signed:
+            self._enrolling = line
 
     async def _judge(
         self, offered: OfferedCertificate, office: OfficeNumber, algorithm: str | None, now: datetime
@@ -387,6 +412,9 @@ class OfficeServer(asyncssh.SSHServer):
         identity, conn = self._identity, self._conn
         if conn is None:
             return
+        if self._enrolling is not None and conn.get_extra_info("username") == enrolment.USER:
+            self._welcome_enrolment(self._enrolling)
+            return
         if identity is None or parse_office_number(conn.get_extra_info("username")) != identity.office:
             # Cannot be while asyncssh completes a login in the very step in which the hook answered.
             self._identity = None
@@ -415,11 +443,35 @@ class OfficeServer(asyncssh.SSHServer):
             self.disconnect(_TOO_MANY_SESSIONS, asyncssh.DISC_TOO_MANY_CONNECTIONS)
         self._wait_for_use()
 
+    def _welcome_enrolment(self, line: str) -> None:
+        """Give as long as for a login to who asks for a certificate; he goes on counting among the strangers."""
+        self._identity = None
+        journal.enrolment_opened(self.journal, key=fingerprint_of_line(line))
+        end = partial(self.disconnect, "The time for an enrolment is over; please try again")
+        self._unused_timer = asyncio.get_running_loop().call_later(self._reception.config.server.login_seconds, end)
+
+    def _open_enrolment(
+        self, conn: asyncssh.SSHServerConnection, line: str
+    ) -> tuple[edge.Channel, asyncssh.SSHServerSession[bytes]]:
+        """Open the one channel of an enrolment."""
+        opens = self._reception.open_enrolment
+        if opens is None or self._sessions or self._end:
+            raise asyncssh.ChannelOpenError(
+                asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "one channel for one certificate"
+            )
+        self._sessions += 1
+        channel = edge.open_channel(
+            conn, window_bytes=WINDOW_BYTES, packet_bytes=PACKET_BYTES, allowed=enrolment.SUBSYSTEM
+        )
+        return channel, opens(line, self.journal, self.disconnect)
+
     # --- inside ------------------------------------------------------------------------------------------------
 
     def session_requested(self) -> tuple[edge.Channel, asyncssh.SSHServerSession[bytes]]:
         """Open an SFTP session for the identity, within its limits."""
         identity, conn, gate = self._identity, self._conn, self._gate
+        if conn is not None and self._enrolling is not None:
+            return self._open_enrolment(conn, self._enrolling)
         if identity is None or conn is None or gate is None or self._end:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "not logged in")
         if self.session_count >= self._reception.config.limits.sessions_per_connection:

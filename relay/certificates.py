@@ -10,6 +10,7 @@ before that: `CertificateRejected.told` may be said only once the signature was 
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import secrets
 from collections.abc import Sequence
@@ -318,6 +319,20 @@ def load_ca_key(private: bytes, passphrase: bytes | None = None) -> CaKey:
     if not isinstance(ca, (ed25519.Ed25519PrivateKey, ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey)):
         raise TypeError("a CA key is Ed25519, ECDSA or RSA")
     return ca
+
+
+def judge_enrolling_key(key_data: bytes, signature_algorithm: str | None) -> str:
+    """Return the OpenSSH line of a bare key that asks to be certified; CertificateRejected where it never could be.
+
+    *signature_algorithm* is that of the login's signature, None for a probe.
+    """
+    length = int.from_bytes(key_data[:4], "big")
+    algorithm = key_data[4 : 4 + length].decode("ascii", errors="replace")
+    line = f"{algorithm} {base64.b64encode(key_data).decode()}"
+    load_certifiable_key(line)
+    if signature_algorithm is not None and signature_algorithm not in _ACCEPTED_SIGNATURES:
+        raise CertificateRejected(Reason.SIGNATURE_ALGORITHM, f"a signature by {signature_algorithm}")
+    return line
 
 
 def load_certifiable_key(public_key_line: str) -> IssuedKey:

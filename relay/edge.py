@@ -80,7 +80,7 @@ _USERAUTH_SERVICE = b"ssh-userauth"
 # Of chacha20: a counter of eight bytes in front of the nonce, and blocks of 64.
 _FIRST_BLOCK = bytes(8)
 _WHOLE_BLOCK = bytes(64)
-_SUBSYSTEM = b"sftp"
+SFTP_SUBSYSTEM = b"sftp"
 _SESSION = b"session"
 
 
@@ -242,9 +242,14 @@ def has_good_signature(conn: Connection, key_data: bytes, msg: bytes, signature:
 
 
 def open_channel(
-    conn: Connection, *, window_bytes: int, packet_bytes: int, on_refused: Callable[[str], None] = lambda _: None
+    conn: Connection,
+    *,
+    window_bytes: int,
+    packet_bytes: int,
+    allowed: bytes = SFTP_SUBSYSTEM,
+    on_refused: Callable[[str], None] = lambda _: None,
 ) -> Channel:
-    """Make a channel that refuses every request but the first ``subsystem sftp``.
+    """Make a channel that refuses every request but the first one for the subsystem *allowed*.
 
     Environment variables, terminals, shells, commands, agents, X11, signals and all that is not known yet are
     answered with a failure before asyncssh looks at them; *on_refused* is told what was asked for, as the client
@@ -259,7 +264,7 @@ def open_channel(
         if request == "subsystem":
             name = packet.get_string()
             packet.check_end()
-            is_ours = name == _SUBSYSTEM and channel._start_session(subsystem=name.decode("ascii"))
+            is_ours = name == allowed and channel._start_session(subsystem=name.decode("ascii"))
             channel._report_response(is_ours)
         else:
             is_ours = False

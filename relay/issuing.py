@@ -40,7 +40,17 @@ class Wish:
 async def issue(register: Register, ca: UserCa, wish: Wish, *, actor: str, now: datetime) -> Certificate:
     """Sign and record what *wish* says; the certificate is `Certificate.line`.
 
-    Refused ``certificate.weak_key`` and ``certificate.not_a_key``, and as `Register.record_certificate` says.
+    Refused as `sign`, and as `Register.record_certificate` says.
+    """
+    record = sign(ca, wish, now=now)
+    await register.record_certificate(record, actor=actor, most=wish.most, needs_new_key=wish.needs_new_key)
+    return record
+
+
+def sign(ca: UserCa, wish: Wish, *, now: datetime) -> Certificate:
+    """Sign what *wish* says; it opens no door before somebody records it.
+
+    Refused ``certificate.weak_key`` and ``certificate.not_a_key``.
     """
     serial = draw_serial()
     after, before = plan_validity(now, wish.valid_seconds)
@@ -61,7 +71,6 @@ async def issue(register: Register, ca: UserCa, wish: Wish, *, actor: str, now: 
         )
     except CertificateRejected as rejected:
         raise _refusal(rejected) from rejected
-    await register.record_certificate(record, actor=actor, most=wish.most, needs_new_key=wish.needs_new_key)
     return record
 
 

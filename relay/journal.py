@@ -178,6 +178,21 @@ def login_rejected(journal: Journal, *, reason: str, detail: str = "") -> None:
     journal.logger.warning("login.rejected", reason=reason, detail=detail)
 
 
+def enrolled(journal: Journal, *, office: OfficeNumber, invitation: str, serial: int) -> None:
+    """Tell that an invitation was used, and for which certificate."""
+    journal.logger.info("enrolment.done", office=office, invitation=invitation, serial=serial)
+
+
+def enrolment_opened(journal: Journal, *, key: str) -> None:
+    """Tell that somebody has proven a key and asks for its certificate."""
+    journal.logger.info("enrolment.opened", key=key)
+
+
+def enrolment_refused(journal: Journal, *, code: str, detail: str = "") -> None:
+    """Tell why no certificate came of an invitation."""
+    journal.logger.warning("enrolment.refused", code=code, detail=detail)
+
+
 def identity_ended(journal: Journal, *, office: OfficeNumber, serial: int, reason: str) -> None:
     """Tell that a live identity stopped being one: revoked, suspended, expired."""
     journal.logger.warning("identity.ended", office=office, serial=serial, reason=reason)

@@ -13,6 +13,7 @@ import resource
 import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import asyncssh
 import uvloop
@@ -22,6 +23,7 @@ from relay.auth import WATCH_SECONDS, ConnectionFacts, Reception
 from relay.authority import open_user_ca
 from relay.collection import Collection
 from relay.config import Config
+from relay.enrolment import EnrolmentDesk, EnrolmentSession
 from relay.errors import ConfigError
 from relay.intake import Intake
 from relay.keyring import Keyring, load_keyring, stamp_keyring
@@ -98,7 +100,11 @@ async def run_server(config: Config) -> None:
             sessions[session] = None
             return session
 
-        reception = Reception(ledger, keyring, config, open_session)
+        # The keys as they are then: a CA may have been exchanged since the start.
+        enrolling = EnrolmentDesk(ledger, config, lambda: load_keyring(config.keys_path), _now)
+        reception = Reception(
+            ledger, keyring, config, open_session, open_enrolment=partial(EnrolmentSession, enrolling)
+        )
         _open_ca(desks.renewal, keyring, line)
         await _serve(config, reception, sessions, desks, line)
 

@@ -12,6 +12,7 @@ import typer
 from rich.text import Text
 
 from relay.cli.cert_apart import import_, sign
+from relay.cli.cert_invite import invitations, invite
 from relay.cli.cert_issue import issue
 from relay.cli.cert_revoke import find_serial, krl, revoke
 from relay.cli.installation import HomeOption, open_installation, read_office_number, run
@@ -40,6 +41,8 @@ from relay.offered import FOREVER
 
 app = typer.Typer(help="Certificates of offices.", no_args_is_help=True, context_settings=HELP_SETTINGS)
 app.command()(issue)
+app.command()(invite)
+app.command()(invitations)
 app.command()(revoke)
 app.command()(krl)
 app.command()(sign)

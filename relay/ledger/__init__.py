@@ -23,9 +23,11 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from relay.errors import Finding
+from relay.invitation import Invitation
 from relay.ledger.registry import ImportCounts as ImportCounts
 from relay.ledger.registry import Register as Register
 from relay.model import (
+    Certificate,
     Event,
     EventKind,
     Identity,
@@ -190,6 +192,28 @@ class Ledger(Register, Protocol):
         """Write what is waiting, then let go of the store."""
 
     # --- master keys -------------------------------------------------------------------------------------------
+
+    async def record_invitation(self, invitation: Invitation, *, actor: str) -> None:
+        """Keep an invitation to a first certificate."""
+
+    async def list_invitations(self) -> list[Invitation]:
+        """Return all invitations, the newest first."""
+
+    async def cancel_invitation(self, number: str, *, actor: str, now: datetime) -> bool:
+        """End an invitation; False where it was used or cancelled already.  LookupError where there is none."""
+
+    async def try_invitation(self, number: str, digest: bytes, *, now: datetime) -> Invitation:
+        """Return the open invitation whose secret has that digest; a wrong one is counted.
+
+        Refused ``enrolment.wrong_code``, ``enrolment.blocked``, ``enrolment.used``, ``enrolment.cancelled`` or
+        ``enrolment.expired``; all but the first two only to who has the secret.
+        """
+
+    async def record_enrolment(self, number: str, certificate: Certificate, *, most: int, now: datetime) -> None:
+        """Record the certificate that an invitation was made for, and end it, in one transaction.
+
+        Refused as `try_invitation` and `record_certificate`: two who try at once end in one certificate.
+        """
 
     async def begin_rotation(self, master_id: str, *, actor: str, now: datetime) -> bool:
         """Let everything be sealed under that master key from now on; False where that is so already.

@@ -30,13 +30,7 @@ class CertificateVerbs:
         self, certificate: Certificate, *, actor: str, most: int | None = None, needs_new_key: bool = False
     ) -> None:
         def work(connection: sqlite3.Connection) -> None:
-            if _find(connection, certificate.id) is not None:
-                raise ValueError(f"a certificate with serial {certificate.serial} of this CA is known already")
-            _check_key(connection, certificate, needs_new_key=needs_new_key)
-            _check_parent(connection, certificate)
-            if most is not None:
-                _check_count(connection, certificate, most)
-            _insert(connection, certificate, actor)
+            put_certificate(connection, certificate, actor, most=most, needs_new_key=needs_new_key)
 
         await self._store.change(work)
 
@@ -103,6 +97,19 @@ class CertificateVerbs:
 
     async def list_revoked_keys(self) -> list[str]:
         return [str(row[0]) for row in self._store.rows(SQL["list_revoked_keys"])]
+
+
+def put_certificate(
+    connection: sqlite3.Connection, certificate: Certificate, actor: str, *, most: int | None, needs_new_key: bool
+) -> None:
+    """Make *certificate* known in the running transaction; raises as `Register.record_certificate` says."""
+    if _find(connection, certificate.id) is not None:
+        raise ValueError(f"a certificate with serial {certificate.serial} of this CA is known already")
+    _check_key(connection, certificate, needs_new_key=needs_new_key)
+    _check_parent(connection, certificate)
+    if most is not None:
+        _check_count(connection, certificate, most)
+    _insert(connection, certificate, actor)
 
 
 def _find(connection: sqlite3.Connection, which: CertificateId) -> Certificate | None:

@@ -19,6 +19,7 @@ from relay.ledger.anchor import AnchorKeeper
 from relay.ledger.auditing import AuditVerbs
 from relay.ledger.certificates import CertificateVerbs
 from relay.ledger.commit import Writer
+from relay.ledger.invitations import InvitationVerbs
 from relay.ledger.migrations import Step
 from relay.ledger.partials import PartialVerbs
 from relay.ledger.recalls import RecallVerbs
@@ -33,7 +34,16 @@ CHECKPOINT_BYTES = 16 * 1024 * 1024
 PAGE_BYTES = 8192
 
 
-class SqliteLedger(RegisterVerbs, CertificateVerbs, PartialVerbs, RecallVerbs, UnitVerbs, RotationVerbs, AuditVerbs):
+class SqliteLedger(
+    RegisterVerbs,
+    CertificateVerbs,
+    InvitationVerbs,
+    PartialVerbs,
+    RecallVerbs,
+    UnitVerbs,
+    RotationVerbs,
+    AuditVerbs,
+):
     """`relay.ledger.Ledger` on SQLite; made by `open_ledger`, closed by leaving its ``async with``."""
 
     def __init__(self, store: Store, sent_listed: timedelta) -> None:

@@ -473,3 +473,23 @@ SELECT id, at, kind, actor, office, transfer, detail FROM event WHERE {where} OR
 
 -- name: newest_of_history
 SELECT (SELECT coalesce(max(id), 0) FROM audit_batch), (SELECT coalesce(max(id), 0) FROM event);
+
+-- name: insert_invitation
+INSERT INTO invitation (id, digest, offices, label, valid_seconds, made_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- name: find_invitation
+SELECT id, digest, offices, label, valid_seconds, made_at, expires_at, wrong, used_at, cancelled_at, ca_fingerprint, serial
+FROM invitation WHERE id = ?;
+
+-- name: list_invitations
+SELECT id, digest, offices, label, valid_seconds, made_at, expires_at, wrong, used_at, cancelled_at, ca_fingerprint, serial
+FROM invitation ORDER BY made_at DESC;
+
+-- name: cancel_invitation
+UPDATE invitation SET cancelled_at = ? WHERE id = ?;
+
+-- name: count_wrong_invitation
+UPDATE invitation SET wrong = wrong + 1 WHERE id = ?;
+
+-- name: use_invitation
+UPDATE invitation SET used_at = ?, ca_fingerprint = ?, serial = ? WHERE id = ?;
