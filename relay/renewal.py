@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from relay import journal
 from relay.authority import UserCa
@@ -30,6 +30,7 @@ from relay.tree import CERTIFICATE_SUFFIX, GUIDE, KNOWN_HOSTS
 
 _DAY_SECONDS = 86_400
 _DAILY_DAYS = 7
+_A_DAY = timedelta(days=1)
 # How many announcements are remembered; who is told once more is not harmed.
 _TOLD_MOST = 10_000
 
@@ -75,6 +76,7 @@ class RenewalDesk:
         parent = await self._ledger.find_certificate(*identity.certificate)
         if parent is None:
             raise Refused("office.revoked")
+        await self._refuse_too_often(identity.office)
         wish = Wish(
             line,
             await self._find_active(parent.offices, identity.office),
@@ -89,6 +91,13 @@ class RenewalDesk:
         made = await issue(self._ledger, self.ca, wish, actor=identity.office, now=self._clock())
         journal.certificate_renewed(journal_, serial=made.serial, parent=parent.serial)
         return made
+
+    async def _refuse_too_often(self, office: OfficeNumber) -> None:
+        """Refuse what no office needs: whoever renews and gives up in a circle would fill the register."""
+        most, since = self._config.certificates.valid_per_office, self._clock() - _A_DAY
+        known = await self._ledger.list_certificates(office=office, limit=2 * most)
+        if len(known) >= 2 * most and known[-1].issued_at > since:
+            raise Refused("certificate.too_many", limit=most, detail="renewed too often within a day")
 
     async def _find_repeat(self, identity: Identity, line: str) -> Certificate | None:
         try:

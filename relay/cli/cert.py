@@ -172,10 +172,13 @@ def _say_offices(certificate: Certificate) -> str:
 
 def _say_days(certificate: Certificate, now: datetime) -> str:
     """Say for how many whole days it will still let somebody in."""
+    days = _count_days(certificate, now)
+    return "-" if days is None else str(days)
+
+
+def _count_days(certificate: Certificate, now: datetime) -> int | None:
     is_good = judge_state(certificate, now) in (CertificateState.VALID, CertificateState.PENDING)
-    if not is_good or certificate.valid_before >= FOREVER:
-        return "-"
-    return str((certificate.valid_before - now).days)
+    return (certificate.valid_before - now).days if is_good and certificate.valid_before < FOREVER else None
 
 
 def _say_state(certificate: Certificate, now: datetime) -> Text:
@@ -254,6 +257,7 @@ def describe_certificate(certificate: Certificate, now: datetime) -> dict[str, o
         "key_id": certificate.key_id,
         "valid_after": json_time(certificate.valid_after),
         "valid_before": json_time(certificate.valid_before),
+        "days_left": _count_days(certificate, now),
         "issued_at": json_time(certificate.issued_at),
         "revoked_at": json_time(certificate.revoked_at),
         "revoke_cause": certificate.revoke_cause,

@@ -21,8 +21,8 @@ from relay.temporary import strip_temporary
 from relay.tree import CERTIFICATE_SUFFIX, KeyFile
 
 _KEY_SUFFIX = ".pub"
-# Drafts that a session holds, finished ones included.
-_DRAFTS_MOST = 16
+# Keys that a session holds, finished ones included: who sends one needs one.
+_DRAFTS_MOST = 4
 _NAME_BYTES_MOST = 255
 
 
@@ -59,15 +59,27 @@ class KeyTray:
         return [draft for draft in self._drafts.values() if draft.refused is None]
 
     def open(self, place: KeyFile, mtime: int | None, *, is_afresh: bool) -> KeyDraft:
-        """Begin a key, or go on with one; Refused ``certificate.only_keys`` where the name is none of a key."""
+        """Begin a key, or go on with one; Refused ``certificate.only_keys`` where the name is none of a key.
+
+        Deferred ``limit.handles`` where too many are being written at once.
+        """
         _key_name(place)
         draft = self._drafts.get(place.path)
         if draft is None or is_afresh or draft.refused is not None:
-            while len(self._drafts) >= _DRAFTS_MOST:
-                self._drafts.pop(next(iter(self._drafts)))
+            self._make_room(place)
             draft = self._drafts[place.path] = KeyDraft(place, mtime or self._now())
         draft.is_open = True
         return draft
+
+    def _make_room(self, place: KeyFile) -> None:
+        """Forget what was finished longest ago; a draft that is written to is held by its handle as well."""
+        others = [draft for path, draft in self._drafts.items() if path != place.path]
+        if len(others) < _DRAFTS_MOST:
+            return
+        oldest = next((draft for draft in others if not draft.is_open), None)
+        if oldest is None:
+            raise Deferred("limit.handles", limit=_DRAFTS_MOST)
+        del self._drafts[oldest.place.path]
 
     def write(self, draft: KeyDraft, offset: int, data: bytes | memoryview) -> None:
         """Take bytes; Refused where they cannot be those of a public key."""

@@ -273,6 +273,32 @@ async def test_valid_certificates_of_an_office_are_bounded(make_house: MakeHouse
         await renew(house, None, make_key(tmp_path, "third"))
 
 
+async def test_renewing_and_giving_up_in_a_circle_ends(make_house: MakeHouse, tmp_path: Path) -> None:
+    """However few are valid at a time, the register is not filled: the sentence is that of too many."""
+    house = make_house(certificates={"valid_per_office": 2})
+    house.start()
+    held = house.certificate(CARE_MANAGER, label="circle")
+    assert house.relay("cert", "revoke", "--office", CARE_MANAGER, "--label", "", "--yes").returncode == 0
+    for number in range(2):
+        held = await renew(house, held, make_key(tmp_path, f"k{number}"))
+        async with house.connect(pass_=held) as caller:
+            for name in [str(name) for name in await caller.sftp.listdir("/certificate")]:
+                if name.endswith("-cert.pub") and name != f"k{number}-cert.pub":
+                    await caller.sftp.remove(f"/certificate/{name}")
+    with pytest.raises(asyncssh.SFTPError, match=r"certificate\.too_many"):
+        await renew(house, held, make_key(tmp_path, "last"))
+
+
+async def test_keys_that_are_written_at_once_are_few(house: House) -> None:
+    """A session holds no more of them in memory, and says so; one that was closed makes room."""
+    async with house.dial() as connection, open_raw(connection) as raw:
+        handles = [await raw.open(f"/certificate/{number}.pub") for number in range(4)]
+        full = await raw.call(OPEN, "/certificate/4.pub", WRITING, Raw(NO_ATTRIBUTES))
+        assert full.text.startswith("limit.handles")
+        assert (await raw.call(CLOSE, handles[0])).text.startswith("certificate.not_a_key")
+        assert await raw.open("/certificate/4.pub")
+
+
 async def test_relay_that_holds_no_ca_says_whom_to_ask(make_house: MakeHouse, tmp_path: Path) -> None:
     """Issuing is done on a machine apart: the key is refused in words, and everything else works."""
     house = make_house()
