@@ -270,6 +270,7 @@ class EventKind(StrEnum):
     KEY_REVOKED = "key.revoked"
     KEYS_CHANGED = "keys.changed"
     NAMES_REVEALED = "names.revealed"
+    STORE_RESTORED = "store.restored"
     KEY_ROTATED = "key.rotated"
     KEY_DESTROYED = "key.destroyed"
     COMMAND = "command"

@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from relay.cli import audit, cert, config, db, key, office, receipt, standard, transfer
+from relay.cli.backup import backup, restore
 from relay.cli.check import check
 from relay.cli.explain import explain
 from relay.cli.init import init
@@ -50,6 +51,8 @@ app.add_typer(receipt.app, name="receipt")
 app.command()(report)
 app.add_typer(key.app, name="key")
 app.add_typer(audit.app, name="audit")
+app.command()(backup)
+app.command()(restore)
 app.command()(explain)
 app.command()(check)
 app.add_typer(standard.app, name="standard")

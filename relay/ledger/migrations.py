@@ -132,6 +132,16 @@ def upgrade_store(path: Path, on_step: Callable[[Step], None] = lambda _step: No
     return len(steps)
 
 
+def refuse_if_open(path: Path) -> None:
+    """ConfigError where another program has the store open; one that cannot be read at all is in nobody's hands."""
+    try:
+        with _alone(path):
+            pass
+    except ConfigError as error:
+        if isinstance(error.__cause__, sqlite3.OperationalError):
+            raise
+
+
 @contextmanager
 def _alone(path: Path) -> Iterator[sqlite3.Connection]:
     """Open the store for nobody but the caller; ConfigError where another program has it open."""
