@@ -340,7 +340,11 @@ class World:
         if partial is None and live is None:
             newest = (self._of(who.office, route) or [None])[-1]
             if newest is None or temporary not in newest.came_from:
-                return NOT_FOUND
+                # What was refused while it was written is not there either, for the same reason.
+                answer = who.refused.get(temporary, NOT_FOUND)
+                if answer != NOT_FOUND:
+                    who.refused[final] = answer
+                return answer
             answer = OK
         elif live is not None or partial is None or not partial.is_closed:
             answer = UNFINISHED
