@@ -569,12 +569,15 @@ def test_help_of_every_command_is_there(operator: Operator) -> None:
     nouns = {
         "config": ["check", "show"],
         "office": ["add", "list", "show", "import", "suspend", "resume"],
-        "cert": ["issue", "list", "show", "revoke", "krl", "sign", "import"],
+        "cert": ["issue", "list", "show", "revoke", "krl", "import"],
+        "key": ["list", "rotate", "retire"],
         "transfer": ["list", "show", "units"],
     }
     for command in [["init"], ["serve"], ["explain"], *([noun, verb] for noun in nouns for verb in nouns[noun])]:
         outcome = operator(*command, "--help")
         assert (outcome.code, "--home" in outcome.out) == (0, True), command
+    apart = operator("cert", "sign", "--help")
+    assert (apart.code, "--home" in apart.out) == (0, False), "it is for a machine without a relay"
     assert operator("--version").out.strip()[0].isdigit()
 
 

