@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from relay.cli.installation import HomeOption
+from relay.cli.installation import HomeOption, open_installation, run
 from relay.cli.terminal import HELP_SETTINGS, YesOption, confirm, say
 
 app = typer.Typer(help="The store itself.", no_args_is_help=True, context_settings=HELP_SETTINGS)
@@ -49,3 +49,10 @@ def upgrade(
     )
     upgrade_store(path, lambda step: say(f"done  {step.number}"), lock_wait_seconds=config.store.lock_wait_seconds)
     say("The store is ready; start the relay again.")
+    run(_note(home))
+
+
+async def _note(home: Path) -> None:
+    """Let history tell of the upgrade, which it could not before it had this form."""
+    async with open_installation(home):
+        """Opening the relay writes which command did so."""

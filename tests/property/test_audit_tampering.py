@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledgers import AUDIT_KEY, NOW, SECOND, A, B, Shop, identity, open_shop, plan_name
+from ledgers import AUDIT_KEY, NOW, SECOND, A, B, Shop, identity, new_vault, open_shop, plan_name
 
 from relay.audit import Fault, FaultKind, Mark, judge_history, sign_head
 from relay.ledger.anchor import newest_mark
@@ -249,15 +249,46 @@ async def test_an_older_copy_that_was_put_back_is_found(archive: Archive, place:
         assert [fault.kind for fault in archive.judge(connection)] == [FaultKind.CUT_OFF]
     path = tmp_path / "relay.db"
     path.write_bytes(archive.older[place])
-    from ledgers import new_vault
-
-    vault = new_vault()
-    shop = await Shop(path, vault, None).reopen()  # type: ignore[arg-type]
+    shop = await Shop(path, new_vault(), None).reopen()  # type: ignore[arg-type]
     async with shop.ledger:
         for number in range(60):
             await shop.ledger.record_event(EventKind.COMMAND, actor="operator x", detail=str(number), now=NOW)
     with closing(sqlite3.connect(path)) as connection:
         assert [fault.kind for fault in archive.judge(connection)] == [FaultKind.REPLACED]
+
+
+async def go_on(archive: Archive, path: Path, word: str) -> bytes:
+    """Let the relay itself go on from the oldest copy, and return the store that this makes."""
+    path.write_bytes(archive.older[0])
+    shop = await Shop(path, new_vault(), None).reopen()  # type: ignore[arg-type]
+    async with shop.ledger:
+        for number in range(3):
+            await shop.ledger.record_event(EventKind.COMMAND, actor=word, detail=str(number), now=NOW)
+    return _bytes_of(path)
+
+
+@pytest.mark.parametrize("place", range(2))
+async def test_a_batch_from_another_continuation_is_found(archive: Archive, place: int, tmp_path: Path) -> None:
+    """Sealed with the right key, with the right numbers: but not what the next batch was written behind."""
+    forks = [await go_on(archive, tmp_path / f"{word}.db", word) for word in ("one", "two")]
+    with closing(archive.open(forks[0])) as one, closing(archive.open(forks[1])) as two:
+        number = ids_of(one, "audit_batch")[-3 + place]
+        for table, first, last in (
+            ("audit_batch", number, number),
+            (
+                "event",
+                *one.execute("SELECT first_event, last_event FROM audit_batch WHERE id = ?", (number,)).fetchone(),
+            ),
+        ):
+            names = COLUMNS[table]
+            rows = two.execute(
+                f"SELECT {', '.join(names)} FROM {table} WHERE id BETWEEN ? AND ?", (first, last)
+            ).fetchall()
+            one.execute(f"DELETE FROM {table} WHERE id BETWEEN ? AND ?", (first, last))
+            one.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})", rows)
+        history = History(one)
+        faults = list(judge_history(history.batches(), history.events(), AUDIT_KEY))
+    assert (FaultKind.BATCH_MOVED, number + 1) in {(fault.kind, fault.batch) for fault in faults}
 
 
 @given(data=st.data(), replays=st.booleans())

@@ -45,5 +45,7 @@ def test_the_operator_brings_an_old_store_forward(tmp_path: Path) -> None:
     assert [line for line in done.stdout.splitlines() if line.startswith("done")] == [
         f"done  {step.number}" for step in lacking
     ]
+    told = _relay(tmp_path, "audit", "list", "--kind", "command", "-n", "1").stdout
+    assert "db upgrade --yes" in told, "history does not say who upgraded the store"
     assert "Nothing is to be done" in _relay(tmp_path, "db", "upgrade").stdout
     assert "0178515854" in _relay(tmp_path, "office", "list").stdout
