@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 from relay import journal
 from relay.authority import UserCa
-from relay.certificates import CertificateRejected, fingerprint_of_line
+from relay.certificates import BACKDATED, CertificateRejected, fingerprint_of_line
 from relay.config import Config
 from relay.connecting import known_hosts_lines
 from relay.errors import Refused
@@ -80,7 +80,7 @@ class RenewalDesk:
         wish = Wish(
             line,
             await self._find_active(parent.offices, identity.office),
-            self._config.certificates.valid_days * _DAY_SECONDS,
+            self._plan_seconds(parent),
             label=parent.label,
             name=name,
             parent=parent.id,
@@ -91,6 +91,11 @@ class RenewalDesk:
         made = await issue(self._ledger, self.ca, wish, actor=identity.office, now=self._clock())
         journal.certificate_renewed(journal_, serial=made.serial, parent=parent.serial)
         return made
+
+    def _plan_seconds(self, parent: Certificate) -> int:
+        """Return how long the new one is good: as set, but no longer than what the operator gave its parent."""
+        own = parent.valid_before - parent.valid_after - BACKDATED
+        return min(self._config.certificates.valid_days * _DAY_SECONDS, max(1, int(own.total_seconds())))
 
     async def _refuse_too_often(self, office: OfficeNumber) -> None:
         """Refuse what no office needs: whoever renews and gives up in a circle would fill the register."""

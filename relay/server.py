@@ -176,7 +176,8 @@ async def _watch_keys(
             continue
         known, is_told = stamp, False
         acceptor.update(server_host_keys=reception.adopt(keyring))
-        _open_ca(renewal, keyring, line)
+        # A passphrase takes a quarter of a second on purpose.
+        await asyncio.to_thread(_open_ca, renewal, keyring, line)
         journal.keys_reloaded(line, user_cas=len(keyring.trusted_user_cas), host_cas=len(keyring.host_cas))
 
 

@@ -67,6 +67,10 @@ class KeyTray:
         draft = self._drafts.get(place.path)
         if draft is None or is_afresh or draft.refused is not None:
             self._make_room(place)
+            if draft is not None:
+                # Whoever still has it open has lost it.
+                draft.data.clear()
+                draft.refused = Refused("tree.not_found", detail="opened again")
             draft = self._drafts[place.path] = KeyDraft(place, mtime or self._now())
         draft.is_open = True
         return draft

@@ -78,7 +78,9 @@ async def test_notice_lies_in_the_tree_and_in_the_status(house: House) -> None:
 
 def test_renewed_certificate_is_not_complained_of(house: House) -> None:
     """Who has renewed and uses the new one reads nothing of the old one."""
-    old = ending_in(house, 5, "受付")
+    now = datetime.now(UTC)
+    given = {"valid_after": now - timedelta(days=360), "valid_before": now + timedelta(days=5)}
+    old = house.certificate(CARE_MANAGER, label="受付", **given)
     new = house.path / "new"
     assert run_program(["ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-f", str(new)]).returncode == 0
     batch = f"put {new}.pub certificate/new.pub\nget certificate/new-cert.pub {new}-cert.pub\nls\n"

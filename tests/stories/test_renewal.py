@@ -103,8 +103,10 @@ def test_every_client_notices_that_a_private_key_is_refused(house: House, tmp_pa
 
 
 async def test_renewed_certificate_is_for_the_same_offices_label_and_networks(house: House, tmp_path: Path) -> None:
-    """Those of the parent's offices that still take part, its label, its source-address, the validity of the setting."""
-    ours = house.certificate(CARE_MANAGER, offices=(CARE_MANAGER, HOME_HELP, DAY_CARE), label="ケアソフト")
+    """Those of the parent's offices that still take part, its label, its source-address, no longer than it and the setting."""
+    far = datetime.now(UTC) + timedelta(days=400)
+    three = (CARE_MANAGER, HOME_HELP, DAY_CARE)
+    ours = house.certificate(CARE_MANAGER, offices=three, label="ケアソフト", valid_before=far)
     assert house.relay("office", "suspend", DAY_CARE, "--yes").returncode == 0
     made = (await renew(house, ours, make_key(tmp_path, "new"))).record
     assert made is not None
@@ -129,6 +131,8 @@ async def test_renewed_certificate_is_for_the_same_offices_label_and_networks(ho
     limited = (await renew(house, held, make_key(tmp_path, "limited2"), LETTERED)).record
     assert limited is not None
     assert dict(parse_certificate_line(limited.line).critical_options) == {"source-address": "127.0.0.0/8"}
+    # That one was given for a day: it does not become one of a year.
+    assert timedelta(hours=23) < limited.valid_before - datetime.now(UTC) <= timedelta(days=1)
 
 
 async def test_renewal_made_with_a_stolen_key_ends_with_its_revocation(house: House, tmp_path: Path) -> None:
@@ -287,6 +291,21 @@ async def test_renewing_and_giving_up_in_a_circle_ends(make_house: MakeHouse, tm
                     await caller.sftp.remove(f"/certificate/{name}")
     with pytest.raises(asyncssh.SFTPError, match=r"certificate\.too_many"):
         await renew(house, held, make_key(tmp_path, "last"))
+
+
+async def test_key_that_is_opened_again_is_lost_to_its_first_handle(house: House, tmp_path: Path) -> None:
+    """What counts is what was opened last; the handle before it can add nothing and submits nothing."""
+    make_key(tmp_path, "new")
+    data = (tmp_path / "new.pub").read_bytes()
+    async with house.dial() as connection, open_raw(connection) as raw:
+        first = await raw.open("/certificate/new.pub")
+        assert (await raw.call(WRITE, first, Long(0), b"ecdsa-sha2-nistp256 ")).code == 0
+        second = await raw.open("/certificate/new.pub")
+        assert (await raw.call(WRITE, first, Long(20), b"AAAA")).code != 0
+        assert (await raw.call(WRITE, second, Long(0), data)).code == 0
+        assert (await raw.call(CLOSE, first)).code != 0
+        assert (await raw.call(CLOSE, second)).code == 0
+    assert len(certificates(house, CARE_MANAGER)) == 2
 
 
 async def test_keys_that_are_written_at_once_are_few(house: House) -> None:
