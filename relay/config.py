@@ -75,7 +75,8 @@ def _check_line(text: str) -> str:
     return text
 
 
-def _check_host(host: str) -> str:
+def check_host(host: str) -> str:
+    """Return *host* where it can be an address or a name; ValueError otherwise."""
     if not re.fullmatch(r"[0-9A-Za-z.:_%-]+", host):
         raise ValueError("must be an address or the name of a host")
     return host
@@ -125,7 +126,7 @@ class _Section(BaseModel):
 class ServerSettings(_Section):
     """Where the relay listens and how patient it is with a connection."""
 
-    host: Annotated[str, AfterValidator(_check_host)] = "127.0.0.1"
+    host: Annotated[str, AfterValidator(check_host)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 2222
     login_seconds: Seconds = 30.0
     keepalive_seconds: Seconds = 30.0

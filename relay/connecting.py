@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - recognised, not listened on
 _SSH_PORT = 22
+# What stands for a name that nobody has told.
+UNKNOWN_HOST = "RELAY.EXAMPLE"
 
 
 class Address(NamedTuple):
@@ -22,7 +24,7 @@ class Address(NamedTuple):
 def describe_address(config: Config) -> Address:
     """Return where to connect; a relay that listens everywhere does not know its own name."""
     host = config.server.host
-    return Address("RELAY.EXAMPLE" if host in _EVERYWHERE else host, config.server.port)
+    return Address(UNKNOWN_HOST if host in _EVERYWHERE else host, config.server.port)
 
 
 def known_hosts_lines(config: Config, host_cas: Sequence[str]) -> list[str]:
@@ -30,6 +32,11 @@ def known_hosts_lines(config: Config, host_cas: Sequence[str]) -> list[str]:
 
     Two of them while a new host CA takes the place of another.
     """
-    host, port = describe_address(config)
+    return authority_lines(describe_address(config), host_cas)
+
+
+def authority_lines(address: Address, host_cas: Sequence[str]) -> list[str]:
+    """Return those lines for somebody who reaches the relay at *address*."""
+    host, port = address
     place = host if port == _SSH_PORT else f"[{host}]:{port}"
     return [f"@cert-authority {place} {line}" for line in host_cas]

@@ -26,7 +26,8 @@ CA_BYTES = 10
 # Wrong secrets for one id after which it is dead: a guess has one chance in 2^125.
 WRONG_MOST = 5
 
-_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+# Crockford's: what cannot be taken for something else, on paper or over the telephone.
+ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _MEANT = str.maketrans("ILO", "110")
 _BYTES = ID_BYTES + SECRET_BYTES + CA_BYTES
 _CHECK_BITS = 12
@@ -100,9 +101,9 @@ def read_code(text: str) -> Code:
         raise ValueError(f"a code has {_CHARACTERS} letters and digits, this one has {len(clean)}")
     number = 0
     for character in clean:
-        if character not in _ALPHABET:
+        if character not in ALPHABET:
             raise ValueError(f"a code has no {character!r} in it")
-        number = number << 5 | _ALPHABET.index(character)
+        number = number << 5 | ALPHABET.index(character)
     data = (number >> _CHECK_BITS).to_bytes(_BYTES, "big")
     if number & ((1 << _CHECK_BITS) - 1) != _check(data):
         raise ValueError("a letter or digit of the code is wrong")
@@ -126,7 +127,7 @@ def _check(data: bytes) -> int:
 
 
 def _characters(number: int, count: int) -> str:
-    return "".join(_ALPHABET[number >> 5 * place & 31] for place in reversed(range(count)))
+    return "".join(ALPHABET[number >> 5 * place & 31] for place in reversed(range(count)))
 
 
 def _encode_id(data: bytes) -> str:
@@ -136,5 +137,5 @@ def _encode_id(data: bytes) -> str:
 def _decode_id(text: str) -> bytes:
     number = 0
     for character in text:
-        number = number << 5 | _ALPHABET.index(character)
+        number = number << 5 | ALPHABET.index(character)
     return number.to_bytes(ID_BYTES, "big")

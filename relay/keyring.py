@@ -287,12 +287,17 @@ def publish_file(path: Path, data: bytes, mode: int, *, overwrite: bool = False)
     return True
 
 
-def make_office_key() -> tuple[bytes, str]:
-    """Make the key pair for an office that sends none: OpenSSH private key, and its public line.
+def draw_office_key() -> ec.EllipticCurvePrivateKey:
+    """Draw a key for an office that sends none.
 
     ECDSA P-256, the one kind that every client's library accepts (CLIENTS section 4a).
     """
-    private = private_bytes(ec.generate_private_key(ec.SECP256R1()))
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def make_office_key() -> tuple[bytes, str]:
+    """Make the key pair for an office that sends none: OpenSSH private key, and its public line."""
+    private = private_bytes(draw_office_key())
     return private, public_line(private)
 
 

@@ -12,6 +12,7 @@ import typer
 from rich.text import Text
 
 from relay.cli.cert_apart import import_, sign
+from relay.cli.cert_bundle import bundle
 from relay.cli.cert_invite import invitations, invite
 from relay.cli.cert_issue import issue
 from relay.cli.cert_revoke import find_serial, krl, revoke
@@ -43,6 +44,7 @@ app = typer.Typer(help="Certificates of offices.", no_args_is_help=True, context
 app.command()(issue)
 app.command()(invite)
 app.command()(invitations)
+app.command()(bundle)
 app.command()(revoke)
 app.command()(krl)
 app.command()(sign)

@@ -8,6 +8,8 @@ is revoked again.
 from __future__ import annotations
 
 import errno
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -146,19 +148,29 @@ async def _issue(
         record = await issue(
             relay.ledger, open_user_ca(relay.keyring, ask=secret_asker()), wish, actor=relay.actor, now=relay.now
         )
-        try:
+        async with revoked_where_unwritten(relay, record, plan.certificate_file):
             _write(plan, record.line, force=force)
-        except OSError as error:
-            await relay.ledger.revoke_certificate(
-                *record.id, reason="its file could not be written", actor=relay.actor, now=relay.now
-            )
-            raise CommandFailed(
-                f"{error.filename or plan.certificate_file} cannot be written: {error.strerror}"
-            ) from error
+    warn_of_suspended(offices)
+    _report(relay, plan, record, as_json=as_json)
+
+
+@asynccontextmanager
+async def revoked_where_unwritten(relay: Installation, record: Certificate, file: Path) -> AsyncIterator[None]:
+    """Revoke *record* again where what is written here fails; CommandFailed then says so."""
+    try:
+        yield
+    except OSError as error:
+        await relay.ledger.revoke_certificate(
+            *record.id, reason="its file could not be written", actor=relay.actor, now=relay.now
+        )
+        raise CommandFailed(f"{error.filename or file} cannot be written: {error.strerror}") from error
+
+
+def warn_of_suspended(offices: Iterable[Office]) -> None:
+    """Say which of *offices* cannot use a certificate at present."""
     for one in offices:
         if not one.is_active:
             warn(f"office {one.number} is suspended and cannot log in until `relay office resume {one.number}`")
-    _report(relay, plan, record, as_json=as_json)
 
 
 def _plan(relay: Installation, office: Office, public_key: Path | None, out: Path | None) -> _Plan:

@@ -569,7 +569,7 @@ def test_help_of_every_command_is_there(operator: Operator) -> None:
     nouns = {
         "config": ["check", "show"],
         "office": ["add", "list", "show", "import", "suspend", "resume"],
-        "cert": ["issue", "list", "show", "revoke", "krl", "import"],
+        "cert": ["issue", "bundle", "list", "show", "revoke", "krl", "import"],
         "key": ["list", "rotate", "retire"],
         "transfer": ["list", "show", "units"],
     }

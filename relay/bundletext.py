@@ -1,0 +1,186 @@
+"""The page in a bundle that a clerk reads first: which program takes which file, in a few steps.
+
+Japanese, and a short English version below.  It says what was found out about the programs, also where the answer is
+that something does not work.  No passphrase stands in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from relay.config import Config
+from relay.model import Office
+from relay.offered import FOREVER
+from relay.welcome import JAPAN, as_text, tell_help
+
+PAGE_NAME = "はじめにお読みください.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What stands in the page beside the office; *host_keys* are fingerprints, *authority_files* names in the zip."""
+
+    folder: str
+    host: str
+    port: int
+    valid_before: datetime
+    host_keys: Sequence[str]
+    authority_files: Sequence[str]
+
+
+def render_page(config: Config, office: Office, facts: Facts) -> bytes:
+    """Return the page for *office*, as Notepad reads it."""
+    help_ja, help_en = tell_help(config)
+    told = {
+        "number": office.number,
+        "name": office.name,
+        "folder": facts.folder,
+        "host": facts.host,
+        "port": facts.port,
+        "host_keys": "\n".join(f"       {each}" for each in facts.host_keys),
+    }
+    until = None if facts.valid_before >= FOREVER else facts.valid_before.astimezone(JAPAN)
+    return as_text(
+        _PAGE_JA.format(
+            **told,
+            until=f"{until:%Y年%m月%d日}" if until else "なし",
+            authorities="と ".join(facts.authority_files),
+            help=help_ja,
+        )
+        + "\n\n"
+        + _PAGE_EN.format(
+            **told,
+            until=f"{until:%Y-%m-%d}" if until else "no end",
+            authorities=" and ".join(facts.authority_files),
+            help=help_en,
+        )
+    )
+
+
+_PAGE_JA = """\
+はじめにお読みください
+======================
+
+  事業所:   {number}  {name}
+  接続先:   {host}  （ポート番号 {port}）
+  ユーザー名: {number}
+  有効期限: {until}
+
+  この一式は、この事業所がファイル連携サーバーにつなぐための鍵です。
+  ほかの人に渡したり、メールで送ったりしないでください。
+  合言葉（パスフレーズ）は、別に電話や書面でお伝えしています。この中には
+  書いてありません。小文字と数字を、間の - も入れて、そのまま入力します。
+  合言葉を入力しているあいだ、画面に文字が出ないことがあります。
+
+■ はじめに（どのソフトでも同じ）
+
+  1. エクスプローラーの上の欄に %USERPROFILE% と入力して Enter を押します。
+     自分のフォルダーが開きます。
+  2. zip の中の「{folder}」フォルダーを、そこへ移します。
+     （フォルダーの名前は変えないでください。）
+  3. 移したら、元の zip ファイルは削除してください。
+
+■ どのソフトで、どのファイルを使うか
+
+  WinSCP（6.0 以降。おすすめ） … winscp.ini と {number}.ppk
+  PuTTY の psftp（0.78 以降）  … putty-host-ca.reg と {number}.ppk
+  FileZilla                    … {number}.ppk（下の説明をお読みください）
+  OpenSSH の sftp コマンド     … openssh フォルダーの中身
+
+■ WinSCP
+
+  1. WinSCP を開き、ログイン画面の「ツール」から「サイトのインポート」
+     （Import Sites）を選びます。
+  2. 「INI ファイル」を選び、「{folder}」フォルダーの winscp.ini を
+     開いて、OK を押します。
+       この項目がないとき（6.4 より前）は、新しいサイトに次のとおり入力
+       します。プロトコル SFTP、ホスト名 {host}、ポート番号 {port}、
+       ユーザー名 {number}。「設定」（高度な設定）→「SSH」→「認証」の
+       「秘密鍵」に {number}.ppk を指定します。
+  3. 接続先が本物かどうかを WinSCP が確かめられるようにします。
+     「ツール」→「環境設定」→「セキュリティ」の「信頼されたホスト認証局」
+     で「追加」を押し、次のとおり入力します。
+       名前:   careplan-relay
+       公開鍵: 「参照」を押して {authorities} を選びます
+       ホスト: {host} && port:{port}
+  4. 保存したサイトでログインし、合言葉を入力します。
+
+  初めて WinSCP を使うパソコンでは、1〜3 の代わりに、「ツール」→
+  「設定のインポート/復元」で winscp.ini を開くこともできます。
+  そのパソコンの WinSCP に今ある設定は、すべて消えますのでご注意ください。
+
+■ PuTTY の psftp
+
+  1. putty-host-ca.reg をダブルクリックし、「はい」を押します。
+  2. 「{folder}」フォルダーでコマンドプロンプトを開き、次の行を
+     入力します。合言葉を聞かれたら入力します。
+       psftp -P {port} -i {number}.ppk {number}@{host}
+
+■ FileZilla
+
+  FileZilla は、鍵のファイルの中の証明書を読みません。鍵を FileZilla の
+  設定に指定しても、ログインできません。PuTTY（0.78 以降）に付いている
+  Pageant と一緒に使ってください。
+  1. Pageant を開き、「Add Key」で {number}.ppk を選び、合言葉を入力します。
+  2. FileZilla のサイトマネージャーで、プロトコル SFTP、ホスト {host}、
+     ポート {port}、ログオンの種類「インタラクティブ」、ユーザー {number}
+     として接続します。パソコンを起動するたびに、先に 1. を行います。
+  3. 初めてのとき「不明なホスト鍵」と出ます。指紋（SHA256）が次のどれかと
+     同じなら OK を押してください。違うときは接続しないで、お電話ください。
+{host_keys}
+
+■ OpenSSH の sftp コマンド
+
+  「{folder}」の中の openssh フォルダーでコマンドプロンプトを
+  開き、次の行を入力します。合言葉を聞かれたら入力します。
+       sftp -F config relay
+
+■ つながったら
+
+  README.txt に、ファイルの送り方と受け取り方が書いてあります。
+  期限が近づくと「お知らせ.txt」が出ます。新しい一式を窓口に頼んでください。
+
+■ すぐにお電話いただくこと
+
+  この一式や合言葉を、なくした・人に見られた・間違った人に渡したとき。
+  パソコンをなくした・捨てる・人に譲るとき。その鍵だけをすぐに止められます。
+
+■ お問い合わせ
+
+{help}
+"""
+
+_PAGE_EN = """\
+Read me first
+=============
+
+  Office {number}  {name}
+  Server {host}, port {port}; user name {number}; good until {until}
+
+  This folder holds the key of this office. Give it to nobody else. The
+  passphrase was told to you apart from it and stands nowhere in here.
+
+  First move the folder {folder} into %USERPROFILE% and delete the zip.
+
+  WinSCP 6.0 or newer: Tools > Import Sites > INI file > winscp.ini (6.4 or
+    newer; before, type in the above and {number}.ppk as the private key).
+    Preferences > Security > Trusted host certification authorities > Add:
+    {authorities}, valid for {host} && port:{port}
+    Instead, on a computer where WinSCP is new: Tools > Import/Restore
+    Configuration > winscp.ini; all settings of that WinSCP are replaced.
+  psftp of PuTTY 0.78 or newer: open putty-host-ca.reg, then in this folder
+    psftp -P {port} -i {number}.ppk {number}@{host}
+  FileZilla does not read the certificate in a key file. Load {number}.ppk
+    into Pageant (PuTTY 0.78 or newer) and connect with logon type
+    "Interactive". It asks about the host key once; these are right:
+{host_keys}
+  OpenSSH, in the folder openssh: sftp -F config relay
+
+  Call at once when this folder, the passphrase or the computer is lost.
+
+Help
+
+{help}
+"""
