@@ -39,25 +39,36 @@ def render_page(config: Config, office: Office, facts: Facts) -> bytes:
         "folder": facts.folder,
         "host": facts.host,
         "port": facts.port,
+        "authority": facts.authority_files[0],
         "host_keys": "\n".join(f"       {each}" for each in facts.host_keys),
     }
+    others = list(enumerate(facts.authority_files[1:], start=2))
     until = None if facts.valid_before >= FOREVER else facts.valid_before.astimezone(JAPAN)
     return as_text(
         _PAGE_JA.format(
             **told,
             until=f"{until:%Y年%m月%d日}" if until else "なし",
-            authorities="と ".join(facts.authority_files),
+            more_ja="".join(_MORE_JA.format(file=file, place=place) for place, file in others),
             help=help_ja,
         )
         + "\n\n"
         + _PAGE_EN.format(
             **told,
             until=f"{until:%Y-%m-%d}" if until else "no end",
-            authorities=" and ".join(facts.authority_files),
+            more_en="".join(_MORE_EN.format(file=file) for _, file in others),
             help=help_en,
         )
     )
 
+
+# There are two while a new host CA takes the place of another.
+_MORE_JA = """\
+     {file} も、Name を careplan-relay-{place} にして、同じように追加します。
+"""
+
+_MORE_EN = """\
+    {file} likewise, by another name
+"""
 
 _PAGE_JA = """\
 はじめにお読みください
@@ -91,51 +102,58 @@ _PAGE_JA = """\
 
 ■ WinSCP
 
-  1. WinSCP を開き、ログイン画面の「ツール」から「サイトのインポート」
-     （Import Sites）を選びます。
-  2. 「INI ファイル」を選び、「{folder}」フォルダーの winscp.ini を
-     開いて、OK を押します。
+  1. WinSCP を開き、ログイン画面の「ツール」から「サイトのインポート」を
+     選びます。
+  2. 「インポート元」で「INI ファイル」（INI file）を選び、
+     「{folder}」フォルダーの winscp.ini を開いて、「取り込み」を
+     押します。
        この項目がないとき（6.4 より前）は、新しいサイトに次のとおり入力
-       します。プロトコル SFTP、ホスト名 {host}、ポート番号 {port}、
-       ユーザー名 {number}。「設定」（高度な設定）→「SSH」→「認証」の
-       「秘密鍵」に {number}.ppk を指定します。
+       します。転送プロトコル SFTP、ホスト名 {host}、
+       ポート番号 {port}、ユーザ名 {number}。「設定」→「SSH」→「認証」の
+       「秘密鍵」に {number}.ppk を選び、「保存」を押します。
   3. 接続先が本物かどうかを WinSCP が確かめられるようにします。
-     「ツール」→「環境設定」→「セキュリティ」の「信頼されたホスト認証局」
-     で「追加」を押し、次のとおり入力します。
-       名前:   careplan-relay
-       公開鍵: 「参照」を押して {authorities} を選びます
-       ホスト: {host} && port:{port}
-  4. 保存したサイトでログインし、合言葉を入力します。
+     「ツール」→「環境設定」→「セキュリティ」の
+     「Trusted host certification authorities」（信頼するホスト認証局）で
+     「追加」（Add）を押し、次のとおり入力します。
+       Name:        careplan-relay
+       Public key:  「参照」（Browse）を押して {authority} を選びます
+       Valid hosts: {host} && port:{port}
+{more_ja}     画面の言葉は WinSCP の版によって少し違います。
+  4. 取り込んだサイトでログインし、合言葉を入力します。
 
-  初めて WinSCP を使うパソコンでは、1〜3 の代わりに、「ツール」→
+  WinSCP を初めて使うパソコンでは、1〜3 の代わりに、「ツール」→
   「設定のインポート/復元」で winscp.ini を開くこともできます。
-  そのパソコンの WinSCP に今ある設定は、すべて消えますのでご注意ください。
+  そのパソコンの WinSCP に今ある設定とサイトは、すべて消えますので
+  ご注意ください。
 
 ■ PuTTY の psftp
 
   1. putty-host-ca.reg をダブルクリックし、「はい」を押します。
-  2. 「{folder}」フォルダーでコマンドプロンプトを開き、次の行を
-     入力します。合言葉を聞かれたら入力します。
+  2. 「{folder}」フォルダーを開き、上の欄に cmd と入力して
+     Enter を押します。黒い画面に次の行を入力します。
        psftp -P {port} -i {number}.ppk {number}@{host}
+     合言葉を聞かれたら入力します。
 
 ■ FileZilla
 
-  FileZilla は、鍵のファイルの中の証明書を読みません。鍵を FileZilla の
-  設定に指定しても、ログインできません。PuTTY（0.78 以降）に付いている
-  Pageant と一緒に使ってください。
+  FileZilla（3.63 で確かめました）は、鍵ファイルの中の証明書を使いません。
+  サイトに鍵ファイルを指定しても、ログインできません。Pageant と一緒に
+  使ってください。Pageant は PuTTY（0.78 以降）や WinSCP に付いています。
   1. Pageant を開き、「Add Key」で {number}.ppk を選び、合言葉を入力します。
-  2. FileZilla のサイトマネージャーで、プロトコル SFTP、ホスト {host}、
-     ポート {port}、ログオンの種類「インタラクティブ」、ユーザー {number}
-     として接続します。パソコンを起動するたびに、先に 1. を行います。
+     パソコンを起動するたびに行います。
+  2. FileZilla のサイト マネージャーで、次のとおりにして接続します。
+     プロトコル SFTP、ホスト {host}、ポート {port}、
+     ログオン タイプ「インタラクティブ」、ユーザー {number}。
   3. 初めてのとき「不明なホスト鍵」と出ます。指紋（SHA256）が次のどれかと
      同じなら OK を押してください。違うときは接続しないで、お電話ください。
 {host_keys}
 
 ■ OpenSSH の sftp コマンド
 
-  「{folder}」の中の openssh フォルダーでコマンドプロンプトを
-  開き、次の行を入力します。合言葉を聞かれたら入力します。
+  「{folder}」の中の openssh フォルダーを開き、上の欄に cmd と
+  入力して Enter を押します。黒い画面に次の行を入力します。
        sftp -F config relay
+  合言葉を聞かれたら入力します。
 
 ■ つながったら
 
@@ -162,19 +180,21 @@ Read me first
   This folder holds the key of this office. Give it to nobody else. The
   passphrase was told to you apart from it and stands nowhere in here.
 
-  First move the folder {folder} into %USERPROFILE% and delete the zip.
+  First move the folder {folder} into %USERPROFILE%
+  and delete the zip.
 
   WinSCP 6.0 or newer: Tools > Import Sites > INI file > winscp.ini (6.4 or
     newer; before, type in the above and {number}.ppk as the private key).
     Preferences > Security > Trusted host certification authorities > Add:
-    {authorities}, valid for {host} && port:{port}
-    Instead, on a computer where WinSCP is new: Tools > Import/Restore
+    {authority}, valid for {host} && port:{port}
+{more_en}    Instead, on a computer where WinSCP is new: Tools > Import/Restore
     Configuration > winscp.ini; all settings of that WinSCP are replaced.
   psftp of PuTTY 0.78 or newer: open putty-host-ca.reg, then in this folder
     psftp -P {port} -i {number}.ppk {number}@{host}
-  FileZilla does not read the certificate in a key file. Load {number}.ppk
-    into Pageant (PuTTY 0.78 or newer) and connect with logon type
-    "Interactive". It asks about the host key once; these are right:
+  FileZilla (3.63 was tried) does not use the certificate in a key file. Load
+    {number}.ppk into Pageant (of PuTTY 0.78 or newer, or of WinSCP) and
+    connect with logon type "Interactive". It asks about the host key once;
+    these are right:
 {host_keys}
   OpenSSH, in the folder openssh: sftp -F config relay
 

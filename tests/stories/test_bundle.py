@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from house import CARE_MANAGER, HOME_HELP, HOST, SUSPENDED, House, general_name, pdf, relay_command, run_program
 from keyboard import Terminal
 from programs import need
+from rich.cells import cell_len
 
 from relay.model import EventKind
 
@@ -193,6 +194,7 @@ def test_the_zip_is_whole_for_its_owner_alone_and_reads_on_windows(idle: House, 
     assert page.startswith(b"\xef\xbb\xbf")
     assert text.count("\n") == text.count("\r\n")
     assert said["passphrase"] not in text
+    assert max(map(cell_len, text.splitlines())) <= 80
     # Every file that the page names is there, and every fact that has to be typed.
     for name in ("winscp.ini", f"{CARE_MANAGER}.ppk", "putty-host-ca.reg", "host-ca.pub"):
         assert (name in text, name in modes) == (True, True), name
@@ -222,6 +224,7 @@ def test_winscp_is_told_site_and_authorities(idle: House, tmp_path: Path) -> Non
     assert site["PublicKeyFile"] == f"%USERPROFILE%\\{FOLDER}\\{CARE_MANAGER}.ppk"
     assert (site["HostName"], site["PortNumber"], site["UserName"]) == (HOST, str(PORT), CARE_MANAGER)
     assert list(sections) == ["SshHostCAs\\careplan-relay", "SshHostCAs\\careplan-relay-2"]
+    assert "host-ca-2.pub も、Name を careplan-relay-2 にして" in (folder / PAGE).read_text("utf-8-sig")
     files = [(folder / name).read_text().split()[1] for name in ("host-ca.pub", "host-ca-2.pub")]
     assert [each["PublicKey"] for each in sections.values()] == files
     assert {each["Validity"] for each in sections.values()} == {f"{HOST} && port:{PORT}"}
