@@ -1,5 +1,7 @@
 """Login: a connection becomes an identity by its certificate, or nothing at all.
 
+X.509 chains of outside CAs are the second road, where the operator has opened it: `relay.foreign` judges those instead.
+
 The order is the guarantee.  For every key that a client offers
 
     1. the bytes are parsed (`relay.offered`),
@@ -51,6 +53,7 @@ from relay.certificates import (
 from relay.config import Config
 from relay.doorkeeper import PACKET_BYTES, WINDOW_BYTES, Knocks, ListenOptions, plan_listen_options
 from relay.errors import Deferred, finding
+from relay.foreign import ForeignDesk
 from relay.journal import Journal, LimitEnd
 from relay.keyring import Keyring
 from relay.latest import LatestTime
@@ -58,6 +61,7 @@ from relay.ledger import Register
 from relay.model import EventKind, Identity, OfficeNumber
 from relay.standard.offices import parse_office_number
 from relay.unwanted import Unwanted
+from relay.x509 import OfferedChain, is_chain, parse_chain
 
 WATCH_SECONDS = 1.0
 _KNOCKS_SECONDS = 60.0
@@ -66,7 +70,12 @@ _SERIALS = 2**63
 _COME_AGAIN = "Too many connections at the moment; nothing was sent. Please try again in a minute"
 _NOT_USED = "No SFTP session was open for a while; please connect again"
 _TOO_MANY_SESSIONS = "too many sessions are open; close one, or try again later"
-_CODES: dict[Told, str] = {"expired": "office.expired", "revoked": "office.revoked", "suspended": "office.suspended"}
+_CODES: dict[Told, str] = {
+    "expired": "office.expired",
+    "revoked": "office.revoked",
+    "suspended": "office.suspended",
+    "unconfirmed": "office.unconfirmed",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +122,8 @@ class Reception:
         self.rekey_seconds = rekey_seconds
         self.journal = journal.new_journal()
         self.latest = LatestTime(self.journal)
+        self.foreign = ForeignDesk(register, config.certificates, self.journal)
+        self.foreign.adopt(keyring, datetime.now(UTC))
         edge.keep_ciphers()
         self._host_keys = edge.load_host_keys((key.private, key.certificate) for key in keyring.host_keys)
         self.attendance: Attendance[OfficeServer] = Attendance(config, self.journal)
@@ -132,6 +143,7 @@ class Reception:
     def adopt(self, keyring: Keyring) -> list[asyncssh.SSHKeyPair]:
         """Trust what *keyring* trusts, judge everybody inside anew, and return the host keys to listen with."""
         self.trusted = keyring.user_ca_fingerprints
+        self.foreign.adopt(keyring, datetime.now(UTC))
         self._host_keys = edge.load_host_keys((key.private, key.certificate) for key in keyring.host_keys)
         for server in self.attendance.live:
             server.forget_judgement()
@@ -200,7 +212,7 @@ class OfficeServer(asyncssh.SSHServer):
         self._peer = ""
         self._identity: Identity | None = None
         self._enrolling: str | None = None
-        self._offered: OfferedCertificate | None = None
+        self._offered: OfferedCertificate | OfferedChain | None = None
         self._judged_version = -1
         self._failed_signatures = 0
         self._probes = 0
@@ -253,6 +265,7 @@ class OfficeServer(asyncssh.SSHServer):
         edge.judge_kex_guess(conn)
         edge.watch_requests(conn, self._note_unwanted)
         edge.keep_options(conn)
+        edge.offer_signatures(conn, self._reception.foreign.signature_algorithms)
         edge.omit_ignored_packets(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -336,11 +349,18 @@ class OfficeServer(asyncssh.SSHServer):
         if offer.username == enrolment.USER and self._reception.open_enrolment is not None:
             await self._decide_enrolment(offer, ask)
             return
-        offered = parse_certificate(offer.key_data)
+        offered: OfferedCertificate | OfferedChain
+        if is_chain(offer.key_data):
+            offered = self._reception.foreign.parse(offer.key_data)
+        else:
+            offered = parse_certificate(offer.key_data)
         office = parse_office_number(offer.username)
         if office is None:
             raise CertificateRejected(Reason.UNKNOWN_OFFICE, f"user name {offer.username!r} is no office number")
         algorithm = signature_algorithm(offer.signature) if offer.is_signed else None
+        if isinstance(offered, OfferedChain):
+            await self._decide_foreign(offer, offered, office, algorithm)
+            return
         # Read before the rest: whatever changes from here on makes `Reception.judge_live` look again.
         version = await self._reception.register.register_version()
         identity = await self._judge(offered, office, algorithm, self._reception.latest.at(datetime.now(UTC)))
@@ -358,6 +378,24 @@ class OfficeServer(asyncssh.SSHServer):
             raise CertificateRejected(Reason.BAD_SIGNATURE, "the client's signature is not good")
         if offer.is_signed:
             self._enrolling = line
+
+    async def _decide_foreign(
+        self, offer: _Offer, offered: OfferedChain, office: OfficeNumber, algorithm: str | None
+    ) -> None:
+        """Do the same with an X.509 chain; asyncssh has no part in it."""
+        foreign, now = self._reception.foreign, self._reception.latest.at(datetime.now(UTC))
+        version = await self._reception.register.register_version()
+        identity, is_known = await foreign.judge(offered, office, algorithm, now)
+        if not offer.is_signed:
+            return
+        if self._conn is None or not offer.is_good_on(self._conn):
+            raise CertificateRejected(Reason.BAD_SIGNATURE, "the client's signature is not good")
+        if not is_known:
+            await foreign.introduce(offered, identity, now)
+            # That has waited: judged anew, so that here as well nothing runs between judging and binding.
+            version = await self._reception.register.register_version()
+            identity, _ = await foreign.judge(offered, office, algorithm, now)
+        self._identity, self._offered, self._judged_version = identity, offered, version
 
     async def _judge(
         self, offered: OfferedCertificate, office: OfficeNumber, algorithm: str | None, now: datetime
@@ -539,7 +577,10 @@ class OfficeServer(asyncssh.SSHServer):
         if identity is None or offered is None:
             return
         try:
-            await self._judge(offered, identity.office, None, now)
+            if isinstance(offered, OfferedChain):
+                await self._reception.foreign.judge(offered, identity.office, None, now)
+            else:
+                await self._judge(offered, identity.office, None, now)
         except CertificateRejected as rejected:
             if self._conn is not None:
                 journal.identity_ended(
@@ -568,6 +609,10 @@ class _Offer:
         return bool(self.msg)
 
     def is_good_on(self, conn: asyncssh.SSHServerConnection) -> bool:
+        if is_chain(self.key_data):
+            # Only of a chain that was seen to be good is anything said.
+            key_data = parse_chain(self.key_data).leaf.key_data
+            return not self.is_signed or edge.is_signed_by(conn, key_data, self.msg, self.signature)
         return edge.has_good_signature(conn, self.key_data, self.msg, self.signature)
 
 

@@ -28,6 +28,7 @@ from pydantic_core import ErrorDetails
 
 from relay.errors import TABLE, ConfigError, Severity
 from relay.naming import NamingRules, OperatorGrammar
+from relay.officerules import OfficeField, OfficeRule
 
 FILE_NAME = "relay.toml"
 _PREFIX = "RELAY_"
@@ -241,12 +242,44 @@ class LimitSettings(_Section):
         return self
 
 
+class OfficeRuleSettings(_Section):
+    """Where an outside CA's certificates name the office: *pattern* must match the whole value of *field*."""
+
+    field: OfficeField
+    pattern: str
+
+    @model_validator(mode="after")
+    def _check_pattern(self) -> Self:
+        try:
+            groups = set(re.compile(self.pattern).groupindex)
+        except re.error as error:
+            raise ValueError(f"the pattern is no regular expression: {error}") from None
+        if groups != {"office"}:
+            raise ValueError("the pattern needs a group (?P<office>…), and no other with a name")
+        return self
+
+
 class CertificateSettings(_Section):
     """How long certificates are good for, and what offices may do about theirs."""
 
     valid_days: Annotated[int, Field(ge=1, le=3660)] = 365
     valid_per_office: Count = 10
     renewal: bool = True
+    x509: bool = False
+    x509_offices: Annotated[tuple[OfficeRuleSettings, ...], Field(strict=False)] = ()
+    x509_tls_client: bool = False
+    x509_crl: Literal["require", "if_present"] = "require"
+
+    @model_validator(mode="after")
+    def _check_x509(self) -> Self:
+        if self.x509 and not self.x509_offices:
+            raise ValueError("x509 is on, and no rule in x509_offices says where the office number stands")
+        return self
+
+    @property
+    def office_rules(self) -> tuple[OfficeRule, ...]:
+        """What `relay.officerules` needs to know."""
+        return tuple(OfficeRule(rule.field, re.compile(rule.pattern)) for rule in self.x509_offices)
 
 
 class TreeSettings(_Section):
@@ -298,6 +331,9 @@ class Config(_Section):
 _SECTIONS: Mapping[str, type[_Section]] = {
     name: cast(type[_Section], field.annotation) for name, field in Config.model_fields.items() if name != "home"
 }
+
+# The settings that are lists of tables.
+_TABLES_WITHIN: Mapping[str, type[_Section]] = {"grammars": GrammarSettings, "x509_offices": OfficeRuleSettings}
 
 
 def load_template() -> str:
@@ -390,7 +426,7 @@ def _explain(details: ErrorDetails, overrides: Mapping[tuple[str, str], object])
     where = _variable(section, key) if (section, key) in overrides else f"{FILE_NAME}: {_say_place(location)}"
     kind, context = details["type"], details.get("ctx", {})
     if kind == "extra_forbidden":
-        model = GrammarSettings if key == "grammars" else _SECTIONS[section]
+        model = _TABLES_WITHIN.get(key, _SECTIONS[section])
         return f"{where}: there is no such setting{_suggest(location[-1], list(model.model_fields))}"
     if kind == "value_error":
         return f"{where}: {context['error']}"

@@ -9,6 +9,7 @@ asyncssh changes:
   its rekey, is disconnected at a bound instead of filling memory.
 * `wrap_validation` - sees every key, probe and signature, around asyncssh's own verdict.
 * `has_good_signature` - whether the client holds the key of a certificate that asyncssh will not let in.
+* `is_signed_by`, `offer_signatures` - logins with X.509 chains, which asyncssh leaves to another library.
 * `open_channel` - a channel on which ``subsystem sftp`` may be asked for, once, and nothing else.
 * `Farewells` - a connection too many is sent away with a sentence before a key exchange.
 * `watch_requests` - tells what is asked for besides sessions.
@@ -39,7 +40,7 @@ from asyncssh.constants import (
 )
 from asyncssh.crypto.chacha import ChachaCipher
 from asyncssh.packet import SSHPacket, String, UInt32
-from asyncssh.public_key import KeyImportError, decode_ssh_certificate
+from asyncssh.public_key import KeyImportError, decode_ssh_certificate, decode_ssh_public_key
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
@@ -239,6 +240,28 @@ def has_good_signature(conn: Connection, key_data: bytes, msg: bytes, signature:
     except KeyImportError:
         return False
     return not msg or bool(certificate.key.verify(String(unwrapped._session_id) + msg, signature))
+
+
+def is_signed_by(conn: Connection, key_data: bytes, msg: bytes, signature: bytes) -> bool:
+    """Tell whether *signature* is that of the plain public key *key_data* over *msg* on this connection.
+
+    For chains of X.509 certificates, which asyncssh reads only with pyOpenSSL and verifies by rules that are not ours.
+    """
+    unwrapped: Any = conn
+    try:
+        key: Any = decode_ssh_public_key(key_data)
+    except KeyImportError:
+        return False
+    return bool(key.verify(String(unwrapped._session_id) + msg, signature))
+
+
+def offer_signatures(conn: Connection, algorithms: Iterable[str]) -> None:
+    """Tell the client of *algorithms* to sign with besides the configured ones; before its key exchange ends.
+
+    asyncssh refuses to be configured with those of X.509 where it cannot read X.509 by itself.
+    """
+    unwrapped: Any = conn
+    unwrapped._sig_algs = [*unwrapped._sig_algs, *(name.encode() for name in algorithms)]
 
 
 def open_channel(

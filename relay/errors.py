@@ -485,6 +485,14 @@ TABLE: Mapping[str, Row] = _rows(
         _CALL_JA,
         _CALL_EN,
     ),
+    Row(
+        "office.unconfirmed",
+        "この証明書が失効していないことを、いま確認できません",
+        "it cannot be confirmed at the moment that this certificate was not revoked",
+        "しばらくしてから、もう一度接続してください。続くときは、下記の窓口に電話してください。",
+        "Connect again later. If it goes on, call the operator.",
+        permanent=False,
+    ),
     # --- certificates ------------------------------------------------------------------------------------------
     Row(
         "certificate.private_key",

@@ -344,6 +344,17 @@ def keys_reloaded(journal: Journal, *, user_cas: int, host_cas: int) -> None:
     journal.logger.info("keys.reloaded", user_cas=user_cas, host_cas=host_cas)
 
 
+def outside_cas_trusted(journal: Journal, *, anchors: int, anchors_over: int, lists: int) -> None:
+    """Tell how many outside CAs let offices in with X.509, how many of them are not valid now, and what lists there are."""
+    level = logging.WARNING if anchors_over or not anchors else logging.INFO
+    journal.logger.log(level, "x509.trusted", anchors=anchors, anchors_over=anchors_over, lists=lists)
+
+
+def revocation_list_unusable(journal: Journal, *, file: str, reason: str) -> None:
+    """Tell that a revocation list of an outside CA cannot be read: what was read before goes on until it ends."""
+    journal.logger.error("x509.list_unusable", file=file, reason=reason)
+
+
 def keys_unreadable(journal: Journal, *, reason: str) -> None:
     """Tell that ``keys/`` changed and cannot be loaded: what was loaded before goes on."""
     journal.logger.error("keys.unreadable", reason=reason)

@@ -44,6 +44,8 @@ from relay.certificates import (
 from relay.errors import ConfigError
 from relay.privatekeys import has_passphrase, private_bytes, public_line
 from relay.vault import MasterKey, Vault
+from relay.x509 import Trust
+from relay.x509files import ANCHORS_DIRECTORY, LISTS_DIRECTORY, load_trust, stamp_files
 
 HostAlgorithm = Literal["ed25519", "ecdsa", "rsa"]
 # In the order in which they are offered: best first, RSA for the oldest libraries.
@@ -97,7 +99,7 @@ class Keyring:
     *user_ca* is the OpenSSH private key file of our own CA, None where it is kept apart.  *trusted_user_cas* are
     OpenSSH public lines, our own first, *user_ca_fingerprints* the same as ``SHA256:…``.  *host_cas* are public
     lines for ``known_hosts``, the current one first.  *receipt_key* is the private key file that receipts are signed
-    with, *receipt_line* its public line.
+    with, *receipt_line* its public line.  *x509* is what is trusted of outside CAs, at another door.
     """
 
     path: Path
@@ -113,6 +115,7 @@ class Keyring:
     older_masters: tuple[MasterKey, ...]
     index_key: bytes = field(repr=False)
     audit_key: AuditKey
+    x509: Trust
 
     @property
     def host_ca(self) -> str:
@@ -146,7 +149,8 @@ def create_keyring(path: Path, *, passphrase: bytes | None = None) -> Keyring:
         path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         path.chmod(DIRECTORY_MODE)
         _sync_directory(path.parent)
-        (path / TRUSTED_DIRECTORY).mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+        for folder in (TRUSTED_DIRECTORY, ANCHORS_DIRECTORY, LISTS_DIRECTORY):
+            (path / folder).mkdir(mode=DIRECTORY_MODE, exist_ok=True)
         for name in ("user_ca", "host_ca", "receipt_key"):
             if not _is_apart(path, name):
                 publish_pair(path, name, ed25519.Ed25519PrivateKey.generate)
@@ -183,6 +187,7 @@ def load_keyring(path: Path) -> Keyring:
     master, *older = _load_masters(path, faults)
     _, index_key = _load_secret(path / "index.key", _INDEX_WORD, 0, faults)
     audit_id, audit_key = _load_secret(path / AUDIT_FILE, _AUDIT_WORD, 1, faults)
+    x509 = load_trust(path, faults.add)
     faults.raise_if_any()
     return Keyring(
         path=path,
@@ -198,6 +203,7 @@ def load_keyring(path: Path) -> Keyring:
         older_masters=tuple(older),
         index_key=index_key,
         audit_key=AuditKey(audit_id, audit_key),
+        x509=x509,
     )
 
 
@@ -304,7 +310,7 @@ def make_office_key() -> tuple[bytes, str]:
 def stamp_keyring(path: Path) -> tuple[int, ...]:
     """Return something that changes whenever a file in *path* is made, replaced or removed."""
     folders = (path, path / TRUSTED_DIRECTORY)
-    return tuple(folder.stat().st_mtime_ns if folder.is_dir() else 0 for folder in folders)
+    return (*(folder.stat().st_mtime_ns if folder.is_dir() else 0 for folder in folders), *stamp_files(path))
 
 
 def _sync_directory(path: Path) -> None:

@@ -65,6 +65,14 @@ class RevocationCause(StrEnum):
         return self in (RevocationCause.STOLEN, RevocationCause.LOST)
 
 
+class CertificateKind(StrEnum):
+    """Who made a certificate, and so who can renew it."""
+
+    OPENSSH = "openssh"
+    # Of an outside CA; the register knows it from its first login on.
+    X509 = "x509"
+
+
 class CertificateId(NamedTuple):
     """What names a certificate: a serial is unique within its CA only."""
 
@@ -74,10 +82,11 @@ class CertificateId(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What the register knows of one OpenSSH user certificate.
+    """What the register knows of one user certificate.
 
     *ca_fingerprint* and *key_fingerprint* are ``SHA256:…`` as ``ssh-keygen -l`` prints them.  *offices* are the
-    principals.  *parent* is the certificate that its holder was logged in with when it was renewed.  *name* is that
+    principals.  An X.509 certificate has a number made of its digest for a *serial*, its own is in *key_id*, and it was
+    "issued" when it was met.  *parent* is the certificate that its holder was logged in with when it was renewed.  *name* is that
     of its file in ``certificate/`` without ``-cert.pub``, *line* the certificate itself, where the register keeps it.
     """
 
@@ -96,6 +105,7 @@ class Certificate:
     parent: CertificateId | None = None
     name: str = ""
     line: str = field(default="", repr=False)
+    kind: CertificateKind = CertificateKind.OPENSSH
 
     @property
     def id(self) -> CertificateId:
@@ -263,6 +273,7 @@ class EventKind(StrEnum):
     OFFICE_SUSPENDED = "office.suspended"
     OFFICE_RESUMED = "office.resumed"
     CERTIFICATE_ISSUED = "certificate.issued"
+    CERTIFICATE_MET = "certificate.met"
     INVITED = "certificate.invited"
     INVITATION_TRIED = "invitation.tried"
     INVITATION_ENDED = "invitation.cancelled"

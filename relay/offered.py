@@ -40,7 +40,7 @@ KEY_FIELDS = {
 CERTIFICATE_KINDS = {name.removesuffix("@openssh.com") + CERTIFICATE_SUFFIX: name for name in KEY_FIELDS}
 _TYPES: dict[int, Literal["user", "host"]] = {1: "user", 2: "host"}
 
-Told = Literal["expired", "revoked", "suspended"]
+Told = Literal["expired", "revoked", "suspended", "unconfirmed"]
 
 
 class Reason(StrEnum):
@@ -66,6 +66,13 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     SOURCE_ADDRESS = "source_address"
     BAD_SIGNATURE = "bad_signature"
+    # Of X.509 alone.
+    CHAIN = "chain"
+    EXTENSION = "extension"
+    PURPOSE = "purpose"
+    NO_OFFICE = "no_office"
+    SEVERAL_OFFICES = "several_offices"
+    UNCONFIRMED = "unconfirmed"
 
 
 class CertificateRejected(Exception):
@@ -116,8 +123,8 @@ def parse_certificate(key_data: bytes) -> OfferedCertificate:
     """
     if len(key_data) > CERTIFICATE_BYTES:
         raise malformed(f"{len(key_data)} bytes are too many")
-    reader = _Reader(key_data)
-    kind = _text(reader.string(), "key type")
+    reader = WireReader(key_data)
+    kind = read_text(reader.string(), "key type")
     if kind in KEY_FIELDS:
         raise CertificateRejected(Reason.NO_CERTIFICATE, f"a bare {kind} key, no certificate")
     if kind not in CERTIFICATE_KINDS:
@@ -128,7 +135,7 @@ def parse_certificate(key_data: bytes) -> OfferedCertificate:
     serial, type_ = reader.number(8), reader.number(4)
     if type_ not in _TYPES:
         raise malformed(f"certificate type {type_}")
-    key_id = _text(reader.string(), "key id")
+    key_id = read_text(reader.string(), "key id")
     principals = _read_principals(reader.string())
     valid_after, valid_before = (_at(reader.number(8)) for _ in range(2))
     critical_options = _read_options(reader.string(), "critical option")
@@ -170,7 +177,7 @@ def parse_certificate_line(line: str) -> OfferedCertificate:
 
 def signature_algorithm(signature: bytes) -> str:
     """Return the algorithm that an SSH signature blob says it was made with; CertificateRejected if it says none."""
-    return _text(_Reader(signature).string(), "signature algorithm")
+    return read_text(WireReader(signature).string(), "signature algorithm")
 
 
 def fingerprint(public_key: bytes) -> str:
@@ -187,34 +194,41 @@ def fingerprint_of_line(public_key_line: str) -> str:
         raise malformed("this is no OpenSSH public key") from None
 
 
-class _Reader:
+class WireReader:
     """SSH wire data from front to back; runs out with CertificateRejected."""
 
     def __init__(self, data: bytes) -> None:
+        """Begin in front."""
         self._data = data
         self._at = 0
 
     @property
     def consumed(self) -> bytes:
+        """What was read so far."""
         return self._data[: self._at]
 
     @property
     def is_done(self) -> bool:
+        """True at the end."""
         return self._at == len(self._data)
 
     def take(self, count: int) -> bytes:
+        """Read so many bytes."""
         if count > len(self._data) - self._at:
             raise malformed("it ends too early")
         self._at += count
         return self._data[self._at - count : self._at]
 
     def number(self, count: int) -> int:
+        """Read an unsigned number of so many bytes."""
         return int.from_bytes(self.take(count), "big")
 
     def string(self) -> bytes:
+        """Read a string with its length in front."""
         return self.take(self.number(4))
 
     def end(self) -> None:
+        """Demand that nothing follows."""
         if not self.is_done:
             raise malformed("bytes follow behind its end")
 
@@ -224,7 +238,7 @@ def malformed(why: str) -> CertificateRejected:
     return CertificateRejected(Reason.MALFORMED, f"not well-formed: {why}")
 
 
-def _text(data: bytes, what: str) -> str:
+def read_text(data: bytes, what: str) -> str:
     """Decode *data* for the journal's eyes: control characters would write lines of their own there."""
     try:
         text = data.decode()
@@ -236,7 +250,7 @@ def _text(data: bytes, what: str) -> str:
     return text
 
 
-def _read_key(reader: _Reader, algorithm: str) -> tuple[bytes, int | None]:
+def _read_key(reader: WireReader, algorithm: str) -> tuple[bytes, int | None]:
     """Return the wire bytes of the plain public key, and the bits of an RSA key."""
     fields = [reader.string() for _ in range(KEY_FIELDS[algorithm])]
     if algorithm.startswith("ecdsa-") and fields[0] != algorithm.removeprefix("ecdsa-sha2-").encode():
@@ -250,18 +264,18 @@ def _read_key(reader: _Reader, algorithm: str) -> tuple[bytes, int | None]:
 
 
 def _read_principals(data: bytes) -> tuple[str, ...]:
-    reader, names = _Reader(data), []
+    reader, names = WireReader(data), []
     while not reader.is_done:
-        names.append(_text(reader.string(), "principal"))
+        names.append(read_text(reader.string(), "principal"))
         if len(names) > PRINCIPALS:
             raise malformed(f"more than {PRINCIPALS} principals")
     return tuple(names)
 
 
 def _read_options(data: bytes, what: str) -> tuple[tuple[str, bytes], ...]:
-    reader, options = _Reader(data), dict[str, bytes]()
+    reader, options = WireReader(data), dict[str, bytes]()
     while not reader.is_done:
-        name = _text(reader.string(), what)
+        name = read_text(reader.string(), what)
         if name in options:
             raise malformed(f"the {what} {name} stands twice")
         options[name] = reader.string()
@@ -272,8 +286,8 @@ def _option_text(name: str, data: bytes) -> str:
     """Return an option's value: a string within the string, or nothing for one that is a mere flag."""
     if not data:
         return ""
-    reader = _Reader(data)
-    text = _text(reader.string(), f"critical option {name}")
+    reader = WireReader(data)
+    text = read_text(reader.string(), f"critical option {name}")
     reader.end()
     return text
 

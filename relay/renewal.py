@@ -24,7 +24,7 @@ from relay.issuing import Wish, issue
 from relay.journal import Journal
 from relay.keyfiles import read_public_key
 from relay.ledger import Ledger
-from relay.model import Certificate, CertificateId, Identity, OfficeNumber, RevocationCause, fold_name
+from relay.model import Certificate, CertificateId, CertificateKind, Identity, OfficeNumber, RevocationCause, fold_name
 from relay.notices import Ending, level_of, render_ending, render_guide, say_ending
 from relay.tree import CERTIFICATE_SUFFIX, GUIDE, KNOWN_HOSTS
 
@@ -76,6 +76,9 @@ class RenewalDesk:
         parent = await self._ledger.find_certificate(*identity.certificate)
         if parent is None:
             raise Refused("office.revoked")
+        if parent.kind is CertificateKind.X509:
+            # A certificate of ours would live on when the outside CA revokes this one.
+            raise Refused("certificate.not_issued_here")
         await self._refuse_too_often(identity.office)
         wish = Wish(
             line,

@@ -12,7 +12,7 @@ import typer
 
 from relay.cli.installation import HomeOption, Installation, open_installation, read_office_number, run
 from relay.cli.terminal import CommandRefused, YesOption, confirm, say, say_time, warn
-from relay.model import Certificate, RevocationCause
+from relay.model import Certificate, CertificateKind, RevocationCause
 
 _NAMED_MOST = 5
 
@@ -197,7 +197,9 @@ async def _krl(home: Path, file: Path) -> None:
     from relay.krl import RevokedKeys, RevokedOfCa, write_krl
 
     async with open_installation(home) as relay:
-        revoked = await relay.ledger.list_certificates(is_revoked=True)
+        # Nothing of OpenSSH's is ever asked about X.509.
+        found = await relay.ledger.list_certificates(is_revoked=True)
+        revoked = [one for one in found if one.kind is CertificateKind.OPENSSH]
         keys = await relay.ledger.list_revoked_keys()
         version, now = await relay.ledger.register_version(), relay.now
     cas = _find_cas(relay, revoked)

@@ -10,7 +10,7 @@ from relay.errors import Refused
 from relay.ledger.rows import Cell, certificate_of, to_cell
 from relay.ledger.statements import SQL
 from relay.ledger.store import Store, append_event, transfer_sql
-from relay.model import Certificate, CertificateId, EventKind, OfficeNumber, RevocationCause
+from relay.model import Certificate, CertificateId, CertificateKind, EventKind, OfficeNumber, RevocationCause
 
 _NO_LIMIT = -1
 # A certificate offers 64 bits; the relay issues 63, as many as a column holds.
@@ -174,20 +174,17 @@ def _insert(connection: sqlite3.Connection, certificate: Certificate, actor: str
         SQL["insert_certificate"],
         (*certificate.id, certificate.key_id, certificate.key_fingerprint, certificate.label,
          to_cell(certificate.valid_after), to_cell(certificate.valid_before), to_cell(certificate.issued_at),
-         *(certificate.parent or (None, None)), certificate.name, certificate.line),
+         *(certificate.parent or (None, None)), certificate.name, certificate.line,
+         certificate.kind),
     )  # fmt: skip
     connection.executemany(
         SQL["insert_certificate_office"], [(office, *certificate.id) for office in certificate.offices]
     )
+    is_ours = certificate.kind is CertificateKind.OPENSSH
+    kind = EventKind.CERTIFICATE_ISSUED if is_ours else EventKind.CERTIFICATE_MET
+    detail = str(certificate.serial) if is_ours else f"{certificate.serial} {certificate.key_id}"
     for office in certificate.offices:
-        append_event(
-            connection,
-            EventKind.CERTIFICATE_ISSUED,
-            certificate.issued_at,
-            actor=actor,
-            office=office,
-            detail=str(certificate.serial),
-        )
+        append_event(connection, kind, certificate.issued_at, actor=actor, office=office, detail=detail)
 
 
 def _ban(

@@ -16,6 +16,7 @@ from relay.lifecycle import State
 from relay.model import (
     Certificate,
     CertificateId,
+    CertificateKind,
     Event,
     EventKind,
     Grammar,
@@ -57,6 +58,7 @@ PARTIAL_COLUMNS = """r.office, r.note_sealed, r.size_bytes, r.payload, p.uid, p.
 
 CERTIFICATE_COLUMNS = """c.ca_fingerprint, c.serial, c.key_id, c.key_fingerprint, c.label, c.valid_after, c.valid_before,
     c.issued_at, c.revoked_at, c.revoke_reason, c.revoke_cause, c.parent_ca, c.parent_serial, c.name, c.line,
+    c.kind,
     (SELECT group_concat(office, '|') FROM certificate_office AS o
      WHERE o.ca_fingerprint = c.ca_fingerprint AND o.serial = c.serial)
     FROM certificate AS c"""
@@ -91,7 +93,7 @@ def office_of(row: Row) -> Office:
 def certificate_of(row: Row) -> Certificate:
     """Read `CERTIFICATE_COLUMNS`."""
     (ca, serial, key_id, key, label, after, before, issued, revoked, reason, cause, parent_ca, parent_serial, name, line,
-     offices) = row  # fmt: skip
+     kind, offices) = row  # fmt: skip
     return Certificate(
         ca_fingerprint=ca,
         serial=serial,
@@ -108,6 +110,7 @@ def certificate_of(row: Row) -> Certificate:
         parent=None if parent_serial is None else CertificateId(parent_ca, parent_serial),
         name=name,
         line=line,
+        kind=CertificateKind(kind),
     )
 
 

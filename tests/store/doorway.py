@@ -29,7 +29,7 @@ from asyncssh.packet import Boolean, String
 from relay import journal
 from relay.auth import ConnectionFacts, OfficeServer, Reception
 from relay.certificates import parse_certificate_line
-from relay.config import Config, LimitSettings, ServerSettings
+from relay.config import CertificateSettings, Config, LimitSettings, ServerSettings
 from relay.keyring import Keyring, create_keyring
 from relay.ledger.sqlite import SqliteLedger, create_store, open_ledger
 from relay.model import Certificate, Identity, Office, OfficeNumber, OfficeStatus
@@ -238,10 +238,20 @@ async def open_door(tmp_path: Path, keyring: Keyring) -> AsyncIterator[OpenDoor]
     """Return how to open a door with settings of one's own."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def make(*, limits: LimitSettings | None = None, **server: Any) -> Door:
+        async def make(
+            *,
+            limits: LimitSettings | None = None,
+            certificates: CertificateSettings | None = None,
+            **server: Any,
+        ) -> Door:
             log = io.StringIO()
             journal.configure_journal("json", "debug", log)
-            config = Config(home=tmp_path, server=ServerSettings(port=0, **server), limits=limits or LimitSettings())
+            config = Config(
+                home=tmp_path,
+                server=ServerSettings(port=0, **server),
+                limits=limits or LimitSettings(),
+                certificates=certificates or CertificateSettings(),
+            )
             store = tmp_path / "relay.db"
             create_store(store)
             ledger = await open_ledger(store, Vault(keyring.master, keyring.index_key), keyring.audit_key)

@@ -29,8 +29,8 @@ SELECT number FROM office WHERE status = 'active';
 
 -- name: insert_certificate
 INSERT INTO certificate (ca_fingerprint, serial, key_id, key_fingerprint, label, valid_after, valid_before, issued_at,
-    parent_ca, parent_serial, name, line)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    parent_ca, parent_serial, name, line, kind)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_certificate_office
 INSERT OR IGNORE INTO certificate_office (office, ca_fingerprint, serial) VALUES (?, ?, ?);
