@@ -220,12 +220,12 @@ class House:
         """What the servers of this house have written to stderr."""
         return self.path / "journal.txt"
 
-    def start(self, *, wrap: tuple[str, ...] = ()) -> None:
+    def start(self, *, wrap: tuple[str, ...] = (), port: int = 0) -> None:
         """Serve, and return when connections are taken; *wrap* is a command to run it under (``strace -f …``)."""
         assert self.process is None, "the relay runs already"
         with self.journal.open("ab") as journal:
             self.process = subprocess.Popen(
-                [*wrap, *relay_command(self.path), "serve", "--host", HOST, "--port", "0"],
+                [*wrap, *relay_command(self.path), "serve", "--host", HOST, "--port", str(port)],
                 env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
