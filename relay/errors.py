@@ -489,8 +489,8 @@ TABLE: Mapping[str, Row] = _rows(
         "office.unconfirmed",
         "この証明書が失効していないことを、いま確認できません",
         "it cannot be confirmed at the moment that this certificate was not revoked",
-        "しばらくしてから、もう一度接続してください。続くときは、下記の窓口に電話してください。",
-        "Connect again later. If it goes on, call the operator.",
+        f"しばらくしてから、もう一度接続してください。続くときは、{_CALL_JA}",
+        f"Connect again later. If it goes on: {_CALL_EN}",
         permanent=False,
     ),
     # --- certificates ------------------------------------------------------------------------------------------

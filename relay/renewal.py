@@ -199,7 +199,9 @@ class RenewalDesk:
         return [
             Ending(one.label, one.serial, one.valid_before, is_in_use=one.id == identity.certificate)
             for one in valid
-            if level_of(one.valid_before, now) is not None
+            # Whoever made an outside one tells of its end, and how it is renewed.
+            if one.kind is CertificateKind.OPENSSH
+            and level_of(one.valid_before, now) is not None
             and (one.id not in replaced or one.id == identity.certificate)
         ]
 

@@ -248,3 +248,21 @@ def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:
 def test_a_size_is_said_as_it_is_written(size_bytes: int, text: str) -> None:
     """A limit is told to an office in the words of the settings."""
     assert describe_size(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("x509 = true", "no rule in x509_offices"),
+        ('x509_offices = [{ field = "subject.CN", pattern = "[0-9]+" }]', "needs a group (?P<office>…)"),
+        ('x509_offices = [{ field = "subject.CN", pattern = "(" }]', "is no regular expression"),
+        ('x509_offices = [{ field = "subject.X", pattern = "(?P<office>.*)" }]', "must be one of 'subject.CN'"),
+        ('x509_offices = [{ feld = "subject.CN", pattern = "(?P<office>.*)" }]', "did you mean field?"),
+        ('x509_crl = "never"', "must be one of 'require' or 'if_present'"),
+    ],
+)
+def test_outside_certificates_are_not_let_in_by_a_slip_of_the_pen(tmp_path: Path, text: str, fault: str) -> None:
+    """A rule that cannot find an office, or a road that is open without one, is told before the start."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, f"[certificates]\n{text}\n"), {})
+    assert fault in str(caught.value)

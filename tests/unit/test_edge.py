@@ -481,6 +481,39 @@ async def test_bytes_that_are_no_certificate_have_no_good_signature(data: bytes)
         assert not edge.has_good_signature(seen.conn, data, b"m", b"s")
 
 
+@pytest.mark.parametrize(
+    ("kind", "algorithm"), [("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256"), ("ssh-rsa", "rsa2048-sha256")]
+)
+async def test_a_signature_is_that_of_a_key_on_this_connection_alone(kind: str, algorithm: str) -> None:
+    """What RFC 6187 names is verified with the plain key; a changed one, another key's, another connection's is none."""
+    key, other = asyncssh.generate_private_key(kind), asyncssh.generate_private_key(kind)
+    async with connected() as (seen, _client):
+        signature = key.sign(String(seen.conn._session_id) + b"m", algorithm.encode())
+        elsewhere = key.sign(String(b"another") + b"m", algorithm.encode())
+        data = key.public_data
+        assert edge.is_signed_by(seen.conn, data, b"m", signature)
+        assert not edge.is_signed_by(seen.conn, data, b"n", signature)
+        assert not edge.is_signed_by(seen.conn, data, b"m", elsewhere)
+        assert not edge.is_signed_by(seen.conn, other.public_data, b"m", signature)
+        for bad in (b"", signature[:-1], b"\xff" * 80):
+            assert not edge.is_signed_by(seen.conn, data, b"m", bad)
+        assert not edge.is_signed_by(seen.conn, b"rubbish", b"m", signature)
+
+
+async def test_a_client_is_told_of_more_signatures_than_are_configured() -> None:
+    """Those of X.509 are named beside asyncssh's own, which it would refuse where it cannot read X.509."""
+
+    class Teller(Owner):
+        def connection_made(self, conn: Any) -> None:
+            super().connection_made(conn)
+            edge.offer_signatures(conn, ["x509v3-rsa2048-sha256"])
+
+    seen = Seen()
+    options = {"server_factory": lambda: Teller(seen, 30.0), "signature_algs": ["ssh-ed25519"]}
+    async with listening(**options) as (_, port), await connect(port) as client:
+        assert client._server_sig_algs == {b"ssh-ed25519", b"x509v3-rsa2048-sha256"}
+
+
 async def test_options_are_not_built_again_for_a_user_name() -> None:
     """A login costs no thread, and leaves the options that the listener was given."""
     async with connected() as (seen, _client):
