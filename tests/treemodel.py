@@ -48,6 +48,11 @@ class File:
         """True while its recipient sees it."""
         return self.state in (ACCEPTED, COLLECTED)
 
+    @property
+    def forbids_others(self) -> bool:
+        """True where other bytes under its name are a conflict."""
+        return self.is_there and not (self.route.is_free and self.state == COLLECTED)
+
 
 @dataclass
 class Writing:
@@ -60,6 +65,17 @@ class Writing:
     told_size: int = 0
     failed: str = ""
     is_over: bool = False
+    rival: File | None = None
+
+    def conflicts(self, offset: int, data: bytes) -> bool:
+        """True where a WRITE differs from the file that was accepted under this name before, and still holds it."""
+        offset = len(self.data) if self.is_appending else offset
+        there = b"" if self.rival is None else self.rival.data[offset : offset + len(data)]
+        if self.rival is None or data[: len(there)] == there:
+            return False
+        if not self.rival.forbids_others:
+            self.rival = None
+        return self.rival is not None
 
     def put(self, offset: int, data: bytes) -> None:
         """Take a WRITE; a later one over the same bytes wins."""
@@ -149,19 +165,41 @@ class World:
         """Return the length of what an office finds at a path below ``send/``, or the refusal."""
         who = self.sessions[session]
         live, partial = self._live_upload(who.office, path), self.partials.get((who.office, path))
+        live = None if live is None or live.failed else live
         if live is None and path in who.refused:
             return who.refused[path]
         if live is not None or partial is not None:
             who.told[path] = len((live or partial).data)  # type: ignore[union-attr]
             return who.told[path]
-        file = self._held(who.office, self.routes[who.office].get(path))
+        file = self.held(who.office, self.routes[who.office].get(path))
         return NOT_FOUND if file is None else len(file.data)
+
+    def describe(self, office: str, path: str) -> str:
+        """Return in what state a final path is, for a test to choose by."""
+        newest = (self._of(office, self.routes[office][path]) or [None])[-1]
+        state = "" if newest is None else f"{newest.state} {newest.is_done} {newest.served > 0} {newest.route.is_free}"
+        unfinished = any(final_path(each) == path for each in self.unfinished(office))
+        return f"{state} {unfinished} {(office, path) in self.tried} {(office, path) in self.notes}"
+
+    def unfinished(self, office: str) -> set[str]:
+        """Return the paths of the uploads that are open or wait."""
+        waiting = {path for owner, path in self.partials if owner == office}
+        return waiting | {
+            each.path
+            for session in self.sessions.values()
+            for each in session.handles.values()
+            if isinstance(each, Writing) and session.office == office and not each.is_over
+        }
+
+    def renamed(self, office: str) -> set[str]:
+        """Return the temporary paths that became files."""
+        return {path for each in self.files if each.sender == office for path in each.came_from}
 
     def touch(self, session: str, path: str) -> Answer:
         """SETSTAT of a time: taken wherever something is."""
         office = self.sessions[session].office
         found = self._live_upload(office, path) or self.partials.get((office, path))
-        return OK if found or self._held(office, self.routes[office].get(path)) else NOT_FOUND
+        return OK if found or self.held(office, self.routes[office].get(path)) else NOT_FOUND
 
     def mkdir(self, session: str, path: str) -> Answer:  # noqa: ARG002 - it is the same for everybody
         """MKDIR below ``send/``: every registered office's folder is there already, and no other can be made."""
@@ -178,7 +216,7 @@ class World:
                     return each
         return None
 
-    def _held(self, office: str, route: Route | str | None) -> File | None:
+    def held(self, office: str, route: Route | str | None) -> File | None:
         """Return the live transfer of that identity."""
         return next((each for each in self._of(office, route) if each.holds_name), None)
 
@@ -195,7 +233,7 @@ class World:
         who = self.sessions[session]
         who.refused.pop(path, None)
         told = who.told.pop(path, None)
-        route = self.routes[who.office][_final(path)]
+        route = self.routes[who.office][final_path(path)]
         if isinstance(route, str):
             who.refused[path] = route
             return self._refuse(who.office, path, route)
@@ -203,9 +241,11 @@ class World:
         if live is not None:
             self._give_up(who.office, live) if afresh else self._leave(who.office, live)
         if afresh and self.partials.pop((who.office, path), None) is not None:
-            self.tried.add((who.office, _final(path)))
+            self.tried.add((who.office, final_path(path)))
         partial = self.partials.get((who.office, path))
         writing = Writing(path, partial.data if partial else b"")
+        held = self.held(who.office, route)
+        writing.rival = held if path == final_path(path) and held is not None and held.forbids_others else None
         writing.is_appending = appending and bool(writing.data)
         if writing.is_appending and told is not None:
             writing.cut(told)
@@ -214,7 +254,9 @@ class World:
 
     def write(self, session: str, handle: str, offset: int, data: bytes) -> Answer:
         """WRITE: taken, or the failure that the upload has met already."""
-        writing = self._writing(session, handle)
+        writing = self.writing(session, handle)
+        if not writing.failed and writing.conflicts(offset, data):
+            writing.failed = self.sessions[session].refused[writing.path] = "transfer.conflict"
         if writing.failed:
             return writing.failed
         writing.put(offset, data)
@@ -222,27 +264,16 @@ class World:
 
     def resize(self, session: str, handle: str, size: int) -> Answer:
         """FSETSTAT of a size: cut to it, or remember that more is to come."""
-        writing = self._writing(session, handle)
+        writing = self.writing(session, handle)
         if writing.failed:
             return writing.failed
         writing.told_size = size
         writing.cut(size)
         return OK
 
-    def may_conflict(self, session: str, handle: str) -> bool:
-        """True where what is written already differs from the transfer that holds the name: a WRITE may say so."""
-        who, writing = self.sessions[session], self._writing(session, handle)
-        route = self.routes[who.office][_final(writing.path)]
-        held = self._held(who.office, route)
-        return held is not None and not self._may_replace(held, writing.data, so_far=True)
-
-    def fail(self, session: str, handle: str, code: str) -> None:
-        """Note that a WRITE was refused."""
-        self._writing(session, handle).failed = code
-
     def close(self, session: str, handle: str) -> Answer:
         """CLOSE of an upload: a transfer, a partial that waits for its RENAME, or a refusal that keeps nothing."""
-        who, writing = self.sessions[session], self._writing(session, handle)
+        who, writing = self.sessions[session], self.writing(session, handle)
         del who.handles[handle]
         was_over, writing.is_over = writing.is_over, True
         if was_over:
@@ -250,7 +281,7 @@ class World:
         answer = writing.failed
         if not answer and (writing.ahead or writing.told_size > len(writing.data)):
             answer = "upload.hole"
-        if not answer and _final(writing.path) != writing.path:
+        if not answer and final_path(writing.path) != writing.path:
             self.partials[who.office, writing.path] = Partial(writing.data, is_closed=True)
         elif not answer:
             answer = self._commit(who.office, writing.path, writing.data)
@@ -267,7 +298,7 @@ class World:
             return route
         if not data:
             return "content.empty"
-        held = self._held(office, route)
+        held = self.held(office, route)
         if held is None or held.data != data:
             if held is not None and not self._may_replace(held, data):
                 return "transfer.conflict"
@@ -283,11 +314,9 @@ class World:
         self.notes -= {(office, route.name), (office, f"{route.recipient}/{route.name}")}
         return OK
 
-    def _may_replace(self, held: File, data: bytes, *, so_far: bool = False) -> bool:
+    def _may_replace(self, held: File, data: bytes) -> bool:
         """True for the same bytes and for what begins with all of them, and for a free name that was collected."""
-        if held.route.is_free and held.state == COLLECTED:
-            return True
-        return data.startswith(held.data) or (so_far and held.data.startswith(data))
+        return not held.forbids_others or data.startswith(held.data)
 
     def _make_room(self, held: File, data: bytes) -> None:
         held.holds_name = False
@@ -296,22 +325,23 @@ class World:
         elif data.startswith(held.data) and not held.route.is_free:
             held.shown = None
 
-    def _writing(self, session: str, handle: str) -> Writing:
+    def writing(self, session: str, handle: str) -> Writing:
+        """Return an open upload."""
         writing = self.sessions[session].handles[handle]
         assert isinstance(writing, Writing)
         return writing
 
     def _refuse(self, office: str, path: str, code: str) -> str:
         if code != "name.illegal":
-            self.notes.add((office, _final(path)))
-        self.tried.add((office, _final(path)))
+            self.notes.add((office, final_path(path)))
+        self.tried.add((office, final_path(path)))
         return code
 
     def _give_up(self, office: str, writing: Writing) -> None:
         """End an upload of which nothing is kept."""
         if writing.failed:
             self._refuse(office, writing.path, writing.failed)
-        self.tried.add((office, _final(writing.path)))
+        self.tried.add((office, final_path(writing.path)))
         writing.failed, writing.is_over = writing.failed or UNFINISHED, True
         self.partials.pop((office, writing.path), None)
 
@@ -376,18 +406,12 @@ class World:
         if live is not None:
             self._give_up(who.office, live)
         if live is not None or partial is not None:
-            self.tried.add((who.office, _final(path)))
+            self.tried.add((who.office, final_path(path)))
             return OK
-        staged = [each for owner, each in self.partials if owner == who.office]
-        staged += [
-            each.path
-            for session_ in self.sessions.values()
-            for each in session_.handles.values()
-            if isinstance(each, Writing) and session_.office == who.office and not each.is_over
-        ]
-        if path in who.refused or (who.office, path) in self.tried or path in map(_final, staged):
+        staged = map(final_path, self.unfinished(who.office))
+        if path in who.refused or (who.office, path) in self.tried or path in staged:
             return OK
-        return NOT_FOUND if self._held(who.office, self.routes[who.office].get(path)) is None else "transfer.accepted"
+        return NOT_FOUND if self.held(who.office, self.routes[who.office].get(path)) is None else "transfer.accepted"
 
     def remove_note(self, session: str, path: str) -> Answer:
         """REMOVE of the note beside *path*."""
@@ -425,6 +449,15 @@ class World:
         self.sessions[session].handles[handle] = Reading(file, file.state == ACCEPTED)
         return OK
 
+    def open_own(self, session: str, handle: str, path: str) -> Answer:
+        """OPEN for reading of what an office sent itself: its reading collects nothing."""
+        who = self.sessions[session]
+        file = self.held(who.office, self.routes[who.office].get(path))
+        if file is None:
+            return NOT_FOUND
+        who.handles[handle] = Reading(file, was_accepted=False)
+        return OK
+
     def read(self, session: str, handle: str, offset: int, length: int) -> Answer:
         """READ: bytes, ``eof``, or what became of the file meanwhile."""
         reading = self._reading(session, handle)
@@ -452,6 +485,7 @@ class World:
         return reading
 
 
-def _final(path: str) -> str:
+def final_path(path: str) -> str:
+    """Return where an upload to *path* will be in the end."""
     folder, slash, name = path.rpartition("/")
     return f"{folder}{slash}{strip_temporary(name) or name}"

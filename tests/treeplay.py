@@ -1,6 +1,8 @@
 """What two offices can do to a tree, for a test that plays them: requests, the clients that send them, and a stage.
 
-`Requests` draws what a session can ask for at the moment; `treemodel` says what should come of it.
+`Requests` draws what a session can ask for at the moment; `treemodel` says what should come of it.  It draws a state
+that something is in before it draws what is in it, so that the one file that was collected is asked for as often as
+the many that are not there.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import raw_sftp as sftp
 from house import PATIENCE_SECONDS, UNREGISTERED, House, Pass, general_name
 from hypothesis import strategies as st
 from raw_sftp import NO_ATTRIBUTES, Field, Long, Raw, RawSftp, Reply, open_raw, size_attribute
-from treemodel import OK, Answer, Reading, Route, World, Writing
+from treemodel import OK, Answer, File, Reading, Route, World, Writing, final_path
 
 from relay.model import OfficeNumber
 
@@ -26,7 +28,11 @@ PAIRS = 100
 ATTRIBUTES = Raw(NO_ATTRIBUTES)
 TIMES = Raw(struct.pack(">III", 0x08, 1_780_000_000, 1_780_000_000))
 SHELVES = ("receive", "new", "done")
+# Names of files that an office may send, beside a free one.
+SERIALS = 5
+TEMPORARY = ("{}.filepart", ".in.{}", "{}.TMP")
 LARGE = bytes(range(256)) * 1_200
+READ_BYTES = 250_000
 PIECES = (b"alpha", b" beta", b" gamma", b"other", b"x", b"", LARGE[:30_000])
 T = TypeVar("T")
 MakeHouse = Callable[..., House]
@@ -154,7 +160,7 @@ def read_answer(reply: Reply) -> Answer:
 
 def plan_routes(office: str, other: str) -> dict[str, Route | str]:
     """Return what an office may upload, and what becomes of it."""
-    serials = [general_name("txt", office, other, number) for number in range(2)]
+    serials = [general_name("txt", office, other, number) for number in range(SERIALS)]
     return {
         **{name: Route(other, name) for name in serials},
         f"{other}/memo.txt": Route(other, "memo.txt", in_folder=True, is_free=True),
@@ -172,8 +178,6 @@ class Requests:
     routes: dict[OfficeNumber, dict[str, Route | str]]
     worlds: list[World]
     clients: dict[str, Client]
-    # What each office saw last on each shelf.
-    seen: dict[str, list[str]]
     opened = 0
 
     def client(self, session: str) -> Client:
@@ -192,13 +196,14 @@ class Requests:
             "stat": self.make_stat,
             "touch": self.make_touch,
             "directory": self.make_directory,
+            "open own": self.make_open_own,
         }
         handles = self.worlds[0].sessions[session].handles
         if any(isinstance(each, Writing) for each in handles.values()):
             makers |= {"write": self.make_write, "close": self.make_close, "resize": self.make_resize}
         if any(isinstance(each, Reading) for each in handles.values()):
             makers |= {"read": self.make_read, "close read": self.make_close_reading}
-        if any(self.seen.get(f"{client.office}/{shelf}") for shelf in SHELVES):
+        if self.shown(client.office):
             makers |= {"fetch": self.make_open_to_read, "shelve": self.make_shelve, "put away": self.make_put_away}
         return makers[data.draw(st.sampled_from(sorted(makers)))](data, session)
 
@@ -206,12 +211,22 @@ class Requests:
         """Return the paths that an office uploads to."""
         return list(self.routes[self.client(session).office])
 
+    def draw_final(self, data: st.DataObject, session: str) -> str:
+        """Return a final path below ``send/``: seldom one that nothing can be sent to."""
+        office = self.client(session).office
+        routes = self.routes[office]
+        if data.draw(st.integers(0, 7)) == 7:
+            return data.draw(st.sampled_from([path for path, route in routes.items() if isinstance(route, str)]))
+        good = [path for path, route in routes.items() if isinstance(route, Route)]
+        return draw_by_state(data, {path: self.worlds[0].describe(office, path) for path in good})
+
     def draw_path(self, data: st.DataObject, session: str) -> str:
-        """Return a final or a temporary path below ``send/``; the first ones more often."""
-        path: str = data.draw(st.sampled_from(self.finals(session)))
+        """Return a final path below ``send/`` or a temporary one, that of an unfinished upload if there is one."""
+        path = self.draw_final(data, session)
         folder, slash, name = path.rpartition("/")
-        form = data.draw(st.sampled_from(["{}", "{}", "{}.filepart", ".in.{}"]))
-        return f"{folder}{slash}{form.format(name)}"
+        forms = [path, path, *(f"{folder}{slash}{form.format(name)}" for form in TEMPORARY)]
+        unfinished = self.worlds[0].unfinished(self.client(session).office)
+        return data.draw(st.sampled_from(forms + 2 * [each for each in unfinished if each in forms]))
 
     def draw_handle(self, data: st.DataObject, session: str, kind: type) -> tuple[str, bytes]:
         """Return an open handle, as the model and as the relay names it."""
@@ -225,14 +240,22 @@ class Requests:
             f"{'ab'[place]}{number}"
             for place, office in enumerate(self.offices)
             for number in (1, 2)
-            if any(self.seen.get(f"{office}/{shelf}") for shelf in SHELVES)
+            if self.shown(office)
         ]
 
+    def shown(self, office: str) -> dict[str, File]:
+        """Return what an office sees on its shelves."""
+        here = [each for each in self.worlds[0].files if each.route.recipient == office and each.is_there]
+        return {each.shown: each for each in here if each.shown is not None}
+
     def draw_seen(self, data: st.DataObject, session: str) -> tuple[str, str]:
-        """Return a shelf and the name of a file that is on some shelf of this office."""
-        office = self.client(session).office
-        names = {name for shelf in SHELVES for name in self.seen.get(f"{office}/{shelf}", [])}
-        return data.draw(st.sampled_from(SHELVES)), data.draw(st.sampled_from(sorted(names)))
+        """Return a shelf, mostly one that it is on, and the name of a file that this office sees."""
+        files = self.shown(self.client(session).office)
+        name = draw_by_state(
+            data, {name: f"{each.state} {each.is_done} {each.served > 0}" for name, each in files.items()}
+        )
+        right = ["done"] if files[name].is_done else ["receive", "new"]
+        return data.draw(st.sampled_from([*SHELVES, *right, *right])), name
 
     def next_label(self) -> str:
         """Return a name for a handle that is about to be opened."""
@@ -249,7 +272,9 @@ class Requests:
         label, handle = self.draw_handle(data, session, Writing)
         writing = self.worlds[0].sessions[session].handles[label]
         assert isinstance(writing, Writing)
-        offset = max(0, len(writing.data) + data.draw(st.sampled_from([0, 0, 0, 0, -5, -2, 3, 5])))
+        # Where a program appends, what it says of the offset means nothing.
+        away = [-len(writing.data), 0] if writing.is_appending else [0, 0, 0, 0, -5, -2, 3, 5]
+        offset = max(0, len(writing.data) + data.draw(st.sampled_from(away)))
         piece = data.draw(st.sampled_from(PIECES))
         return write_op(session, label, handle, offset, piece)
 
@@ -261,8 +286,7 @@ class Requests:
 
     def make_close(self, data: st.DataObject, session: str) -> Op:
         """CLOSE of an upload."""
-        label, handle = self.draw_handle(data, session, Writing)
-        return Op(session, "close", (label,), sftp.CLOSE, (handle,))
+        return close_op(session, "close", *self.draw_handle(data, session, Writing))
 
     def make_remove(self, data: st.DataObject, session: str) -> Op:
         """REMOVE in ``send/``."""
@@ -270,15 +294,14 @@ class Requests:
         return Op(session, "remove", (path,), sftp.REMOVE, (f"/send/{path}",))
 
     def make_rename(self, data: st.DataObject, session: str) -> Op:
-        """RENAME of a temporary name, that of a waiting upload if there is one."""
-        office = self.client(session).office
-        waiting = sorted(path for owner, path in self.worlds[0].partials if owner == office)
-        finals = self.finals(session)
-        temporary: str = data.draw(st.sampled_from(waiting or [f"{finals[0]}.filepart"]))
-        folder, slash, name = temporary.rpartition("/")
-        if name in (final.rpartition("/")[2] for final in finals):
-            temporary = f"{folder}{slash}{name}.filepart"
-        final = data.draw(st.sampled_from(finals))
+        """RENAME of a temporary name to its own final one mostly: of what waits, of what was renamed, or of nothing."""
+        office, final = self.client(session).office, self.draw_final(data, session)
+        folder, slash, name = final.rpartition("/")
+        forms = [f"{folder}{slash}{form.format(name)}" for form in TEMPORARY]
+        waiting = {each for each in self.worlds[0].unfinished(office) if each != final_path(each)}
+        known = waiting | self.worlds[0].renamed(office)
+        own = [each for each in forms if each in known]
+        temporary: str = data.draw(st.sampled_from((own or sorted(known) or forms) + forms[:1]))
         fields = (f"/send/{temporary}", f"/send/{final}")
         if data.draw(st.booleans()):
             return Op(session, "rename", (temporary, final), sftp.EXTENDED, ("posix-rename@openssh.com", *fields))
@@ -286,12 +309,14 @@ class Requests:
 
     def make_recall(self, data: st.DataObject, session: str) -> Op:
         """RENAME into ``recall/``."""
-        path = data.draw(st.sampled_from(self.finals(session)[:3]))
+        path = self.draw_final(data, session)
         return Op(session, "recall", (path,), sftp.RENAME, (f"/send/{path}", f"/recall/{path.rpartition('/')[2]}"))
 
     def make_remove_note(self, data: st.DataObject, session: str) -> Op:
         """REMOVE of a note."""
-        path = data.draw(st.sampled_from(self.finals(session)))
+        office = self.client(session).office
+        noted = sorted(path for owner, path in self.worlds[0].notes if owner == office)
+        path = data.draw(st.sampled_from(2 * noted + self.finals(session)))
         return Op(session, "remove_note", (path,), sftp.REMOVE, (f"/send/{path}.refused.txt",))
 
     def make_stat(self, data: st.DataObject, session: str) -> Op:
@@ -311,6 +336,12 @@ class Requests:
         path: str = data.draw(st.sampled_from(["folder", *self.offices]))
         return Op(session, verb, (path,), kind, (f"/send/{path}", ATTRIBUTES))
 
+    def make_open_own(self, data: st.DataObject, session: str) -> Op:
+        """OPEN for reading in ``send/``."""
+        path = self.draw_path(data, session)
+        fields = (f"/send/{path}", sftp.READING, ATTRIBUTES)
+        return Op(session, "open_own", (self.next_label(), path), sftp.OPEN, fields)
+
     def make_open_to_read(self, data: st.DataObject, session: str) -> Op:
         """OPEN for reading."""
         shelf, name = self.draw_seen(data, session)
@@ -320,13 +351,16 @@ class Requests:
     def make_read(self, data: st.DataObject, session: str) -> Op:
         """READ of all or of a part."""
         label, handle = self.draw_handle(data, session, Reading)
-        offset, length = data.draw(st.sampled_from([(0, 250_000), (0, 250_000), (250_000, 250_000), (0, 3), (3, 90)]))
-        return Op(session, "read", (label, offset, length), sftp.READ, (handle, Long(offset), length))
+        reading = self.worlds[0].sessions[session].handles[label]
+        assert isinstance(reading, Reading)
+        size = len(reading.file.data)
+        parts = [(0, size), (0, size - 1), (size - 1, 1), (1, size), (0, 3), (4, size), (size, 90), (0, READ_BYTES)]
+        offset, length = data.draw(st.sampled_from(parts))
+        return read_op(session, label, handle, offset, min(length, READ_BYTES))
 
     def make_close_reading(self, data: st.DataObject, session: str) -> Op:
         """CLOSE of a download."""
-        label, handle = self.draw_handle(data, session, Reading)
-        return Op(session, "close_reading", (label,), sftp.CLOSE, (handle,))
+        return close_op(session, "close_reading", *self.draw_handle(data, session, Reading))
 
     def make_shelve(self, data: st.DataObject, session: str) -> Op:
         """RENAME from one shelf to another."""
@@ -350,6 +384,22 @@ def open_op(session: str, label: str, path: str, mode: str) -> Op:
 def write_op(session: str, label: str, handle: bytes, offset: int, data: bytes) -> Op:
     """WRITE."""
     return Op(session, "write", (label, offset, data), sftp.WRITE, (handle, Long(offset), data))
+
+
+def read_op(session: str, label: str, handle: bytes, offset: int, length: int) -> Op:
+    """READ."""
+    return Op(session, "read", (label, offset, length), sftp.READ, (handle, Long(offset), length))
+
+
+def close_op(session: str, verb: str, label: str, handle: bytes) -> Op:
+    """CLOSE of an upload (``close``) or of a download (``close_reading``)."""
+    return Op(session, verb, (label,), sftp.CLOSE, (handle,))
+
+
+def draw_by_state(data: st.DataObject, states: dict[str, str]) -> str:
+    """Return one of the keys of *states*; each state is as likely as any other, however few are in it."""
+    state = data.draw(st.sampled_from(sorted(set(states.values()))))
+    return data.draw(st.sampled_from([key for key, found in states.items() if found == state]))
 
 
 async def list_all(raw: RawSftp, paths: list[str]) -> dict[str, list[str]]:

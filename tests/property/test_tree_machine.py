@@ -5,7 +5,7 @@ reads, loses connections, and sends requests of two sessions before it reads eit
 step every directory of both offices, must be what `treemodel` says; where two requests were under way at once, what it
 says for one of the two orders.  At the end both offices read everything, and status files and ledger agree.
 
-A dozen examples of thirty steps are played in every run, hundreds by hand:
+Sixteen examples of thirty steps, each with a past of its own, are played in every run, hundreds by hand:
 
     RELAY_MACHINE_EXAMPLES=300 .venv/bin/python -m pytest tests/property/test_tree_machine.py
 """
@@ -23,12 +23,35 @@ import raw_sftp as sftp
 from house import wait_for
 from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from raw_sftp import Long
-from treemodel import COLLECTED, OK, Answer, Reading, Session, World
-from treeplay import LARGE, SHELVES, Client, MakeHouse, Op, Requests, Stage, list_all, open_op, plan_routes, write_op
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from treemodel import COLLECTED, Answer, Reading, Session, World, final_path
+from treeplay import (
+    ATTRIBUTES,
+    LARGE,
+    READ_BYTES,
+    SERIALS,
+    SHELVES,
+    Client,
+    MakeHouse,
+    Op,
+    Requests,
+    Stage,
+    close_op,
+    list_all,
+    open_op,
+    plan_routes,
+    read_op,
+    write_op,
+)
 
-EXAMPLES = int(os.environ.get("RELAY_MACHINE_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("RELAY_MACHINE_EXAMPLES", "16"))
 SHRINKS = os.environ.get("RELAY_MACHINE_SHRINKS", "no")
 STEPS = 30
 CONTENTS = (b"", b"alpha", b"alpha beta", b"alpha beta gamma", b"other", LARGE, LARGE + b"and more")
@@ -45,7 +68,6 @@ class TreeMachine(Requests, RuleBasedStateMachine):
         self.routes = {a: plan_routes(a, b), b: plan_routes(b, a)}
         self.worlds = [World(self.routes)]
         self.clients: dict[str, Client] = {}
-        self.seen: dict[str, list[str]] = {}
         self.opened = 0
         self.lookers = {office: self.stage.run(Client(self.stage, office).enter()) for office in self.offices}
 
@@ -135,31 +157,82 @@ class TreeMachine(Requests, RuleBasedStateMachine):
         if one != other:
             self.play(self.draw_op(data, one), self.draw_op(data, other))
 
-    @rule(data=st.data(), session=sessions, content=st.sampled_from(CONTENTS), piece=st.sampled_from([5, 32_000]))
-    def upload(self, data: st.DataObject, session: str, content: bytes, piece: int) -> None:
-        """A file, whole, under its own name or a temporary one."""
-        label, path = self.next_label(), self.draw_path(data, session)
-        self.play(open_op(session, label, path, "afresh"))
+    @initialize(data=st.data())
+    def what_happened_before(self, data: st.DataObject) -> None:
+        """Some of both offices' files have been sent, fetched, put away or taken back already."""
+        for session, reader in (("a1", "b1"), ("b1", "a1")):
+            names = self.finals(session)
+            for path in data.draw(st.lists(st.sampled_from(names[: SERIALS + 1]), unique=True, min_size=2)):
+                self.send(session, path, data.draw(st.sampled_from([b"alpha", b"alpha beta"])), "close")
+            office = self.client(reader).office
+            self.see(office)
+            for name in sorted(self.shown(office)):
+                past = data.draw(st.sampled_from(["nothing", "nothing", "fetched", "put away"]))
+                if past in ("fetched", "put away"):
+                    self.take(reader, self.open_shown(reader, "new", name), [(0, READ_BYTES)], "close")
+                if past == "put away":
+                    self.play(Op(reader, "shelve", (name, "new", ""), sftp.REMOVE, (f"/new/{name}",)))
+
+    @rule(data=st.data(), session=sessions, end=st.sampled_from(["close", "close", "close", "rename", "wait", "lose"]))
+    def upload(self, data: st.DataObject, session: str, end: str) -> None:
+        """A file, whole, under its own name or a temporary one, and perhaps its RENAME; or left unfinished."""
+        path, office = self.draw_path(data, session), self.client(session).office
+        held = self.worlds[0].held(office, self.routes[office].get(final_path(path)))
+        choice = CONTENTS if held is None else (held.data, held.data, held.data + b" more", held.data[:-1], *CONTENTS)
+        mode = data.draw(st.sampled_from(["afresh", "on", "append"]))
+        self.send(session, path, data.draw(st.sampled_from(choice)), end, mode)
+
+    def send(self, session: str, path: str, content: bytes, end: str, mode: str = "afresh") -> None:
+        """Upload *content* in two pieces or so, or what is missing of it behind what waits."""
+        label = self.next_label()
+        self.play(open_op(session, label, path, mode))
         handle = self.clients[session].handles.get(label)
-        if handle is not None:
-            size = piece if len(content) < 100 else 32_000
-            for offset in range(0, len(content), size):
-                self.play(write_op(session, label, handle, offset, content[offset : offset + size]))
-            self.play(Op(session, "close", (label,), sftp.CLOSE, (handle,)))
+        if handle is None:
+            return
+        begun = len(self.worlds[0].writing(session, label).data)
+        size = 8 if len(content) < 100 else 200_000
+        for offset in range(begun, len(content), size):
+            told = offset - begun if mode == "append" else offset
+            self.play(write_op(session, label, handle, told, content[offset : offset + size]))
+        if end == "lose":
+            self.leave(session, "abort")
+        elif end != "wait":
+            self.play(close_op(session, "close", label, handle))
+        if end == "rename" and path != final_path(path):
+            fields = (f"/send/{path}", f"/send/{final_path(path)}")
+            self.play(Op(session, "rename", (path, final_path(path)), sftp.RENAME, fields))
 
     @precondition(lambda self: any(self.readers()))
-    @rule(data=st.data())
-    def fetch(self, data: st.DataObject) -> None:
-        """A file, whole, from one of the shelves."""
+    @rule(data=st.data(), end=st.sampled_from(["close", "close", "close", "wait", "lose"]))
+    def fetch(self, data: st.DataObject, end: str) -> None:
+        """A file from one of the shelves, whole or nearly so."""
         session = data.draw(st.sampled_from(self.readers()))
         op = self.make_open_to_read(data, session)
+        file = self.shown(self.client(session).office)[op.arguments[1]]
+        size, served = len(file.data), file.served
+        whole = [(0, READ_BYTES), (READ_BYTES, READ_BYTES)]
+        rest = [((~served & served + 1).bit_length() - 1, READ_BYTES)]
+        nearly = [[(0, size - 1)], [(1, size)], [(0, 1), (2, size)], [(0, 3)], [(size - 1, 1)]]
+        self.take(session, op, data.draw(st.sampled_from([whole, whole, rest, rest, *nearly])), end)
+
+    def open_shown(self, session: str, shelf: str, name: str) -> Op:
+        """OPEN for reading."""
+        fields = (f"/{shelf}/{name}", sftp.READING, ATTRIBUTES)
+        return Op(session, "open_to_read", (self.next_label(), name, shelf), sftp.OPEN, fields)
+
+    def take(self, session: str, op: Op, parts: list[tuple[int, int]], end: str) -> None:
+        """Read parts of a file."""
         self.play(op)
         label = op.arguments[0]
         handle = self.clients[session].handles.get(label)
-        if handle is not None:
-            for offset in (0, 250_000):
-                self.play(Op(session, "read", (label, offset, 250_000), sftp.READ, (handle, Long(offset), 250_000)))
-            self.play(Op(session, "close_reading", (label,), sftp.CLOSE, (handle,)))
+        if handle is None:
+            return
+        for offset, length in parts:
+            self.play(read_op(session, label, handle, offset, min(length, READ_BYTES)))
+        if end == "lose":
+            self.leave(session, "abort")
+        elif end == "close":
+            self.play(close_op(session, "close_reading", label, handle))
 
     @precondition(lambda self: self.clients)
     @rule(data=st.data(), how=st.sampled_from(["channel", "close", "abort", "reset"]), count=st.integers(0, 2))
@@ -177,25 +250,26 @@ class TreeMachine(Requests, RuleBasedStateMachine):
     def every_directory_is_what_the_model_says(self) -> None:
         """Listings of both offices, looked at from sessions that do nothing else."""
         for office in self.offices:
-            other = next(each for each in self.offices if each != office)
-            paths = ["send", f"send/{other}", "recall", *SHELVES]
-            found = self.stage.run(list_all(self.lookers[office].raw, paths))
-            for shelf in SHELVES:
-                self.seen[f"{office}/{shelf}"] = found[shelf]
-            for world in self.worlds:
-                bind(world, office, {*found["receive"], *found["done"]})
-            fits = [world for world in self.worlds if (office, told(world, office, other)) == (office, sort(found))]
-            assert fits, (
-                f"{office} sees {sort(found)}, but the model says {[told(w, office, other) for w in self.worlds]}"
-            )
-            self.worlds = without_doubles(fits)
+            self.see(office)
+
+    def see(self, office: str) -> None:
+        """Look at every directory of an office, and keep the worlds that show the same."""
+        other = next(each for each in self.offices if each != office)
+        paths = ["send", f"send/{other}", "recall", *SHELVES]
+        found = self.stage.run(list_all(self.lookers[office].raw, paths))
+        for world in self.worlds:
+            bind(world, office, {*found["receive"], *found["done"]})
+        fits = [world for world in self.worlds if told(world, office, other) == sort(found)]
+        assert fits, f"{office} sees {sort(found)}, but the model says {[told(w, office, other) for w in self.worlds]}"
+        self.worlds = without_doubles(fits)
 
     def collect_all(self) -> None:
         """Read every file on both offices' shelves, and compare its bytes."""
         for office in self.offices:
             looker = self.lookers[office]
-            for shelf in ("receive", "done"):
-                for name in self.seen.get(f"{office}/{shelf}", []):
+            shelves = self.stage.run(list_all(looker.raw, ["receive", "done"]))
+            for shelf, names in shelves.items():
+                for name in names:
                     data = self.stage.run(looker.raw.get(f"/{shelf}/{name}"))
                     for world in self.worlds:
                         file = next(
@@ -238,12 +312,6 @@ class TreeMachine(Requests, RuleBasedStateMachine):
 
 def fit(world: World, op: Op, answer: Answer) -> Answer:
     """Play a request in a world; where the design leaves the relay a choice, it is *answer* that was chosen."""
-    if op.verb == "write" and answer == "transfer.conflict" and not world._writing(op.session, op.arguments[0]).failed:
-        op.play(world)
-        if world.may_conflict(op.session, op.arguments[0]):
-            world.fail(op.session, op.arguments[0], "transfer.conflict")
-            return answer
-        return OK
     handles = world.sessions[op.session].handles
     reading = handles.get(op.arguments[0]) if op.verb == "read" else None
     said = op.play(world)
