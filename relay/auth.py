@@ -51,7 +51,7 @@ from relay.certificates import (
     signature_algorithm,
 )
 from relay.config import Config
-from relay.doorkeeper import PACKET_BYTES, WINDOW_BYTES, Knocks, ListenOptions, plan_listen_options
+from relay.doorkeeper import PACKET_BYTES, WINDOW_BYTES, Knocks, ListenOptions, Turnstile, plan_listen_options
 from relay.errors import Deferred, finding
 from relay.foreign import ForeignDesk
 from relay.journal import Journal, LimitEnd
@@ -127,6 +127,7 @@ class Reception:
         edge.keep_ciphers()
         self._host_keys = edge.load_host_keys((key.private, key.certificate) for key in keyring.host_keys)
         self.attendance: Attendance[OfficeServer] = Attendance(config, self.journal)
+        self.turnstile = Turnstile()
         self.knocks = Knocks()
         self.farewells = edge.Farewells()
         self._version: int | None = None
@@ -267,6 +268,8 @@ class OfficeServer(asyncssh.SSHServer):
         edge.keep_options(conn)
         edge.offer_signatures(conn, self._reception.foreign.signature_algorithms)
         edge.omit_ignored_packets(conn)
+        turnstile = self._reception.turnstile
+        edge.take_turns(conn, turnstile.take_turn, turnstile.note_work)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection; says nothing about whether the client was done."""

@@ -1,13 +1,15 @@
 """The doorkeeper: what holds before anybody has said who he is.
 
-How many connections may be at the door without having logged in, in total and from one network, when the server is
-too busy for anybody new, and what it speaks: algorithms, time-outs, windows.  Nothing here knows of certificates or
-offices.
+How many connections may be at the door without having logged in, in total and from one network, how much of the
+server's time all of them get, when it is too busy for anybody new, and what it speaks: algorithms, time-outs, windows.
+Nothing here knows of certificates or offices.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -31,6 +33,8 @@ _BACKLOG = 1024
 _LAGS = 3
 # With ten wakes a second: from nearly nobody to 500 in ten seconds.
 _ROOM_STEP = 5
+# Of the time of this process strangers get one part in so many.  A key exchange takes a millisecond or a few.
+STRANGERS_SHARE = 8
 # Networks of which refused logins are told by name, in a minute.
 _NETWORKS_TOLD = 64
 ELSEWHERE = "other networks"
@@ -202,6 +206,36 @@ class Load:
             self.room = max(self._least, min(self.room, strangers) // 2)
         elif lag_seconds < self._busy_seconds:
             self.room = min(self._most, self.room + _ROOM_STEP)
+
+
+class Turnstile:
+    """Lets strangers begin their key exchanges one behind another, so that those inside keep most of the time.
+
+    What a stranger has cost is paid for with a pause before the next one's turn, seven times as long; everybody else
+    works meanwhile.  Nobody is turned away by this: who waits is one of the strangers that are counted, and his time
+    runs.  Without a flood there is nobody in front, and the pauses are over before the next one comes.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin with nothing to pay for; *clock* tells seconds."""
+        self._clock = clock
+        self._free_at = 0.0
+        self._line = asyncio.Lock()
+
+    @property
+    def pause_seconds(self) -> float:
+        """How long the next one has to wait from now on."""
+        return max(0.0, self._free_at - self._clock())
+
+    def note_work(self, seconds: float) -> None:
+        """Know that so much time has just gone into a stranger."""
+        self._free_at = max(self._free_at, self._clock()) + seconds * (STRANGERS_SHARE - 1)
+
+    async def take_turn(self) -> None:
+        """Wait until everybody in front has passed and what they cost is paid for."""
+        async with self._line:
+            while pause := self.pause_seconds:  # noqa: ASYNC110 - it is a time that is waited for
+                await asyncio.sleep(pause)
 
 
 class Knocks:

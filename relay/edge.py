@@ -12,6 +12,7 @@ asyncssh changes:
 * `is_signed_by`, `offer_signatures` - logins with X.509 chains, which asyncssh leaves to another library.
 * `open_channel` - a channel on which ``subsystem sftp`` may be asked for, once, and nothing else.
 * `Farewells` - a connection too many is sent away with a sentence before a key exchange.
+* `take_turns` - a stranger's key exchange waits for its turn, and what he costs is measured.
 * `watch_requests` - tells what is asked for besides sessions.
 * `permit_repeated_service_request`, `judge_kex_guess`, `keep_options`, `omit_ignored_packets` - behaviour of real clients that asyncssh
   ends the connection for, and work that it does for each login and that we have no use for.
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -362,6 +364,32 @@ def judge_kex_guess(conn: Connection) -> None:
         conn._ignore_first_kex = is_guess and not is_right
 
     unwrapped._packet_handlers = {**unwrapped._packet_handlers, MSG_KEXINIT: process_and_judge}
+
+
+def take_turns(conn: Connection, turn: Callable[[], Awaitable[None]], note_work: Callable[[float], None]) -> None:
+    """Let the key exchange before login wait for *turn*, and tell *note_work* the seconds that *conn* takes until then.
+
+    asyncssh reads no further while a packet is being answered, so what the exchange costs comes behind its turn.  To be
+    called last in `SSHServer.connection_made`.
+    """
+    unwrapped: Any = conn
+    process, receive = unwrapped._packet_handlers[MSG_KEXINIT], unwrapped._recv_data
+
+    async def process_in_turn(conn: Any, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        if not conn._session_id:
+            await turn()
+        if conn._transport is not None:
+            await process(conn, pkttype, pktid, packet)
+
+    def measure() -> None:
+        began = time.monotonic()
+        receive()
+        note_work(time.monotonic() - began)
+        if unwrapped._auth_complete:
+            unwrapped._recv_data = receive
+
+    unwrapped._packet_handlers = {**unwrapped._packet_handlers, MSG_KEXINIT: process_in_turn}
+    unwrapped._recv_data = measure
 
 
 def watch_requests(conn: Connection, on_request: Callable[[str], None]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from relay.doorkeeper import Load, network_of
+from relay.doorkeeper import STRANGERS_SHARE, Load, Turnstile, network_of
 
 
 @pytest.mark.parametrize(
@@ -54,3 +56,38 @@ def test_the_least_is_never_more_than_all() -> None:
     for lag in (9.0, 9.0, 9.0, 0.0):
         load.note(lag, strangers=1)
         assert load.room == 1
+
+
+def test_what_strangers_cost_is_paid_for_before_the_next_ones_turn() -> None:
+    """One part of the time is theirs: the others follow as a pause, and pauses add up."""
+    now = 100.0
+    turnstile = Turnstile(lambda: now)
+    assert turnstile.pause_seconds == 0
+    turnstile.note_work(1.0)
+    turnstile.note_work(0.5)
+    assert turnstile.pause_seconds == 1.5 * (STRANGERS_SHARE - 1)
+    now += 4.0
+    assert turnstile.pause_seconds == 1.5 * (STRANGERS_SHARE - 1) - 4.0
+    now += 1_000.0
+    assert turnstile.pause_seconds == 0
+
+
+async def test_strangers_pass_in_the_order_in_which_they_came_and_none_before_it_is_paid() -> None:
+    """Whoever goes away from the line leaves it to those behind."""
+    now, passed = 0.0, []
+    turnstile = Turnstile(lambda: now)
+    turnstile.note_work(0.001)
+
+    async def pass_through(who: int) -> None:
+        await turnstile.take_turn()
+        passed.append(who)
+
+    waiting = [asyncio.create_task(pass_through(who)) for who in range(5)]
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+    assert passed == []
+    waiting[0].cancel()
+    waiting[2].cancel()
+    now = 1.0
+    await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 60.0)
+    assert passed == [1, 3, 4]

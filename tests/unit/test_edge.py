@@ -802,6 +802,45 @@ def sending_away(farewells: edge.Farewells) -> type[asyncssh.SSHServer]:
     return Full
 
 
+async def test_a_key_exchange_before_login_waits_for_its_turn_and_a_later_one_does_not() -> None:
+    """Nothing dear is done for a stranger before his turn; one who leaves the line ends nothing but himself."""
+    asked, may_pass, spent = [], asyncio.Event(), []
+
+    class InTurn(Owner):
+        def connection_made(self, conn: Any) -> None:
+            super().connection_made(conn)
+            edge.take_turns(conn, self.wait, spent.append)
+
+        async def wait(self) -> None:
+            asked.append(self._seen.conn)
+            await may_pass.wait()
+
+    seen = Seen()
+    async with (
+        asyncio.timeout(PATIENCE_SECONDS),
+        listening(server_factory=lambda: InTurn(seen, 30.0)) as (_, port),
+    ):
+        gone = asyncio.create_task(connect(port))
+        await until(lambda: len(asked) == 1)
+        gone.cancel()
+        await until(seen.lost.is_set)
+        connecting = asyncio.create_task(connect(port))
+        await until(lambda: len(asked) == 2)
+        assert asked[1]._kex_complete is False
+        assert asked[1]._kex is None
+        before = sum(spent)
+        may_pass.set()
+        client = await connecting
+        assert sum(spent) > before
+        client._send_kexinit()
+        client._kexinit_sent = True
+        rekeyed = client._session_id, client._send_encryption
+        await until(lambda: client._send_encryption is not rekeyed[1])
+        assert len(asked) == 2
+        client.abort()
+        await client.wait_closed()
+
+
 async def test_who_was_sent_away_and_stays_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that never closes his side holds the connection for a moment only."""
     monkeypatch.setattr(edge, "LINGER_SECONDS", 0.05)
