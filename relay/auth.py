@@ -581,7 +581,8 @@ class OfficeServer(asyncssh.SSHServer):
             return
         try:
             if isinstance(offered, OfferedChain):
-                await self._reception.foreign.judge(offered, identity.office, None, now)
+                # It holds as long as its CA's lists do, and those are renewed.
+                self._identity, _ = await self._reception.foreign.judge(offered, identity.office, None, now)
             else:
                 await self._judge(offered, identity.office, None, now)
         except CertificateRejected as rejected:

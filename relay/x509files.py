@@ -7,6 +7,7 @@ themselves, fetched by a script: one that cannot be read is named with the reaso
 
 from __future__ import annotations
 
+import contextlib
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,10 +31,15 @@ def load_trust(keys: Path, add_fault: Callable[[str], None]) -> Trust:
     for folder in _ENDINGS:
         if (keys / folder).is_dir() and (keys / folder).stat().st_mode & _WRITABLE:
             add_fault(f"{keys / folder} can be written by others, who could exchange files: chmod 700 {keys / folder}")
-    anchors = tuple(anchor for file in _find(keys, ANCHORS_DIRECTORY) for anchor in _load_anchors(file, add_fault))
+    try:
+        anchor_files, list_files = (_find(keys, folder) for folder in _ENDINGS)
+    except OSError as error:
+        add_fault(f"{error.filename} cannot be read: {error.strerror}")
+        return Trust()
+    anchors = tuple(anchor for file in anchor_files for anchor in _load_anchors(file, add_fault))
     lists: dict[str, RevocationList] = {}
     unusable: dict[str, str] = {}
-    for file in _find(keys, LISTS_DIRECTORY):
+    for file in list_files:
         try:
             lists[file.name] = parse_list(file.read_bytes())
         except OSError as error:
@@ -46,14 +52,12 @@ def load_trust(keys: Path, add_fault: Callable[[str], None]) -> Trust:
 def stamp_files(keys: Path) -> tuple[int, ...]:
     """Return something that changes whenever such a file is made, replaced, removed or written over."""
     stamp: list[int] = []
+    # What was removed since it was listed, or cannot be read: the next look finds another stamp, and loading says why.
     for folder in _ENDINGS:
-        for file in _find(keys, folder):
-            try:
+        with contextlib.suppress(OSError):
+            for file in _find(keys, folder):
                 found = file.stat()
-            except OSError:
-                # Removed since it was listed: the next look finds another stamp.
-                continue
-            stamp += [found.st_ino, found.st_size, found.st_mtime_ns]
+                stamp += [found.st_ino, found.st_size, found.st_mtime_ns]
     return tuple(stamp)
 
 

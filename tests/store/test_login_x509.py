@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ import asyncssh
 import pytest
 from asyncssh.constants import MSG_USERAUTH_FAILURE, MSG_USERAUTH_SUCCESS
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from doorway import LETTERED, MSG_USERAUTH_PK_OK, OFFICE, Door, OpenDoor, offer, offering, until
+from doorway import LETTERED, MSG_USERAUTH_PK_OK, OFFICE, PATIENCE_SECONDS, Door, OpenDoor, offer, offering, until
 from outside_cas import DAY, TLS_CLIENT, Holder, Key, make_root, now, publish_lists, trust, wire_chain
 
 from relay.config import CertificateSettings, OfficeRuleSettings
@@ -71,6 +72,12 @@ class Outside:
     async def known(self) -> list[Any]:
         """Return what the register has."""
         return await self.door.ledger.list_certificates()
+
+
+async def ended(client: asyncssh.SSHClientConnection) -> None:
+    """Wait until the server has ended the connection."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await client.wait_closed()
 
 
 def prepare(door: Door, path: Path) -> Outside:
@@ -255,7 +262,7 @@ async def test_revoked_by_its_ca_during_a_session(outside: Outside) -> None:
     client, stays = await outside.enter(who), await outside.enter(other, LETTERED)
     outside.publish(who)
     await outside.door.reception.judge_live(datetime.now(UTC))
-    await client.wait_closed()
+    await ended(client)
     assert [line["reason"].split(":")[0] for line in outside.door.lines("identity.ended")] == ["revoked"]
     assert not stays.is_closed()
     stays.close()
@@ -268,8 +275,24 @@ async def test_a_list_that_ends_confirms_nobody_any_more(outside: Outside) -> No
     await outside.door.reception.judge_live(now() + timedelta(hours=23))
     assert not client.is_closed()
     await outside.door.reception.judge_live(now() + 2 * DAY)
-    await client.wait_closed()
+    await ended(client)
     assert [line["reason"].split(":")[0] for line in outside.door.lines("identity.ended")] == ["unconfirmed"]
+
+
+async def test_a_list_that_is_renewed_in_time_goes_on(outside: Outside) -> None:
+    """A long session outlives the list that it began with, and is not asked about again every second."""
+    client = await outside.enter(outside.sub.certify(OFFICE))
+    until_then = now() + 3 * DAY
+    lists = [one.list_revoked(until=until_then) for one in (outside.root, outside.sub)]
+    publish_lists(outside.keys, *lists)
+    outside.adopt()
+    await outside.door.reception.judge_live(now() + 2 * DAY)
+    assert not client.is_closed()
+    (server,) = outside.door.reception.attendance.live
+    assert server.identity is not None
+    assert server.identity.valid_before == until_then
+    client.close()
+    await ended(client)
 
 
 async def test_a_list_that_cannot_be_read_leaves_the_one_before(outside: Outside) -> None:
@@ -294,7 +317,7 @@ async def test_the_operator_throws_out_whom_the_ca_does_not(outside: Outside) ->
     (known,) = await outside.known()
     await outside.door.ledger.revoke_certificates([known.id], actor="test", now=datetime.now(UTC))
     await outside.door.reception.judge_live(datetime.now(UTC))
-    await client.wait_closed()
+    await ended(client)
     assert not await outside.gets_in(who)
     assert outside.door.reasons()[-1] == "revoked"
 
@@ -318,5 +341,5 @@ async def test_a_ca_that_is_trusted_no_more(outside: Outside) -> None:
     (outside.keys / "trusted_x509_cas" / "ca0.pem").write_bytes(make_root().pem)
     outside.adopt()
     await outside.door.reception.judge_live(datetime.now(UTC))
-    await client.wait_closed()
+    await ended(client)
     assert [line["reason"].split(":")[0] for line in outside.door.lines("identity.ended")] == ["unknown_ca"]

@@ -200,6 +200,10 @@ CERTIFICATES: dict[str, tuple[Trial, Reason]] = {
         Reason.CHAIN,
     ),
     "an office's certificate used as a CA": (Trial(LEAF_AS_CA.certify(OTHER), office=OTHER), Reason.CHAIN),
+    "an office's certificate for every usage used as a CA": (
+        Trial(ROOT.certify(OFFICE, key_usage=None).certify(OTHER), office=OTHER),
+        Reason.CHAIN,
+    ),
     "a CA that may not sign certificates": (Trial(NO_SIGN.certify(OFFICE)), Reason.CHAIN),
     "the CA's own certificate": (
         Trial(own := ROOT.certify_ca(OFFICE), chain=own.chain()),
@@ -249,6 +253,8 @@ PARTS = x509.IssuingDistributionPoint(
     [x509.UniformResourceIdentifier("http://ca.example/1.crl")], None, False, False, None, False, False
 )
 ONLY_CAS = x509.IssuingDistributionPoint(None, None, False, True, None, False, False)
+TWIN = ROOT.certify_ca("Twin Sub", key=SUB.key)
+NO_LISTS = ROOT.certify_ca("No Lists", key_usage=usage("key_cert_sign"))
 LISTS: dict[str, tuple[Trial, Reason]] = {
     "revoked": (Trial(MET, lists=[ROOT.list_revoked(), SUB.list_revoked([MET.certificate])]), Reason.REVOKED),
     "revoked, and no list needed": (
@@ -278,6 +284,14 @@ LISTS: dict[str, tuple[Trial, Reason]] = {
         Reason.UNCONFIRMED,
     ),
     "list forged": (Trial(lists=[ROOT.list_revoked(), SUB.list_revoked(key=new_key())]), Reason.UNCONFIRMED),
+    "list of another CA with the same key": (
+        Trial(lists=[ROOT.list_revoked(), TWIN.list_revoked()]),
+        Reason.UNCONFIRMED,
+    ),
+    "list of a CA that may not sign lists": (
+        Trial(NO_LISTS.certify(OFFICE), lists=[ROOT.list_revoked(), NO_LISTS.list_revoked()]),
+        Reason.UNCONFIRMED,
+    ),
     "list of another part": (
         Trial(lists=[ROOT.list_revoked(), SUB.list_revoked(extensions=[(PARTS, True)])]),
         Reason.UNCONFIRMED,
