@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from relay import journal, tree
@@ -12,6 +12,7 @@ from relay.config import Config
 from relay.errors import Deferred, Refused
 from relay.journal import Journal
 from relay.ledger import Ledger
+from relay.meters import Meters
 from relay.model import Identity, OfficeNumber, Route
 from relay.temporary import strip_temporary
 from relay.vault import Vault
@@ -25,6 +26,7 @@ class Bench:
     vault: Vault
     config: Config
     clock: Callable[[], datetime]
+    meters: Meters = field(default_factory=Meters)
 
     async def refuse(
         self,

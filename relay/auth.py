@@ -58,6 +58,7 @@ from relay.journal import Journal, LimitEnd
 from relay.keyring import Keyring
 from relay.latest import LatestTime
 from relay.ledger import Register
+from relay.meters import Meters
 from relay.model import EventKind, Identity, OfficeNumber
 from relay.standard.offices import parse_office_number
 from relay.unwanted import Unwanted
@@ -112,6 +113,7 @@ class Reception:
         *,
         open_enrolment: OpenEnrolment = None,
         rekey_seconds: float = edge.REKEY_SECONDS,
+        meters: Meters | None = None,
     ) -> None:
         """Prepare to receive; nothing listens yet."""
         self.register = register
@@ -120,6 +122,7 @@ class Reception:
         self.open_session = open_session
         self.open_enrolment = open_enrolment
         self.rekey_seconds = rekey_seconds
+        self.meters = meters or Meters()
         self.journal = journal.new_journal()
         self.latest = LatestTime(self.journal)
         self.foreign = ForeignDesk(register, config.certificates, self.journal)
@@ -256,6 +259,7 @@ class OfficeServer(asyncssh.SSHServer):
         self._peer = str(peername[0])
         if not self._reception.attendance.receive(self, self._peer, datetime.now(UTC)):
             self._reception.knocks.count(self._peer, "no room", datetime.now(UTC))
+            self._reception.meters.logins_rejected["no room"] += 1
             self._reception.farewells.bid(conn, _COME_AGAIN)
             return
         self._conn = conn
@@ -430,6 +434,7 @@ class OfficeServer(asyncssh.SSHServer):
             return True
         journal.login_rejected(self.journal, reason=rejected.reason, detail=rejected.detail)
         self._reception.knocks.count(self._peer, rejected.reason, datetime.now(UTC))
+        self._reception.meters.logins_rejected[rejected.reason] += 1
         if may_hear and self._conn is not None:
             self._conn.send_auth_banner(_sentence(rejected, offer.username) + "\r\n")
         if offer.is_signed:
@@ -463,6 +468,7 @@ class OfficeServer(asyncssh.SSHServer):
             return
         client_version = conn.get_extra_info("client_version", "")
         self._reception.attendance.welcome(self, identity.office)
+        self._reception.meters.logins += 1
         self.journal = self.journal.bind(office=identity.office)
         journal.login_accepted(
             self.journal,
@@ -479,6 +485,7 @@ class OfficeServer(asyncssh.SSHServer):
             now=datetime.now(UTC),
             detail=f"{identity.certificate_serial} from {self._peer}",
         )
+        self._reception.register.note_use(identity.office, client_version, now=datetime.now(UTC))
         if crowded := self._reception.attendance.find_crowded(identity):
             self._report_limit(*crowded, LimitEnd.SESSION_CLOSED)
             self.disconnect(_TOO_MANY_SESSIONS, asyncssh.DISC_TOO_MANY_CONNECTIONS)

@@ -20,6 +20,7 @@ from relay.journal import Journal
 from relay.ledger import Ledger, Shelf, StoredPayload
 from relay.ledger.words import refuse_ended
 from relay.lifecycle import State
+from relay.meters import Meters
 from relay.model import EventKind, Identity, OfficeNumber, Transfer, TransferId
 from relay.ranges import RANGES_MOST, keep_longest, merge_ranges
 from relay.vault import CHUNK_BYTES, Sealer, Vault, VaultError
@@ -32,8 +33,17 @@ _READS_KEPT = 10_000
 class Collection:
     """The desk at which transfers are read; one a process."""
 
-    def __init__(self, ledger: Ledger, vault: Vault, clock: Callable[[], datetime], *, may_discard: bool) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        vault: Vault,
+        clock: Callable[[], datetime],
+        *,
+        may_discard: bool,
+        meters: Meters | None = None,
+    ) -> None:
         self.ledger = ledger
+        self.meters = meters or Meters()
         self._vault = vault
         self.clock = clock
         self._may_discard = may_discard
@@ -193,6 +203,7 @@ class Reading:
         now = self._desk.clock()
         after = await self._desk.ledger.record_served(transfer.id, self._served, identity=self._identity, now=now)
         if after.state is State.COLLECTED:
+            self._desk.meters.collection_age.observe((now - after.accepted_at).total_seconds())
             journal.transfer_collected(
                 self._journal, transfer=after.id, kind=after.kind, sender=after.sender, recipient=after.recipient
             )

@@ -14,6 +14,7 @@ Nothing secret is configured here: keys are files under ``keys/``.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 import tomllib
@@ -81,6 +82,23 @@ def check_host(host: str) -> str:
     if not re.fullmatch(r"[0-9A-Za-z.:_%-]+", host):
         raise ValueError("must be an address or the name of a host")
     return host
+
+
+def _check_loopback(host: str) -> str:
+    try:
+        is_here = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_here = False
+    if not is_here:
+        raise ValueError(
+            "must be an address of this machine alone, such as 127.0.0.1 or ::1: metrics have no password. To read them "
+            "from another machine, let its Prometheus come through a proxy that asks for one, or through ssh"
+        )
+    return host
+
+
+def _parse_port(value: object) -> object:
+    return None if value == "off" else value
 
 
 def _check_extension(extension: str) -> str:
@@ -290,6 +308,13 @@ class TreeSettings(_Section):
     offices_shown: Literal["all", "partners", "none"] = "all"
 
 
+class MetricsSettings(_Section):
+    """Where monitoring can ask; *port* None is off, 0 any free one."""
+
+    host: Annotated[str, AfterValidator(_check_loopback)] = "127.0.0.1"
+    port: Annotated[Annotated[int, Field(ge=0, le=65_535)] | None, BeforeValidator(_parse_port)] = None
+
+
 class JournalSettings(_Section):
     """How the journal is written."""
 
@@ -311,6 +336,7 @@ class Config(_Section):
     certificates: CertificateSettings = CertificateSettings()
     tree: TreeSettings = TreeSettings()
     journal: JournalSettings = JournalSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @property
     def keys_path(self) -> Path:

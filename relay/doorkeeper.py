@@ -198,9 +198,11 @@ class Load:
         self._least, self._most = min(least, most), most
         self._lags: deque[float] = deque(maxlen=_LAGS)
         self.room = most
+        self.lag_seconds = 0.0
 
     def note(self, lag_seconds: float, *, strangers: int) -> None:
         """Know that the server has woken so late, while so many were logging in."""
+        self.lag_seconds = lag_seconds
         self._lags.append(lag_seconds)
         if len(self._lags) == _LAGS and min(self._lags) >= self._busy_seconds:
             self.room = max(self._least, min(self.room, strangers) // 2)

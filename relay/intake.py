@@ -31,6 +31,7 @@ from relay.journal import Journal, LimitLog
 from relay.ledger import Accepted, Ledger, Partial
 from relay.lifecycle import LIVE
 from relay.manners import Manners
+from relay.meters import Meters
 from relay.model import Identity, OfficeNumber, Route, Transfer, fold_name
 from relay.pace import Pace
 from relay.rival import Rival, find_rival
@@ -46,8 +47,15 @@ _IN_HAND_AFTER = timedelta(minutes=10)
 class Intake:
     """The desk at which uploads are opened; one a process."""
 
-    def __init__(self, ledger: Ledger, vault: Vault, config: Config, clock: Callable[[], datetime]) -> None:
-        self._bench = Bench(ledger, vault, config, clock)
+    def __init__(
+        self,
+        ledger: Ledger,
+        vault: Vault,
+        config: Config,
+        clock: Callable[[], datetime],
+        meters: Meters | None = None,
+    ) -> None:
+        self._bench = Bench(ledger, vault, config, clock, meters or Meters())
         self._ledger = ledger
         self._config = config
         self._clock = clock

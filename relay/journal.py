@@ -19,6 +19,7 @@ import logging
 import sqlite3
 import sys
 import traceback
+from collections import Counter
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -156,6 +157,16 @@ def register_changed(journal: Journal, *, version: int) -> None:
 def leftovers_removed(journal: Journal, *, uploads: int) -> None:
     """Tell how many uploads that never became a transfer were removed from the store."""
     journal.logger.info("store.leftovers_removed", uploads=uploads)
+
+
+def watching(journal: Journal, *, socket: str, address: str | None = None, port: int | None = None) -> None:
+    """Tell where the server can be asked how it does."""
+    journal.logger.info("watch.listening", socket=socket, address=address, port=port)
+
+
+def unwatched(journal: Journal, *, socket: str, cause: str) -> None:
+    """Tell that `relay top` will find nothing: everything else goes on."""
+    journal.logger.warning("watch.no_socket", socket=socket, cause=cause)
 
 
 # --- connections -----------------------------------------------------------------------------------------------
@@ -385,6 +396,8 @@ class LimitLog:
     def __init__(self) -> None:
         """Begin with nothing told."""
         self._told: dict[tuple[str, str], tuple[datetime, int]] = {}
+        # How often each limit was met, said or not.
+        self.counts: Counter[str] = Counter()
 
     def reached(self, journal: Journal, *, limit: str, scope: str, until: datetime | LimitEnd, now: datetime) -> None:
         """Write `limit_reached`, unless the same was told and has not ended; a worded end counts as a minute."""
@@ -399,6 +412,7 @@ class LimitLog:
 
     def _count(self, limit: str, scope: str, until: datetime | LimitEnd, now: datetime) -> int | None:
         """Return how often it was not said since the last time, None where it is not to be said now either."""
+        self.counts[limit] += 1
         key = limit, scope
         last, repeats = self._told.get(key, (now, 0))
         if last > now:

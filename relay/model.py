@@ -260,6 +260,7 @@ class EventKind(StrEnum):
     LOGIN_REFUSED = "login.refused"
     ACCEPTED = "accepted"
     REFUSED = "refused"
+    LISTED = "listed"
     READ = "read"
     COLLECTED = "collected"
     REMOVED = "removed"

@@ -14,6 +14,7 @@ import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from importlib.metadata import version
 
 import asyncssh
 import uvloop
@@ -25,11 +26,14 @@ from relay.collection import Collection
 from relay.config import Config
 from relay.enrolment import EnrolmentDesk, EnrolmentSession
 from relay.errors import ConfigError
+from relay.exposition import Exposition, Gauges, Present, tally
 from relay.intake import Intake
 from relay.keyring import Keyring, load_keyring, stamp_keyring
 from relay.ledger import storefile
 from relay.ledger.auditing import ensure_audit_key
 from relay.ledger.sqlite import open_ledger
+from relay.lookout import Lookout, Views
+from relay.meters import Meters
 from relay.model import Identity
 from relay.receipts import ReceiptDesk
 from relay.renewal import RenewalDesk
@@ -68,6 +72,7 @@ async def run_server(config: Config) -> None:
         journal.audit_key_made(line)
     keyring = load_keyring(config.keys_path)
     vault = keyring.open_vault()
+    meters = Meters()
     warning = storefile.check_disk(config.store.path)
     if warning:
         journal.store_warned(line, warning=warning)
@@ -79,19 +84,21 @@ async def run_server(config: Config) -> None:
         lock_wait_seconds=config.store.lock_wait_seconds,
         checkpoint_bytes=config.store.checkpoint_bytes,
         sent_listed=timedelta(seconds=config.tree.sent_listed_seconds),
-        on_trouble=lambda cause: journal.store_failed(line, cause=cause) if cause else journal.store_recovered(line),
+        on_trouble=partial(_tell_trouble, line, meters),
+        meters=meters,
     )
     async with ledger, auditor.on_duty(ledger, config.audit, _now, line):
         desks = Desks(
             ledger=ledger,
-            intake=Intake(ledger, vault, config, _now),
-            collection=Collection(ledger, vault, _now, may_discard=config.tree.remove_uncollected),
+            intake=Intake(ledger, vault, config, _now, meters),
+            collection=Collection(ledger, vault, _now, may_discard=config.tree.remove_uncollected, meters=meters),
             status=StatusDesk(ledger, config),
             receipts=ReceiptDesk(ledger, config, keyring.receipt_key, keyring.receipt_line),
             renewal=RenewalDesk(ledger, config, _now),
             config=config,
             clock=_now,
             shares=Shares(config.limits),
+            meters=meters,
         )
         sessions: dict[SftpSession, None] = {}
 
@@ -103,17 +110,32 @@ async def run_server(config: Config) -> None:
         # The keys as they are then: a CA may have been exchanged since the start.
         enrolling = EnrolmentDesk(ledger, config, lambda: load_keyring(config.keys_path), _now)
         reception = Reception(
-            ledger, keyring, config, open_session, open_enrolment=partial(EnrolmentSession, enrolling)
+            ledger, keyring, config, open_session, open_enrolment=partial(EnrolmentSession, enrolling), meters=meters
         )
         _open_ca(desks.renewal, keyring, line)
-        await _serve(config, reception, sessions, desks, line)
+        lookout = _make_lookout(config, reception, sessions, desks, line)
+        await _serve(config, reception, sessions, desks, lookout, line)
+
+
+def _tell_trouble(line: journal.Journal, meters: Meters, cause: str | None) -> None:
+    meters.note_trouble(is_troubled=cause is not None)
+    if cause is None:
+        journal.store_recovered(line)
+    else:
+        journal.store_failed(line, cause=cause)
 
 
 async def _serve(
-    config: Config, reception: Reception, sessions: dict[SftpSession, None], desks: Desks, line: journal.Journal
+    config: Config,
+    reception: Reception,
+    sessions: dict[SftpSession, None],
+    desks: Desks,
+    lookout: Lookout,
+    line: journal.Journal,
 ) -> None:
     # Before anybody is told that the relay listens, because who is told may ask it to stop at once.
     with _stop_signals() as stop:
+        await lookout.open()
         acceptor = await _listen(config, reception)
         async with asyncio.TaskGroup() as group:
             chores = [
@@ -122,11 +144,13 @@ async def _serve(
                 group.create_task(_watch_keys(config, reception, acceptor, desks.renewal, line)),
                 group.create_task(reception.tell_refused()),
                 group.create_task(housekeeping.keep_house(desks.ledger, _now, line)),
+                group.create_task(lookout.look()),
             ]
             port = acceptor.get_port()
             journal.server_listening(line, host=config.server.host, port=port)
             print(f"listening on {config.server.host}:{port}", flush=True)  # noqa: T201 - what scripts wait for
             await stop.wait()
+            lookout.is_draining = True
             acceptor.close()
             await _drain(config.server.drain_seconds, sessions, line)
             reception.dismiss("The relay is being restarted; please connect again in a minute")
@@ -136,8 +160,35 @@ async def _serve(
                 await asyncio.sleep(_DRAIN_POLL_SECONDS)
             for chore in chores:
                 chore.cancel()
+            await lookout.close()
     reception.note_refused()
     journal.server_stopped(line)
+
+
+def _make_lookout(
+    config: Config, reception: Reception, sessions: dict[SftpSession, None], desks: Desks, line: journal.Journal
+) -> Lookout:
+    attendance = reception.attendance
+
+    def gauges() -> Gauges:
+        return Gauges(
+            sessions=len(sessions),
+            connections=len(attendance.connections),
+            strangers=len(attendance.strangers),
+            handles=sum(session.handle_count for session in sessions),
+            uploads=sum(session.upload_count for session in sessions),
+            lag_seconds=attendance.load.lag_seconds,
+            is_anchor_behind=desks.ledger.anchor_trouble is not None,
+        )
+
+    def limits() -> dict[str, int]:
+        return dict(attendance.limit_log.counts + desks.shares.limit_log.counts)
+
+    def present() -> list[Present]:
+        return tally([session.presence for session in sessions])
+
+    exposition = Exposition(desks.meters, version("careplan-relay"))
+    return Lookout(config, desks.ledger, exposition, Views(gauges, limits, present), line)
 
 
 def _open_ca(renewal: RenewalDesk, keyring: Keyring, line: journal.Journal) -> None:

@@ -376,6 +376,9 @@ class Upload:
 
     def _tell(self, accepted: Accepted) -> None:
         transfer = accepted.transfer
+        seconds = time.monotonic() - self._began
+        self._bench.meters.accept.observe(seconds)
+        self._bench.meters.repeats += accepted.is_repeat
         journal.transfer_accepted(
             self._journal,
             transfer=transfer.id,
@@ -383,7 +386,7 @@ class Upload:
             sender=transfer.sender,
             recipient=transfer.recipient,
             size_bytes=transfer.size_bytes,
-            seconds=time.monotonic() - self._began,
+            seconds=seconds,
             is_repeat=accepted.is_repeat,
         )
 

@@ -23,10 +23,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -34,6 +35,7 @@ from relay.audit import AuditKey
 from relay.errors import Deferred, Refused
 from relay.ledger import storefile
 from relay.ledger.trail import Trail, WritingConnection
+from relay.meters import Commit, Meters
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -60,6 +62,7 @@ class _Item(Generic[T]):
     answer: asyncio.Future[T]
     result: T | None = None
     verdict: Exception | None = None
+    queued_at: float = field(default_factory=time.monotonic)
 
 
 class Writer:
@@ -73,12 +76,14 @@ class Writer:
         *,
         checkpoint_bytes: int,
         on_trouble: Callable[[str | None], None],
+        meters: Meters | None = None,
     ) -> None:
         self._path = path
         self._lock = lock
         self._audit_key = audit_key
         self._checkpoint_bytes = checkpoint_bytes
         self._on_trouble = on_trouble
+        self._meters = meters or Meters()
         self._connection: WritingConnection | None = None
         self._waiting: deque[_Item[object]] = deque()
         self._riding: list[_Item[object]] = []
@@ -165,6 +170,7 @@ class Writer:
                     await self._write([item])
             return
         self._report(None)
+        self._measure(batch)
         for item in batch:
             if item.answer.done():
                 continue
@@ -172,6 +178,18 @@ class Writer:
                 item.answer.set_exception(item.verdict)
             else:
                 item.answer.set_result(item.result)
+
+    def _measure(self, batch: list[_Item[object]]) -> None:
+        now = time.monotonic()
+        longest = 0.0
+        for item in batch:
+            if item.is_durable:
+                waited = now - item.queued_at
+                longest = max(longest, waited)
+                self._meters.commit.observe(waited)
+        self._meters.transactions += 1
+        if longest:
+            self._meters.commits.append(Commit(time.time(), longest, len(batch)))
 
     async def _transact(self, batch: list[_Item[object]]) -> None:
         is_durable = any(item.is_durable for item in batch)

@@ -142,3 +142,6 @@ class Register(Protocol):
 
         It stands before all that is recorded later.  A crash within that second may cost it.
         """
+
+    def note_use(self, office: OfficeNumber, software: str, *, now: datetime) -> None:
+        """Count a login of *office* with that program in this month, in the manner of `note_event`."""

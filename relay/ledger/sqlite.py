@@ -19,6 +19,7 @@ from relay.ledger.anchor import AnchorKeeper
 from relay.ledger.auditing import AuditVerbs
 from relay.ledger.certificates import CertificateVerbs
 from relay.ledger.commit import Writer
+from relay.ledger.counting import CountingVerbs
 from relay.ledger.invitations import InvitationVerbs
 from relay.ledger.migrations import Step
 from relay.ledger.partials import PartialVerbs
@@ -27,6 +28,7 @@ from relay.ledger.register import RegisterVerbs
 from relay.ledger.rotation import RotationVerbs
 from relay.ledger.store import Store
 from relay.ledger.units import UnitVerbs
+from relay.meters import Meters
 from relay.vault import Vault
 
 CHECKPOINT_BYTES = 16 * 1024 * 1024
@@ -43,6 +45,7 @@ class SqliteLedger(
     UnitVerbs,
     RotationVerbs,
     AuditVerbs,
+    CountingVerbs,
 ):
     """`relay.ledger.Ledger` on SQLite; made by `open_ledger`, closed by leaving its ``async with``."""
 
@@ -95,18 +98,19 @@ async def open_ledger(
     checkpoint_bytes: int = CHECKPOINT_BYTES,
     sent_listed: timedelta = timedelta(days=1),
     on_trouble: Callable[[str | None], None] = lambda _cause: None,
+    meters: Meters | None = None,
 ) -> SqliteLedger:
     """Open the store at *path* for this event loop; ConfigError where it is missing, foreign or on a network disk.
 
     History is sealed with *audit_key*, and how far it has come is kept in the file *anchor*, if one is named.
-    *on_trouble* hears the cause of the first failure of the store, and None when it works again.
+    *on_trouble* hears the cause of the first failure of the store, and None when it works again.  *meters* count commits.
     """
     storefile.check_disk(path)
     # Lock, log and store lie side by side, whatever link led here.
     path = path.resolve()  # noqa: ASYNC240 - once, before anything is served
     reader = storefile.open_checked(path, lock_wait_seconds)
     lock = storefile.StoreLock(path, lock_wait_seconds)
-    writer = Writer(path, lock, audit_key, checkpoint_bytes=checkpoint_bytes, on_trouble=on_trouble)
+    writer = Writer(path, lock, audit_key, checkpoint_bytes=checkpoint_bytes, on_trouble=on_trouble, meters=meters)
     keeper = None if anchor is None else AnchorKeeper(anchor, path, audit_key)
     store = Store(path, vault, writer, lock, reader, keeper)
     try:

@@ -30,6 +30,7 @@ class Listing:
     """An open directory: entries that are packed and wait, and where the next ones come from (None: no more).
 
     *shown* are names, folded, under which something else is listed already.  *receipts* go on after all of that.
+    *newest* is the number of the newest transfer that has stood in it.
     """
 
     place: Directory
@@ -37,6 +38,7 @@ class Listing:
     cursor: ListingCursor | None
     shown: frozenset[str] = frozenset()
     receipts: ReceiptList | None = None
+    newest: int = 0
 
 
 @dataclass(slots=True)
@@ -139,7 +141,12 @@ class Handles:
     @property
     def has_uploads(self) -> bool:
         """True while the client writes a file."""
-        return any(isinstance(each, Uploading) and not each.upload.is_over for each in self._open.values())
+        return self.upload_count > 0
+
+    @property
+    def upload_count(self) -> int:
+        """How many files the client writes."""
+        return sum(isinstance(each, Uploading) and not each.upload.is_over for each in self._open.values())
 
     def keep_warm(self, reading: Reading) -> None:
         """Let *reading* keep its chunks, at the cost of the one that has kept them longest."""

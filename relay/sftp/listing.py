@@ -6,9 +6,11 @@ directory; nothing is looked up for a single entry.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from relay import tree
 from relay.ledger import Entry, ListingCursor, ListingPage, Partial, Shelf
-from relay.model import Identity, OfficeNumber, fold_name
+from relay.model import EventKind, Identity, OfficeNumber, fold_name
 from relay.sftp import wire
 from relay.sftp.desks import Desks
 from relay.sftp.handles import Generated, Listing
@@ -64,6 +66,8 @@ class Directories:
             if count and size > wire.NAMES_BYTES_MOST:
                 break
             count += 1
+        if not count:
+            self._note_listed(listing)
         entries, listing.ready = listing.ready[:count], listing.ready[count:]
         return entries
 
@@ -74,7 +78,31 @@ class Directories:
         if listing.shown:
             entries = tuple(entry for entry in entries if fold_name(entry.name) not in listing.shown)
         listing.ready += [packer.entry(entry) for entry in entries]
+        if listing.place.folder in (Folder.RECEIVE, Folder.NEW):
+            self._note_page(listing, entries)
         listing.cursor = page.cursor
+
+    def _note_page(self, listing: Listing, entries: Sequence[Entry]) -> None:
+        """Measure how long what stands in a listing for the first time has waited; *changed_at* is its acceptance."""
+        meters, shown = self._desks.meters, self._desks.shown.get(self._office)
+        now = self._desks.clock().timestamp()
+        for entry in entries:
+            listing.newest = max(listing.newest, entry.id)
+            # What earlier processes had shown is not known: of that only what came since counts.
+            if entry.id > shown if shown is not None else entry.changed_at > meters.started_at:
+                meters.first_visible.observe(max(0.0, now - entry.changed_at))
+
+    def _note_listed(self, listing: Listing) -> None:
+        """Let history tell, once a listing was read to its end, up to which number this office has seen what was sent to it."""
+        if listing.newest > self._desks.shown.get(self._office, 0):
+            self._desks.shown[self._office] = listing.newest
+            self._desks.ledger.note_event(
+                EventKind.LISTED,
+                actor=self._office,
+                office=self._office,
+                detail=str(listing.newest),
+                now=self._desks.clock(),
+            )
 
     async def _page(self, place: Directory, cursor: ListingCursor | None) -> ListingPage:
         if place.folder is Folder.SEND:

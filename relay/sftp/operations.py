@@ -126,6 +126,16 @@ class Operations:
         """True while the client has a file open for writing."""
         return self._handles.has_uploads
 
+    @property
+    def upload_count(self) -> int:
+        """How many files the client has open for writing."""
+        return self._handles.upload_count
+
+    @property
+    def handle_count(self) -> int:
+        """How many files and folders the client has open."""
+        return self._handles.count
+
     # --- files ---------------------------------------------------------------------------------------------------
 
     async def _open(self, request: Request) -> bytes:

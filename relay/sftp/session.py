@@ -28,6 +28,7 @@ import asyncssh
 
 from relay import edge, journal
 from relay.errors import FX_BAD_MESSAGE, Deferred, Refused, finding
+from relay.exposition import Present
 from relay.journal import LimitEnd
 from relay.model import Identity
 from relay.sftp import wire
@@ -71,6 +72,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         self._journal = facts.journal
         self._on_end = on_end
         self._desks = desks
+        self._meters = desks.meters
         self._office = identity.office
         self._identity = identity
         self._renewal = desks.renewal
@@ -101,6 +103,22 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         """True while a request is under way or an upload is open."""
         return bool(self._running) or self._operations.has_uploads
 
+    @property
+    def handle_count(self) -> int:
+        """How many files and folders are open."""
+        return self._operations.handle_count
+
+    @property
+    def upload_count(self) -> int:
+        """How many uploads are open."""
+        return self._operations.upload_count
+
+    @property
+    def presence(self) -> Present:
+        """Who this is, for whoever watches."""
+        software = self._facts.client_version.removeprefix("SSH-2.0-")
+        return Present(self._office, software, 1, self.handle_count, self.upload_count)
+
     # --- asyncssh's calls ----------------------------------------------------------------------------------------
 
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
@@ -117,11 +135,13 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
     def session_started(self) -> None:
         """Note the beginning."""
         self._is_started = True
+        self._meters.sessions_opened += 1
         journal.session_opened(self._journal)
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
         """Take bytes of the stream; an exception from here would end the whole connection."""
         if datatype is None and not self._is_over:
+            self._meters.bytes_in += len(data)
             self._framer.feed(data)
             self._pump()
 
@@ -217,6 +237,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
             self._print(text)
 
     def _dispatch(self, request: Request, size: int) -> None:
+        self._meters.requests += 1
         before: list[_Running] = []
         lanes: tuple[str, ...] = ()
         try:
@@ -265,6 +286,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
             journal.unexpected_error(self._journal, reference=reference, exception=error)
             told = finding("server.fault", reference=reference)
         if request.type not in _QUIET:
+            self._meters.refusals[told.code] += 1
             self._tell_user(request.subject, told.code, told.client_text)
         text = f"{told.code}: {told.message_en}" if self._is_ascii_only else told.client_text
         return wire.pack_status(request.id, told.row.status, text)
@@ -292,6 +314,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
     def _send(self, reply: bytes) -> None:
         if self._chan is None:
             return
+        self._meters.bytes_out += len(reply)
         try:
             self._chan.write(reply)
         except BrokenPipeError:

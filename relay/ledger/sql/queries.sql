@@ -493,3 +493,62 @@ UPDATE invitation SET wrong = wrong + 1 WHERE id = ?;
 
 -- name: use_invitation
 UPDATE invitation SET used_at = ?, ca_fingerprint = ?, serial = ? WHERE id = ?;
+
+-- name: count_login
+-- An office whose programs call themselves otherwise at each login fills no more than so many rows a month.
+INSERT INTO login_month (month, office, software, logins)
+VALUES (:month, :office,
+    CASE WHEN (SELECT count(*) FROM login_month WHERE office = :office AND month = :month AND software <> :software) < :most
+         THEN :software ELSE 'other' END, 1)
+ON CONFLICT (office, month, software) DO UPDATE SET logins = logins + 1;
+
+-- name: waiting_by_age
+-- Numbers ascend with the time of acceptance: the index alone tells, and no row is looked up.  Ages are from young to old.
+SELECT recipient, sum(id > :b0), sum(id > :b1 AND id <= :b0), sum(id > :b2 AND id <= :b1), sum(id > :b3 AND id <= :b2),
+    sum(id > :b4 AND id <= :b3), sum(id <= :b4), min(id)
+FROM transfer INDEXED BY transfer_new WHERE state = 'accepted' AND shelf = 'receive' GROUP BY recipient;
+
+-- name: nearest_accepted
+SELECT id, accepted_at FROM transfer WHERE id <= ? ORDER BY id DESC LIMIT 1;
+
+-- name: accepted_times
+SELECT id, accepted_at FROM transfer WHERE id IN (SELECT value FROM json_each(?));
+
+-- name: probe_store
+-- Changes nothing, but a page is written all the same: a full disk shows.
+UPDATE meta SET value = value WHERE key = 'schema_version';
+
+-- name: use_by_prefecture
+SELECT o.prefecture, count(*),
+    sum(EXISTS (SELECT 1 FROM login_month AS l WHERE l.office = o.number AND l.month >= :since))
+FROM office AS o WHERE o.status = 'active' GROUP BY o.prefecture;
+
+-- name: use_by_month
+SELECT month, count(DISTINCT office), sum(logins) FROM login_month WHERE month >= :since GROUP BY month;
+
+-- name: transfers_by_month
+-- In Japan, nine hours ahead; times are microseconds.
+SELECT strftime('%Y-%m', accepted_at / 1000000 + 32400, 'unixepoch') AS month, count(*), sum(collected_at IS NOT NULL),
+    sum(size_bytes)
+FROM transfer WHERE accepted_at >= :since GROUP BY month;
+
+-- name: transfers_by_kind
+SELECT kind, count(*), sum(collected_at IS NOT NULL), sum(size_bytes), count(DISTINCT sender)
+FROM transfer WHERE accepted_at >= :since GROUP BY kind;
+
+-- name: use_by_software
+SELECT software, count(DISTINCT office), sum(logins), max(month) FROM login_month WHERE month >= :since GROUP BY software;
+
+-- name: first_listed
+SELECT min(at) FROM event
+WHERE id > (SELECT coalesce(max(id), 0) FROM event WHERE transfer = :transfer AND kind = 'accepted')
+  AND kind = 'listed' AND actor = :office AND CAST(detail AS INTEGER) >= :transfer;
+
+-- name: sent_with
+SELECT ca_fingerprint, serial_sent_with FROM transfer WHERE id = ?;
+
+-- name: transfers_of_identity
+SELECT id FROM transfer WHERE identity_key = ? ORDER BY id;
+
+-- name: newest_event_at
+SELECT max(at) FROM event WHERE kind = ?;

@@ -1,0 +1,274 @@
+"""Lookout: where the server can be asked how it does, by monitoring and by the operator.
+
+A small HTTP server in the server's own loop, so that an answer says that the loop turns:
+
+    /metrics   Prometheus's text format
+    /healthz   200 as long as the process answers; how late it is
+    /readyz    200 while files can be taken: the store can be read and written, the keys are there, it is not ending
+    /state     JSON for ``relay top``; on the socket alone, because it names offices
+
+It listens on a socket beside the store, which only the relay's own user can open, and on a port of this machine where
+``[metrics]`` says so.  It reads one request of a bounded size, within a bounded time, from a bounded number of callers
+at once, answers and hangs up; it takes nothing but GET.  It has no password, and so it never listens to a network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from relay import journal
+from relay.config import Config
+from relay.errors import ConfigError, Deferred
+from relay.exposition import Exposition, Gauges, Present
+from relay.journal import Journal
+from relay.keyring import load_keyring
+from relay.ledger import Ledger
+
+SOCKET_SUFFIX = ".watch"
+_REQUEST_BYTES = 8192
+_REQUEST_SECONDS = 5.0
+_CALLERS_MOST = 16
+# Counting what waits reads an index through; looking at the disk is free beside it.
+_LOOK_SECONDS = 60.0
+# A probe writes a page: whoever asks more often gets the last answer.
+_PROBE_SECONDS = 5.0
+_TEXT = "text/plain; charset=utf-8"
+# What prometheus_client's own server says.
+_METRICS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """What the server lets be seen of itself; each is asked at each request."""
+
+    gauges: Callable[[], Gauges]
+    limits: Callable[[], dict[str, int]]
+    present: Callable[[], Sequence[Present]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: str
+    body: bytes
+    type: str = _TEXT
+
+
+class Lookout:
+    """One a process; `open` makes it listen and `close` ends it."""
+
+    def __init__(self, config: Config, ledger: Ledger, exposition: Exposition, views: Views, line: Journal) -> None:
+        """Prepare; nothing listens yet."""
+        self._config = config
+        self._ledger = ledger
+        self._exposition = exposition
+        self._views = views
+        self._line = line
+        self._seen = Gauges()
+        self._callers: set[asyncio.Task[None]] = set()
+        self._servers: list[asyncio.AbstractServer] = []
+        self._probed: tuple[float, str] | None = None
+        self._probing = asyncio.Lock()
+        self.is_draining = False
+
+    async def open(self) -> None:
+        """Listen; ConfigError where the port cannot be had.  Without its socket the server goes on."""
+        port = None
+        if self._config.metrics.port is not None:
+            port = await self._listen_on_port(self._config.metrics.host, self._config.metrics.port)
+        path = socket_path(self._config)
+        try:
+            self._servers.append(await _listen_on_socket(path, self._answer_operator))
+        except OSError as error:
+            journal.unwatched(self._line, socket=str(path), cause=str(error))
+        address = None if port is None else self._config.metrics.host
+        journal.watching(self._line, socket=str(path), address=address, port=port)
+
+    async def _listen_on_port(self, host: str, port: int) -> int:
+        try:
+            server = await asyncio.start_server(self._answer_anybody, host, port, limit=_REQUEST_BYTES)
+        except OSError as error:
+            raise ConfigError(
+                f"Metrics cannot listen on {host}:{port}: {error.strerror}. Set metrics.port in relay.toml to a free port, "
+                'or to "off".'
+            ) from error
+        self._servers.append(server)
+        return int(server.sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        """Hang up on everybody."""
+        for server in self._servers:
+            server.close()
+        for caller in self._callers:
+            caller.cancel()
+        if self._callers:
+            await asyncio.wait(self._callers)
+        with contextlib.suppress(OSError):
+            socket_path(self._config).unlink()
+
+    async def look(self) -> None:
+        """Count what waits and look at the disk, every minute; never returns."""
+        while True:
+            try:
+                self._seen = await self._look()
+            except (Deferred, OSError):
+                # The store's trouble is told elsewhere; *looked_at* says how old the figures are.
+                pass
+            except Exception as error:  # noqa: BLE001 - one bad look must not end the looking
+                journal.unexpected_error(self._line, reference="lookout", exception=error)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _look(self) -> Gauges:
+        now = datetime.now(UTC)
+        waiting = await self._ledger.count_waiting(now=now)
+        counts = tuple(sum(column) for column in zip(*(each.counts for each in waiting), strict=True))
+        oldest = min((each.oldest_at for each in waiting), default=now)
+        path = self._config.store.path
+        return replace(
+            self._seen,
+            waiting=counts or Gauges().waiting,
+            oldest_waiting_seconds=max(0.0, (now - oldest).total_seconds()),
+            store_bytes=_size_of(path),
+            log_bytes=_size_of(path.with_name(f"{path.name}-wal")),
+            free_bytes=shutil.disk_usage(path.parent).free,
+            looked_at=time.time(),
+        )
+
+    # --- answering -----------------------------------------------------------------------------------------------
+
+    async def _answer_anybody(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._answer_caller(reader, writer, is_operator=False)
+
+    async def _answer_operator(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._answer_caller(reader, writer, is_operator=True)
+
+    async def _answer_caller(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_operator: bool
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._callers) >= _CALLERS_MOST:
+            writer.transport.abort()
+            return
+        self._callers.add(task)
+        try:
+            async with asyncio.timeout(_REQUEST_SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.write(_pack(await self._answer(head.split(b"\r\n", 1)[0], is_operator=is_operator)))
+                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
+        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # who asks for nothing gets no answer
+        except Exception as error:  # noqa: BLE001 - the one wrapper at this edge
+            journal.unexpected_error(self._line, reference="lookout", exception=error)
+        finally:
+            self._callers.discard(task)
+            writer.transport.abort()
+
+    async def _answer(self, line: bytes, *, is_operator: bool) -> _Answer:
+        match line.split(b" "):
+            case [b"GET", target, version] if version.startswith(b"HTTP/1."):
+                return await self._tell(target.partition(b"?")[0], is_operator=is_operator)
+            case [_, _, version] if version.startswith(b"HTTP/"):
+                return _Answer("405 Method Not Allowed", b"only GET\n")
+        return _Answer("400 Bad Request", b"no HTTP\n")
+
+    async def _tell(self, path: bytes, *, is_operator: bool) -> _Answer:
+        self._refresh()
+        match path:
+            case b"/metrics":
+                return _Answer("200 OK", self._exposition.render(), _METRICS)
+            case b"/healthz":
+                return _Answer("200 OK", f"alive, {self._exposition.gauges.lag_seconds:.3f} s late\n".encode())
+            case b"/readyz":
+                fault = await self._find_fault()
+                return (
+                    _Answer("503 Service Unavailable", f"{fault}\n".encode())
+                    if fault
+                    else _Answer("200 OK", b"ready\n")
+                )
+            case b"/state" if is_operator:
+                state = self._exposition.snapshot(self._views.present())
+                return _Answer("200 OK", json.dumps(state, ensure_ascii=False).encode(), "application/json")
+        return _Answer("404 Not Found", b"there are /metrics, /healthz and /readyz\n")
+
+    def _refresh(self) -> None:
+        now, seen = self._views.gauges(), self._seen
+        self._exposition.gauges = replace(
+            now,
+            is_draining=self.is_draining,
+            waiting=seen.waiting,
+            oldest_waiting_seconds=seen.oldest_waiting_seconds,
+            store_bytes=seen.store_bytes,
+            log_bytes=seen.log_bytes,
+            free_bytes=seen.free_bytes,
+            looked_at=seen.looked_at,
+        )
+        self._exposition.limits = self._views.limits()
+
+    async def _find_fault(self) -> str:
+        """Return what keeps the server from taking files, '' where nothing does."""
+        if self.is_draining:
+            return "the relay is ending"
+        # Who waits here all wait for the one probe that is under way, and share what it says.
+        async with self._probing:
+            if self._probed is None or time.monotonic() - self._probed[0] >= _PROBE_SECONDS:
+                fault = await self._probe()
+                self._probed = time.monotonic(), fault
+            return self._probed[1]
+
+    async def _probe(self) -> str:
+        try:
+            await self._ledger.probe()
+        except Deferred as deferred:
+            return f"the store cannot be used: {deferred.detail or deferred.code}"
+        try:
+            await asyncio.to_thread(load_keyring, self._config.keys_path)
+        except ConfigError as error:
+            return f"the keys cannot be used: {error}"
+        return ""
+
+
+def socket_path(config: Config) -> Path:
+    """Return where the server of this store can be asked by its own user."""
+    path = config.store.path
+    return path.with_name(path.name + SOCKET_SUFFIX)
+
+
+async def _listen_on_socket(
+    path: Path, answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+) -> asyncio.AbstractServer:
+    """Listen on *path*, for this user alone; what an earlier server left there is replaced."""
+    path.unlink(missing_ok=True)  # noqa: ASYNC240 - once, before anything is served
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    before = os.umask(0o177)
+    try:
+        # By the folder's descriptor, because the name of a socket may have 107 bytes only.
+        return await asyncio.start_unix_server(answer, f"/proc/self/fd/{folder}/{path.name}", limit=_REQUEST_BYTES)
+    finally:
+        os.umask(before)
+        os.close(folder)
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _pack(answer: _Answer) -> bytes:
+    head = (
+        f"HTTP/1.1 {answer.status}\r\nContent-Type: {answer.type}\r\nContent-Length: {len(answer.body)}\r\n"
+        "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + answer.body
