@@ -22,9 +22,12 @@ from relay.cli.backup import backup, restore
 from relay.cli.check import check
 from relay.cli.explain import explain
 from relay.cli.init import init
+from relay.cli.queue import queue
 from relay.cli.report import report
 from relay.cli.serve import serve
+from relay.cli.stats import stats
 from relay.cli.terminal import HELP_SETTINGS, CommandFailed, CommandRefused, complain
+from relay.cli.trace import trace
 from relay.errors import Deferred, Refused, RelayError
 from relay.offered import CertificateRejected
 
@@ -49,6 +52,9 @@ app.add_typer(cert.app, name="cert")
 app.add_typer(transfer.app, name="transfer")
 app.add_typer(receipt.app, name="receipt")
 app.command()(report)
+app.command()(queue)
+app.command()(trace)
+app.command()(stats)
 app.add_typer(key.app, name="key")
 app.add_typer(audit.app, name="audit")
 app.command()(backup)

@@ -159,11 +159,12 @@ async def _list(
         )
         found.sort(key=_KEYS[order], reverse=reverse)
         if reveal:
-            await _record_revealing(relay, found[:most])
+            await record_revealing(relay, found[:most])
         return found, await find_units(relay.ledger, found[:most])
 
 
-async def _record_revealing(relay: Installation, transfers: Sequence[Transfer]) -> None:
+async def record_revealing(relay: Installation, transfers: Sequence[Transfer]) -> None:
+    """Write into history that free names among *transfers* are about to be shown."""
     hidden = [transfer.id for transfer in transfers if transfer.public_name != transfer.name]
     if hidden:
         detail = " ".join(map(str, hidden))
@@ -231,7 +232,7 @@ async def _show(home: Path, number: TransferId, *, reveal: bool) -> tuple[Transf
         if transfer is None:
             raise CommandRefused(f"there is no transfer {number}")
         if reveal:
-            await _record_revealing(relay, [transfer])
+            await record_revealing(relay, [transfer])
         line = await find_first_line(relay.ledger, transfer) if reveal else None
         return transfer, await relay.ledger.list_events(transfer=number), line
 

@@ -528,9 +528,9 @@ SELECT month, count(DISTINCT office), sum(logins) FROM login_month WHERE month >
 
 -- name: transfers_by_month
 -- In Japan, nine hours ahead; times are microseconds.
-SELECT strftime('%Y-%m', accepted_at / 1000000 + 32400, 'unixepoch') AS month, count(*), sum(collected_at IS NOT NULL),
+SELECT strftime('%Y-%m', accepted_at / 1000000 + 32400, 'unixepoch'), count(*), sum(collected_at IS NOT NULL),
     sum(size_bytes)
-FROM transfer WHERE accepted_at >= :since GROUP BY month;
+FROM transfer WHERE accepted_at >= :since GROUP BY 1;
 
 -- name: transfers_by_kind
 SELECT kind, count(*), sum(collected_at IS NOT NULL), sum(size_bytes), count(DISTINCT sender)
