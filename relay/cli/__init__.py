@@ -20,6 +20,7 @@ import typer
 from relay.cli import audit, cert, config, db, key, office, receipt, standard, transfer
 from relay.cli.backup import backup, restore
 from relay.cli.check import check
+from relay.cli.doctor import doctor
 from relay.cli.explain import explain
 from relay.cli.init import init
 from relay.cli.queue import queue
@@ -52,6 +53,7 @@ app.add_typer(cert.app, name="cert")
 app.add_typer(transfer.app, name="transfer")
 app.add_typer(receipt.app, name="receipt")
 app.command()(report)
+app.command()(doctor)
 app.command()(queue)
 app.command()(trace)
 app.command()(stats)
