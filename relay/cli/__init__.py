@@ -28,6 +28,7 @@ from relay.cli.report import report
 from relay.cli.serve import serve
 from relay.cli.stats import stats
 from relay.cli.terminal import HELP_SETTINGS, CommandFailed, CommandRefused, complain
+from relay.cli.top import top
 from relay.cli.trace import trace
 from relay.errors import Deferred, Refused, RelayError
 from relay.offered import CertificateRejected
@@ -54,6 +55,7 @@ app.add_typer(transfer.app, name="transfer")
 app.add_typer(receipt.app, name="receipt")
 app.command()(report)
 app.command()(doctor)
+app.command()(top)
 app.command()(queue)
 app.command()(trace)
 app.command()(stats)

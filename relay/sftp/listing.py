@@ -89,7 +89,7 @@ class Directories:
         for entry in entries:
             listing.newest = max(listing.newest, entry.id)
             # What earlier processes had shown is not known: of that only what came since counts.
-            if entry.id > shown if shown is not None else entry.changed_at > meters.started_at:
+            if entry.id > shown if shown is not None else entry.changed_at >= int(meters.started_at):
                 meters.first_visible.observe(max(0.0, now - entry.changed_at))
 
     def _note_listed(self, listing: Listing) -> None:

@@ -138,6 +138,7 @@ def test_an_answer_that_was_not_asked_for_sets_no_clock(make_house: MakeHouse) -
     house = make_house(**WELL)
     with clock(90.0, echo=False) as forged:
         _, told = examine(house, "--clock", forged)
+    assert levels(told)["store"] == "well", told["store"]
     assert told[f"clock ({forged})"][0][:2] == ("look", "no time from there: what answers there speaks no NTP")
 
 

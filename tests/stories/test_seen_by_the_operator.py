@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -13,6 +14,7 @@ from house import CARE_MANAGER, DAY_CARE, HOME_HELP, Completed, House, general_n
 from keyboard import Terminal
 from rich.cells import cell_len
 
+from relay.cli.top import find_quantile
 from relay.model import EventKind, OfficeNumber
 
 FREE = "提供票 山田花子.pdf"
@@ -156,3 +158,36 @@ async def test_how_the_relay_is_used_is_counted_from_real_logins(make_house: Mak
         assert max(map(cell_len, lines)) <= int(width), lines
     assert "█" in house.relay("stats", "--chart").stdout
     assert house.relay("stats", "--chart", "--csv").returncode == 2
+
+
+async def test_top_shows_who_is_here_and_what_goes_through(house: House) -> None:
+    """Once as text, once for a program, and live until Ctrl-C: the office that is connected, and the file that it sent."""
+    async with house.connect(CARE_MANAGER) as caller:
+        async with caller.sftp.open(f"send/{plan_name()}", "wb") as file:
+            await file.write(plan_csv())
+        state = data(await asyncio.to_thread(house.relay, "top", "--json"))
+        assert [(each["office"], each["sessions"]) for each in state["present"]] == [(CARE_MANAGER, 1)]
+        assert state["counters"]["relay_transfers_accepted"] == 1
+        lines = await asyncio.to_thread(look, house, 80, "top", "--once")
+        assert max(map(cell_len, lines)) <= 80, lines
+        assert [line for line in lines if line.startswith(CARE_MANAGER)]
+
+        def watch() -> None:
+            with Terminal([*relay(house), "top", "--interval", "0.5"], **house.environment, TERM="xterm") as terminal:
+                for _ in range(3):
+                    terminal.wait_for("slowest commits")
+                terminal.type("\x03")
+                terminal.read_to_end()
+
+        await asyncio.to_thread(watch)
+    house.stop()
+    gone = house.relay("top", "--once")
+    assert (gone.returncode, "does not run" in gone.stderr) == (1, True)
+
+
+def test_what_lies_within_a_part_of_a_histogram() -> None:
+    """Half, nine of ten and all of what was counted: the bound they lie below; beyond the last there is none to name."""
+    bounds, counts = (0.1, 1.0, 10.0), (5, 4, 1, 0)
+    assert [find_quantile(bounds, counts, part) for part in (0.5, 0.9, 1.0)] == [0.1, 1.0, 10.0]
+    assert find_quantile(bounds, (0, 0, 0, 1), 0.5) == float("inf")
+    assert find_quantile(bounds, (0, 0, 0, 0), 0.5) is None
