@@ -8,7 +8,7 @@ The environment overrides the file: ``RELAY_SERVER__PORT=2022`` is ``port`` of `
 (quotes around text may be left out).  Names with one underscore are left alone, because orchestrators set some of
 their own for a service called relay; one that is a setting but for that underscore is refused.
 
-Nothing secret is configured here: keys are files under ``keys/``.
+Nothing secret is configured here: keys are files under ``keys/``, and the password of the mail server is a file.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import time, timedelta
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -28,6 +29,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails
 
 from relay.errors import TABLE, ConfigError, Severity
+from relay.letters import Rhythm, parse_address
 from relay.naming import NamingRules, OperatorGrammar
 from relay.officerules import OfficeField, OfficeRule
 
@@ -99,6 +101,14 @@ def _check_loopback(host: str) -> str:
 
 def _parse_port(value: object) -> object:
     return None if value == "off" else value
+
+
+def _check_mail_host(host: str) -> str:
+    return check_host(host) if host else host
+
+
+def _check_mail_sender(address: str) -> str:
+    return parse_address(address) if address else address
 
 
 def _check_extension(extension: str) -> str:
@@ -315,6 +325,46 @@ class MetricsSettings(_Section):
     port: Annotated[Annotated[int, Field(ge=0, le=65_535)] | None, BeforeValidator(_parse_port)] = None
 
 
+class MailSettings(_Section):
+    """How offices are told by mail what arrived; not at all while *host* is empty.
+
+    *ca_file* and *password_file* are absolute once loaded, where they are named.
+    """
+
+    host: Annotated[str, AfterValidator(_check_mail_host)] = ""
+    port: Annotated[int, Field(ge=1, le=65_535)] = 587
+    tls: Literal["starttls", "tls", "none"] = "starttls"
+    ca_file: Line = ""
+    username: Line = ""
+    password_file: Line = ""
+    sender: Annotated[str, AfterValidator(_check_mail_sender)] = ""
+    hello: Annotated[str, AfterValidator(_check_mail_host)] = ""
+    gather_seconds: Seconds = 300.0
+    day_at: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")] = "08:00"
+    retry_seconds: Seconds = 60.0
+    give_up_seconds: Seconds = 172_800.0
+    timeout_seconds: Seconds = 30.0
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.host and not self.sender:
+            raise ValueError("sender is missing: from which address shall mails come?")
+        if self.username and self.tls == "none":
+            raise ValueError('a password is never sent without TLS: set tls to "starttls" or "tls"')
+        return self
+
+    @cached_property
+    def rhythm(self) -> Rhythm | None:
+        """When letters go; None where nobody is told."""
+        if not self.host:
+            return None
+        return Rhythm(
+            timedelta(seconds=self.gather_seconds),
+            time.fromisoformat(self.day_at),
+            timedelta(seconds=self.retry_seconds),
+        )
+
+
 class JournalSettings(_Section):
     """How the journal is written."""
 
@@ -335,6 +385,7 @@ class Config(_Section):
     limits: LimitSettings = LimitSettings()
     certificates: CertificateSettings = CertificateSettings()
     tree: TreeSettings = TreeSettings()
+    mail: MailSettings = MailSettings()
     journal: JournalSettings = JournalSettings()
     metrics: MetricsSettings = MetricsSettings()
 
@@ -392,7 +443,9 @@ def load_config(home: Path, environ: Mapping[str, str] = os.environ) -> Config:
     # Joining leaves an absolute path as it is.
     store = config.store.model_copy(update={"path": home / config.store.path})
     audit = config.audit.model_copy(update={"anchor": home / config.audit.anchor})
-    return config.model_copy(update={"store": store, "audit": audit})
+    files = {key: str(home / name) for key in ("ca_file", "password_file") if (name := getattr(config.mail, key))}
+    mail = config.mail.model_copy(update=files)
+    return config.model_copy(update={"store": store, "audit": audit, "mail": mail})
 
 
 def _read_file(path: Path, faults: list[str]) -> dict[str, object]:

@@ -129,6 +129,31 @@ def audit_key_made(journal: Journal) -> None:
     journal.logger.warning("audit.key_made", file="keys/audit.key", advice="back up keys/ again")
 
 
+def mail_sent(journal: Journal, *, office: OfficeNumber, arrivals: int, tries: int) -> None:
+    """Tell that the mail server has taken a mail to *office*."""
+    journal.logger.info("mail.sent", office=office, arrivals=arrivals, tries=tries)
+
+
+def mail_postponed(journal: Journal, *, office: OfficeNumber, answer: str, tries: int) -> None:
+    """Tell that a mail is tried again later; *answer* is a code, because the server's text may quote the address."""
+    journal.logger.warning("mail.postponed", office=office, answer=answer, tries=tries)
+
+
+def mail_given_up(journal: Journal, *, office: OfficeNumber, arrivals: int, cause: str) -> None:
+    """Tell that *office* will not be told of so many arrivals; *cause* is a code or our own words."""
+    journal.logger.error("mail.given_up", office=office, arrivals=arrivals, cause=cause)
+
+
+def mail_server_failed(journal: Journal, *, cause: str) -> None:
+    """Tell once that the mail server cannot be used; mails wait."""
+    journal.logger.error("mail.server_failed", cause=cause)
+
+
+def mail_server_recovered(journal: Journal) -> None:
+    """Tell that the mail server can be used again."""
+    journal.logger.info("mail.server_recovered")
+
+
 def audit_anchor_begun(journal: Journal, *, batches: int) -> None:
     """Tell that there was no anchor, though history was sealed already: somebody removed it, or it lies elsewhere now."""
     journal.logger.warning("audit.anchor_begun", batches=batches)

@@ -273,6 +273,8 @@ class EventKind(StrEnum):
     OFFICE_CHANGED = "office.changed"
     OFFICE_SUSPENDED = "office.suspended"
     OFFICE_RESUMED = "office.resumed"
+    MAIL_CHANGED = "office.mail"
+    MAIL_GIVEN_UP = "mail.given_up"
     CERTIFICATE_ISSUED = "certificate.issued"
     CERTIFICATE_MET = "certificate.met"
     INVITED = "certificate.invited"

@@ -19,7 +19,7 @@ from importlib.metadata import version
 import asyncssh
 import uvloop
 
-from relay import auditor, housekeeping, journal
+from relay import auditor, housekeeping, journal, mailing
 from relay.auth import WATCH_SECONDS, ConnectionFacts, Reception
 from relay.authority import open_user_ca
 from relay.collection import Collection
@@ -84,6 +84,7 @@ async def run_server(config: Config) -> None:
         lock_wait_seconds=config.store.lock_wait_seconds,
         checkpoint_bytes=config.store.checkpoint_bytes,
         sent_listed=timedelta(seconds=config.tree.sent_listed_seconds),
+        mail=config.mail.rhythm,
         on_trouble=partial(_tell_trouble, line, meters),
         meters=meters,
     )
@@ -145,6 +146,7 @@ async def _serve(
                 group.create_task(reception.tell_refused()),
                 group.create_task(housekeeping.keep_house(desks.ledger, _now, line)),
                 group.create_task(lookout.look()),
+                group.create_task(mailing.carry_mail(desks.ledger, config, _now, line)),
             ]
             port = acceptor.get_port()
             journal.server_listening(line, host=config.server.host, port=port)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from relay.cli.installation import HomeOption, Installation, find_office, open_installation, read_office_number, run
 from relay.cli.office_import import import_offices
+from relay.cli.office_mail import mail
 from relay.cli.terminal import (
     HELP_SETTINGS,
     Column,
@@ -36,6 +37,7 @@ from relay.model import Certificate, Office, OfficeNumber, OfficeStatus
 
 app = typer.Typer(help="The register of offices.", no_args_is_help=True, context_settings=HELP_SETTINGS)
 app.command(name="import")(import_offices)
+app.command()(mail)
 
 # The first two digits of an office number name its prefecture (standard, section 6), from 01.
 PREFECTURES = (  # noqa: SIM905 - a list of 47 lines reads worse
@@ -216,10 +218,12 @@ async def _show(home: Path, text: str, *, as_json: bool) -> None:
     async with open_installation(home) as relay:
         office = await find_office(relay.ledger, text)
         certificates: list[Certificate] = await relay.ledger.list_certificates(office=office.number)
+        mailbox = await relay.ledger.find_mailbox(office.number)
         now = relay.now
     if as_json:
+        told = None if mailbox is None else {"address": mailbox.address, "per": mailbox.per.value}
         described = [describe_certificate(certificate, now) for certificate in certificates]
-        print_json({**describe_office(office), "certificates": described})
+        print_json({**describe_office(office), "mail": told, "certificates": described})
         return
     check_digit = "fits" if has_check_digit(office.number) else colour("does not fit (a warning only)", Tone.BAD)
     print_facts(
@@ -230,6 +234,7 @@ async def _show(home: Path, text: str, *, as_json: bool) -> None:
             ("Services", " ".join(office.service_types) or "-"),
             ("Status", _say_status(office)),
             ("Check digit", check_digit),
+            ("Mail", f"per {mailbox.per} to {mailbox.address}" if mailbox else "-"),
         ]
     )
     say("")

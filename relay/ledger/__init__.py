@@ -25,6 +25,7 @@ from typing import NamedTuple, Protocol
 from relay.errors import Finding
 from relay.invitation import Invitation
 from relay.ledger.figures import Figures as Figures
+from relay.ledger.posting import Post as Post
 from relay.ledger.registry import ImportCounts as ImportCounts
 from relay.ledger.registry import Register as Register
 from relay.model import (
@@ -186,7 +187,7 @@ class ListingPage:
     cursor: ListingCursor | None
 
 
-class Ledger(Register, Figures, Protocol):
+class Ledger(Register, Figures, Post, Protocol):
     """The register, the transfers, their payload and their history."""
 
     async def close(self) -> None:

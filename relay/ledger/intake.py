@@ -16,6 +16,7 @@ from relay.ledger.rows import findings_cell, to_cell
 from relay.ledger.statements import SQL
 from relay.ledger.store import append_event, transfer_sql
 from relay.ledger.words import JAPAN, local_text
+from relay.letters import Rhythm
 from relay.lifecycle import LIVE, State, Step, advance
 from relay.model import (
     EventKind,
@@ -52,6 +53,9 @@ class _Keys:
 
 class IntakeVerbs(RefusalVerbs):
     """The verbs of `relay.ledger.Ledger` that intake uses."""
+
+    # When recipients are told by mail; None where they are not.
+    _mail: Rhythm | None
 
     async def stage_chunks(
         self,
@@ -251,6 +255,9 @@ class IntakeVerbs(RefusalVerbs):
             connection, EventKind.ACCEPTED, now, actor=route.sender, office=route.recipient, transfer=number,
             detail="" if draft.completes is None else f"completes {draft.completes}",
         )  # fmt: skip
+        if self._mail is not None:
+            due = to_cell(self._mail.due_per_arrival(now)), to_cell(self._mail.due_per_day(now))
+            connection.execute(SQL["queue_mail"], (route.recipient, route.sender, *due))
         return Transfer(
             id=number,
             sender=route.sender,

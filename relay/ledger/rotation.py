@@ -36,7 +36,7 @@ def _partial(vault: Vault, row: Row) -> Sequence[bytes]:
     return vault.rewrap_key(wrapped, uid, size_bytes=0, chunk_count=0), vault.reseal_note(note)
 
 
-def _refusal(vault: Vault, row: Row) -> Sequence[bytes]:
+def _note(vault: Vault, row: Row) -> Sequence[bytes]:
     return (vault.reseal_note(row[1]),)
 
 
@@ -44,7 +44,8 @@ def _refusal(vault: Vault, row: Row) -> Sequence[bytes]:
 _KINDS: tuple[tuple[str, _Rewrap, str], ...] = (
     ("payloads_of_others", _payload, "rewrap_payload"),
     ("partials_of_others", _partial, "rewrap_partial"),
-    ("refusals_of_others", _refusal, "reseal_refusal"),
+    ("refusals_of_others", _note, "reseal_refusal"),
+    ("mail_addresses_of_others", _note, "reseal_mail_address"),
 )
 
 

@@ -21,6 +21,7 @@ from relay.ledger.certificates import CertificateVerbs
 from relay.ledger.commit import Writer
 from relay.ledger.counting import CountingVerbs
 from relay.ledger.invitations import InvitationVerbs
+from relay.ledger.mail import MailVerbs
 from relay.ledger.migrations import Step
 from relay.ledger.partials import PartialVerbs
 from relay.ledger.recalls import RecallVerbs
@@ -28,6 +29,7 @@ from relay.ledger.register import RegisterVerbs
 from relay.ledger.rotation import RotationVerbs
 from relay.ledger.store import Store
 from relay.ledger.units import UnitVerbs
+from relay.letters import Rhythm
 from relay.meters import Meters
 from relay.vault import Vault
 
@@ -40,6 +42,7 @@ class SqliteLedger(
     RegisterVerbs,
     CertificateVerbs,
     InvitationVerbs,
+    MailVerbs,
     PartialVerbs,
     RecallVerbs,
     UnitVerbs,
@@ -49,8 +52,9 @@ class SqliteLedger(
 ):
     """`relay.ledger.Ledger` on SQLite; made by `open_ledger`, closed by leaving its ``async with``."""
 
-    def __init__(self, store: Store, sent_listed: timedelta) -> None:
+    def __init__(self, store: Store, sent_listed: timedelta, mail: Rhythm | None) -> None:
         self._store = store
+        self._mail = mail
         self._sent_listed = sent_listed
 
     async def close(self) -> None:
@@ -97,12 +101,14 @@ async def open_ledger(
     lock_wait_seconds: float = 10.0,
     checkpoint_bytes: int = CHECKPOINT_BYTES,
     sent_listed: timedelta = timedelta(days=1),
+    mail: Rhythm | None = None,
     on_trouble: Callable[[str | None], None] = lambda _cause: None,
     meters: Meters | None = None,
 ) -> SqliteLedger:
     """Open the store at *path* for this event loop; ConfigError where it is missing, foreign or on a network disk.
 
     History is sealed with *audit_key*, and how far it has come is kept in the file *anchor*, if one is named.
+    Offices are told of arrivals in the rhythm of *mail*, or not at all.
     *on_trouble* hears the cause of the first failure of the store, and None when it works again.  *meters* count commits.
     """
     storefile.check_disk(path)
@@ -118,4 +124,4 @@ async def open_ledger(
     except ConfigError:
         await store.close()
         raise
-    return SqliteLedger(store, sent_listed)
+    return SqliteLedger(store, sent_listed, mail)

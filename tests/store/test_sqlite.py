@@ -119,6 +119,7 @@ MAY_SCAN = {
     "list_certificates",
     "list_events",
     "list_invitations",
+    "list_mail_waiting",
     "list_masters",
     "list_newest_history",
     "list_oldest_history",

@@ -282,6 +282,7 @@ def test_an_office_is_added_changed_suspended_and_resumed(operator: Operator) ->
         "prefecture": "北海道",
         "service_types": ["15", "A2"],
         "status": "suspended",
+        "mail": None,
         "certificates": [],
     }
     assert operator("office", "resume", "0178512687").out.endswith("is active\n")

@@ -90,7 +90,10 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     ("text", "fault"),
     [
         ("[server]\nprot = 1", "relay.toml: [server] prot: there is no such setting; did you mean port?"),
-        ("port = 2222", "relay.toml: port: stands outside of any section; it belongs under [server] or [metrics]"),
+        (
+            "port = 2222",
+            "relay.toml: port: stands outside of any section; it belongs under [server] or [mail] or [metrics]",
+        ),
         ('home = "/"', "relay.toml: home: stands outside of any section"),
         ("server = 1", "relay.toml: [server]: must be a table (it is 1)"),
         (

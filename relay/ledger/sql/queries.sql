@@ -420,7 +420,14 @@ UPDATE refusal SET note_sealed = ?, master_id = ? WHERE id = ?;
 
 -- name: count_of_others
 SELECT (SELECT count(*) FROM payload WHERE wrapped_key IS NOT NULL AND master_id <> ?1)
-     + (SELECT count(*) FROM partial WHERE master_id <> ?1) + (SELECT count(*) FROM refusal WHERE master_id <> ?1);
+     + (SELECT count(*) FROM partial WHERE master_id <> ?1) + (SELECT count(*) FROM refusal WHERE master_id <> ?1)
+     + (SELECT count(*) FROM mail_address WHERE master_id <> ?1);
+
+-- name: mail_addresses_of_others
+SELECT id, sealed FROM mail_address WHERE id > ?1 AND master_id <> ?2 ORDER BY id LIMIT ?3;
+
+-- name: reseal_mail_address
+UPDATE mail_address SET sealed = ?, master_id = ? WHERE id = ?;
 
 -- name: find_refusal
 SELECT code, note_sealed, first_at, last_at, count, id FROM refusal WHERE id = ? AND office = ?;
@@ -552,3 +559,73 @@ SELECT id FROM transfer WHERE identity_key = ? ORDER BY id;
 
 -- name: newest_event_at
 SELECT max(at) FROM event WHERE kind = ?;
+
+-- name: put_mail_address
+INSERT INTO mail_address (office, per, sealed, master_id) VALUES (?, ?, ?, ?)
+ON CONFLICT (office) DO UPDATE SET per = excluded.per, sealed = excluded.sealed, master_id = excluded.master_id;
+
+-- name: delete_mail_address
+DELETE FROM mail_address WHERE office = ?;
+
+-- name: find_mail_address
+SELECT per, sealed FROM mail_address WHERE office = ?;
+
+-- name: queue_mail
+-- One row an office and sender, however many files; nothing where the office has no address.
+INSERT INTO mail_arrival (office, is_taken, sender, due_at, arrivals)
+SELECT ?1, 0, ?2, CASE per WHEN 'day' THEN ?4 ELSE ?3 END, 1 FROM mail_address WHERE office = ?1
+ON CONFLICT (office, is_taken, sender) DO UPDATE SET arrivals = arrivals + 1;
+
+-- name: find_due_mail
+SELECT office FROM mail WHERE due_at <= ? ORDER BY due_at LIMIT 1;
+
+-- name: find_due_arrivals
+SELECT a.office FROM mail_arrival AS a JOIN office AS o ON o.number = a.office
+WHERE a.is_taken = 0 AND a.due_at <= ? AND o.status = 'active' AND NOT EXISTS (SELECT 1 FROM mail AS m WHERE m.office = a.office)
+ORDER BY a.due_at LIMIT 1;
+
+-- name: open_mail
+INSERT INTO mail (office, message_id, made_at, due_at) VALUES (?1, ?2, ?3, ?3);
+
+-- name: take_mail_arrivals
+UPDATE mail_arrival SET is_taken = 1 WHERE office = ? AND is_taken = 0;
+
+-- name: try_mail
+UPDATE mail SET tries = tries + 1, due_at = ? WHERE office = ?;
+
+-- name: read_mail
+SELECT m.message_id, m.made_at, m.tries, o.name, b.sealed FROM mail AS m
+JOIN office AS o ON o.number = m.office JOIN mail_address AS b ON b.office = m.office WHERE m.office = ?;
+
+-- name: list_mail_arrivals
+SELECT o.name, a.sender, a.arrivals FROM mail_arrival AS a LEFT JOIN office AS o ON o.number = a.sender
+WHERE a.office = ? AND a.is_taken = 1 ORDER BY a.sender;
+
+-- name: note_mail_answer
+UPDATE mail SET answer = ? WHERE office = ? AND message_id = ?;
+
+-- name: delete_mail
+DELETE FROM mail WHERE office = ? AND message_id = ?;
+
+-- name: delete_taken_arrivals
+DELETE FROM mail_arrival WHERE office = ? AND is_taken = 1;
+
+-- name: find_stale_mail
+SELECT office, message_id FROM mail WHERE made_at < ? ORDER BY made_at LIMIT 1;
+
+-- name: find_stale_arrivals
+SELECT office FROM mail_arrival WHERE is_taken = 0 AND due_at < ? ORDER BY due_at LIMIT 1;
+
+-- name: count_mail_arrivals
+SELECT coalesce(sum(arrivals), 0) FROM mail_arrival WHERE office = ? AND is_taken = ?;
+
+-- name: delete_waiting_arrivals
+DELETE FROM mail_arrival WHERE office = ? AND is_taken = 0;
+
+-- name: list_mail_waiting
+SELECT b.office, o.name, b.per, m.tries, m.due_at, m.answer,
+    (SELECT coalesce(sum(a.arrivals), 0) FROM mail_arrival AS a WHERE a.office = b.office AND a.is_taken = 1),
+    (SELECT coalesce(sum(a.arrivals), 0) FROM mail_arrival AS a WHERE a.office = b.office AND a.is_taken = 0),
+    (SELECT min(a.due_at) FROM mail_arrival AS a WHERE a.office = b.office AND a.is_taken = 0)
+FROM mail_address AS b JOIN office AS o ON o.number = b.office LEFT JOIN mail AS m ON m.office = b.office
+WHERE EXISTS (SELECT 1 FROM mail_arrival AS a WHERE a.office = b.office) ORDER BY b.office;
