@@ -136,9 +136,12 @@ def restore_backup(backup: Backup, store: Path, *, now: datetime, lock_wait_seco
     ConfigError where another program has the store open, OSError where it cannot be written.
     """
     storefile.check_disk(store.parent)
-    store.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not store.parent.exists():
+        store.parent.mkdir(mode=0o700, parents=True)
+        storefile.leave_to_owner(store.parent)
     draft = store.with_name(f".{store.name}.restored")
     _prepare(backup.path, draft)
+    storefile.leave_to_owner(draft)
     with _nobody_inside(store, lock_wait_seconds):
         aside = _set_aside(store, now)
         draft.replace(store)

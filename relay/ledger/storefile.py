@@ -119,6 +119,7 @@ class StoreLock:
     def __init__(self, store: Path, wait_seconds: float) -> None:
         self._path = store.with_name(store.name + ".lock")
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        leave_to_owner(self._path)
         self.wait_seconds = wait_seconds
 
     def try_acquire(self) -> bool:
@@ -149,6 +150,14 @@ class StoreLock:
     def close(self) -> None:
         """Close the lock file, which also lets go of the lock."""
         os.close(self._file)
+
+
+def leave_to_owner(path: Path) -> None:
+    """Give what root has made to whoever owns the folder it is in: a service that is not root has to open it."""
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        if path.stat().st_uid != owner.st_uid:
+            os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def create_file(path: Path, page_bytes: int) -> None:
