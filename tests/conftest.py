@@ -9,15 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from house import House, prepare_home
+from house import House, MakeHouse, prepare_home
 from hypothesis import settings
 from matrix_cells import show_matrix
 
 # No example is too slow on a busy machine.  By hand every run tries new ones; the same commit is judged by the same.
 settings.register_profile("relay", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True)
 settings.load_profile("relay")
-
-MakeHouse = Callable[..., House]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

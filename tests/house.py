@@ -537,3 +537,7 @@ def run_aside(work: Coroutine[Any, Any, T]) -> T:
     if failure:
         raise failure[0]
     return result[0]
+
+
+# What the fixture of this name returns: settings in, a house that is not started out.
+MakeHouse = Callable[..., House]

@@ -14,10 +14,20 @@ from urllib.parse import unquote
 
 import asyncssh
 import pytest
-from conftest import MakeHouse
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-from house import CARE_MANAGER, HOME_HELP, HOST, SUSPENDED, House, general_name, pdf, relay_command, run_program
+from house import (
+    CARE_MANAGER,
+    HOME_HELP,
+    HOST,
+    SUSPENDED,
+    House,
+    MakeHouse,
+    general_name,
+    pdf,
+    relay_command,
+    run_program,
+)
 from keyboard import Terminal
 from programs import need
 from rich.cells import cell_len

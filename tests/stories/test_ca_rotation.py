@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import MakeHouse
-from house import CARE_MANAGER, DAY_CARE, HOME_HELP, HOST, SUSPENDED, Completed, House, Pass, run_program
+from house import CARE_MANAGER, DAY_CARE, HOME_HELP, HOST, SUSPENDED, Completed, House, MakeHouse, Pass, run_program
 
 from relay.certificates import parse_certificate_line
 

@@ -15,8 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from conftest import MakeHouse
-from house import HOME_HELP, HOST, House
+from house import HOME_HELP, HOST, House, MakeHouse
 from keyboard import Terminal
 from rich.cells import cell_len
 

@@ -7,8 +7,7 @@ import io
 import json
 from datetime import UTC, datetime, timedelta
 
-from conftest import MakeHouse
-from house import CARE_MANAGER, HOST, House, Pass, run_program
+from house import CARE_MANAGER, HOST, House, MakeHouse, Pass, run_program
 from programs import need
 from raw_sftp import open_raw
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import asyncssh
 import pytest
-from conftest import MakeHouse
-from house import CARE_MANAGER, HOME_HELP, House, Pass, pdf, run_program
+from house import CARE_MANAGER, HOME_HELP, House, MakeHouse, Pass, pdf, run_program
 
 # asyncssh's client asks pyOpenSSL in a way that this is about to forget.
 pytestmark = pytest.mark.filterwarnings("ignore:X509[.]get_:DeprecationWarning")

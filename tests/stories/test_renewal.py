@@ -12,8 +12,7 @@ from pathlib import Path
 
 import asyncssh
 import pytest
-from conftest import MakeHouse
-from house import CARE_MANAGER, DAY_CARE, HOME_HELP, LETTERED, House, Pass, run_program
+from house import CARE_MANAGER, DAY_CARE, HOME_HELP, LETTERED, House, MakeHouse, Pass, run_program
 from matrix_cells import PROGRAMS
 from programs import need
 from raw_sftp import CLOSE, OPEN, RENAME, STATUS, WRITE, WRITING, Long, Raw, open_raw

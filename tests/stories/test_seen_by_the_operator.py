@@ -9,8 +9,7 @@ import json
 from typing import Any
 
 import pytest
-from conftest import MakeHouse
-from house import CARE_MANAGER, DAY_CARE, HOME_HELP, Completed, House, general_name, pdf, plan_csv, plan_name
+from house import CARE_MANAGER, DAY_CARE, HOME_HELP, Completed, House, MakeHouse, general_name, pdf, plan_csv, plan_name
 from keyboard import Terminal
 from rich.cells import cell_len
 

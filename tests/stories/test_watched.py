@@ -7,8 +7,18 @@ import re
 import stat
 
 import pytest
-from conftest import MakeHouse
-from house import CARE_MANAGER, HOME_HELP, OFFICES, PATIENCE_SECONDS, House, general_name, pdf, plan_csv, plan_name
+from house import (
+    CARE_MANAGER,
+    HOME_HELP,
+    OFFICES,
+    PATIENCE_SECONDS,
+    House,
+    MakeHouse,
+    general_name,
+    pdf,
+    plan_csv,
+    plan_name,
+)
 from watching import ask, dial_port, dial_socket, read_metrics
 
 from relay.config import load_config
