@@ -67,14 +67,14 @@ _INVISIBLE = "\u00ad\u180e\u200b-\u200d\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\u
 _NO_CHARACTER = "\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff"
 _ILLEGAL = re.compile(f"[{_WINDOWS_RESERVED}{_CONTROL}{_DIRECTION}{_INVISIBLE}{_NO_CHARACTER}]")
 _ILLEGAL_CLASSES = (
-    (re.compile(f"[{_CONTROL}]"), Why("制御文字 {code} があります", "control character {code}")),
+    (re.compile(f"[{_CONTROL}]"), Why("目に見えない文字（{code}）があります", "control character {code}")),
     (
         re.compile(f"[{_DIRECTION}]"),
-        Why("文字の向きを変える {code} があります", "{code} changes the direction of text"),
+        Why("文字の向きを変える、見えない文字（{code}）があります", "{code} changes the direction of text"),
     ),
-    (re.compile(f"[{_INVISIBLE}]"), Why("見えない文字 {code} があります", "invisible character {code}")),
-    (re.compile(f"[{_NO_CHARACTER}]"), Why("文字でない {code} があります", "{code} is no character")),
-    (re.compile("."), Why("{character} は使えません", "{character} is not allowed")),
+    (re.compile(f"[{_INVISIBLE}]"), Why("目に見えない文字（{code}）があります", "invisible character {code}")),
+    (re.compile(f"[{_NO_CHARACTER}]"), Why("文字として読めないもの（{code}）があります", "{code} is no character")),
+    (re.compile("."), Why("記号「{character}」は使えません", "{character} is not allowed")),
 )
 # Reserved with any extension and in any case; Windows also drops blanks before the dot.
 _DEVICE = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(?:COM|LPT)[0-9¹²³]) *(?:\.|\Z)", re.IGNORECASE | re.ASCII)
@@ -110,7 +110,9 @@ def decode_name(raw: bytes) -> str:
     try:
         name = raw.decode("utf-8")
     except UnicodeDecodeError:
-        raise illegal(Why("文字コードが UTF-8 ではありません", "the name is not UTF-8")) from None
+        raise illegal(
+            Why("送信に使ったソフトの文字コードの設定が UTF-8 ではありません", "the name is not UTF-8")
+        ) from None
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
@@ -170,11 +172,11 @@ def _normalise_legal(name: str) -> str:
     if length > NAME_BYTES:
         raise illegal(_too_long(length))
     if name[-1] in ". ":
-        raise illegal(Why("最後が点か空白です", "the name ends with a dot or blank"))
+        raise illegal(Why("名前の最後が点「.」か空白です", "the name ends with a dot or blank"))
     device = _DEVICE.match(name)
     if device is not None:
         shown = device[1].upper()
-        raise illegal(Why(f"{shown} は Windows の予約名です", f"{shown} is a device name of Windows"))
+        raise illegal(Why(f"{shown} は Windows が使う名前です", f"{shown} is a device name of Windows"))
     return name
 
 
@@ -185,7 +187,9 @@ def _require_room_for_prefix(name: str) -> None:
 
 
 def _too_long(length: int, most: int = NAME_BYTES) -> Why:
-    return Why(f"{most}バイトを超えています（{length}バイト）", f"{length} bytes, more than {most}")
+    return Why(
+        f"長すぎます。{length}バイトで、上限は{most}、かなや漢字は1字で3です", f"{length} bytes, more than {most}"
+    )
 
 
 def _explain_illegal(character: str) -> Why:
@@ -222,9 +226,9 @@ def _require_extension(name: str, rules: NamingRules) -> None:
     if extension in rules.extensions:
         return
     if not extension:
-        raise malformed(Why("拡張子がありません", "the extension is missing"))
+        raise malformed(Why("名前の最後に .pdf などの拡張子がありません", "the extension is missing"))
     shown = quote_part("." + extension)
-    raise malformed(Why(f"拡張子 {shown} は使えません", f"the extension {shown} is not allowed"))
+    raise malformed(Why(f"最後が {shown} のファイルは送れません", f"the extension {shown} is not allowed"))
 
 
 def _read_general(name: str, match: re.Match[str]) -> Address:
@@ -253,7 +257,7 @@ def _read_operators(name: str, match: re.Match[str]) -> Address:
     sender = _read_office("送信元", "sender", parts["sender"]) if parts.get("sender") else None
     serial, month = parts.get("serial") or None, parts.get("month") or None
     if serial is not None and not is_real_serial(serial):
-        raise malformed(explain_serial(serial) or Why("連番が違います", "the serial is wrong"))
+        raise malformed(explain_serial(serial) or Why("最後の日時が違います", "the serial is wrong"))
     if month is not None and not is_real_month(month):
         shown = quote_part(month)
         raise malformed(Why(f"年月 {shown} は実在しません", f"{shown} is no real month"))
@@ -296,8 +300,9 @@ def _explain_unaddressed(name: str) -> Why:
         return Why("宛先の事業所番号が名前にありません", "the name says no recipient")
     if len(numbers) == 1:
         return Why(
-            "事業所番号が1つだけです。送信元と宛先が要ります", "one office number, but sender and recipient are needed"
+            "事業所番号が1つだけです。送信元と宛先の2つが要ります",
+            "one office number, but sender and recipient are needed",
         )
     if parts[-1] in numbers:
-        return Why("連番（年月日時分秒14桁）がありません", "the serial (14 digits) is missing")
+        return Why("最後に、年月日時分秒の14桁がありません", "the serial (14 digits) is missing")
     return explain_serial(parts[-1]) or Why("名前の形が違います", "the parts are in the wrong order")

@@ -19,6 +19,8 @@ from relay.errors import Finding
 
 # Fixed, since Japan has no summer time and a small machine no table of zones.
 JAPAN = timezone(timedelta(hours=9), "JST")
+# Only the sender's software can mend a file.
+_TO_RECIPIENT = "取り込めないときや、おかしいと思うときは、送信元の事業所に電話でお尋ねください。"
 # Begin a formula in one spreadsheet or another; the full-width ones do in Japanese ones.
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 
@@ -72,6 +74,13 @@ def tell_program(cell: Cell) -> object:
     if isinstance(cell, tuple):
         return [_tell_finding(part) if isinstance(part, Finding) else part for part in cell]
     return cell
+
+
+def advise(findings: Sequence[Finding], *, is_sent: bool) -> tuple[str, ...]:
+    """Return what an office does about the warnings of a file that it sent, or was sent; each advice once."""
+    if not findings:
+        return ()
+    return tuple(dict.fromkeys(found.row.advice_sent_ja for found in findings)) if is_sent else (_TO_RECIPIENT,)
 
 
 def _tell_finding(finding: Finding) -> Mapping[str, str]:

@@ -32,7 +32,7 @@ from relay.model import (
     TransferId,
 )
 from relay.notices import level_of
-from relay.sheets import JAPAN, Column, Told, join_rows, render_rows
+from relay.sheets import JAPAN, Column, Told, advise, join_rows, render_rows
 from relay.unitparts import UnitPart
 from relay.units import COUNTED, assemble_units
 from relay.unitsheet import UnitRow, render_units
@@ -142,6 +142,11 @@ def _csv_version(transfer: Transfer) -> str:
     return _CSV_VERSIONS.get(transfer.grammar, "") if is_csv else ""
 
 
+def _advise(transfer: Transfer, *, is_sent: bool) -> tuple[str, ...]:
+    """Return what to do about a file's warnings; nothing about one that was taken back or has ended otherwise."""
+    return advise(transfer.findings, is_sent=is_sent) if transfer.state in COUNTED else ()
+
+
 _SENT: Sequence[Column[Exchange]] = (
     Column("number", "受付番号", lambda row: row.transfer.id),
     Column("accepted_at", "送信日時", lambda row: row.transfer.accepted_at),
@@ -157,6 +162,7 @@ _SENT: Sequence[Column[Exchange]] = (
     Column("completes", "途中で切れた送信の受付番号", lambda row: row.transfer.completes),
     Column("message", "メッセージ", lambda row: row.first_line),
     Column("warnings", "注意", lambda row: row.transfer.findings),
+    Column("remedy_ja", "対処", lambda row: _advise(row.transfer, is_sent=True)),
     Column("sha256", "SHA-256", lambda row: row.transfer.sha256.hex()),
 )
 _RECEIVED: Sequence[Column[Exchange]] = (
@@ -175,6 +181,7 @@ _RECEIVED: Sequence[Column[Exchange]] = (
     Column("completes", "途中で切れた受信の受付番号", lambda row: row.transfer.completes),
     Column("message", "メッセージ", lambda row: row.first_line),
     Column("warnings", "注意", lambda row: row.transfer.findings),
+    Column("remedy_ja", "対処", lambda row: _advise(row.transfer, is_sent=False)),
     Column("sha256", "SHA-256", lambda row: row.transfer.sha256.hex()),
 )
 _REFUSED: Sequence[Column[Refusal]] = (

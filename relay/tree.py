@@ -172,7 +172,7 @@ def normalise_path(raw: bytes) -> str:
     try:
         text = raw.decode()
     except UnicodeDecodeError:
-        raise illegal(Why("文字コードが UTF-8 ではありません", "it is not UTF-8")) from None
+        raise illegal(Why("送信に使ったソフトの文字コードの設定が UTF-8 ではありません", "it is not UTF-8")) from None
     if "\0" in text:
         raise illegal(Why("NUL 文字があります", "it holds a NUL"))
     parts: list[str] = []

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from relay.errors import Finding
 from relay.lifecycle import State
 from relay.model import Transfer
-from relay.sheets import Column, Told, join_rows, render_rows, tell_program
+from relay.sheets import Column, Told, advise, join_rows, render_rows, tell_program
 from relay.standard.kinds import KINDS
 from relay.standard.roster import MOST_LISTED, Subject
 from relay.unitparts import UnitPart
@@ -94,7 +95,8 @@ _COLUMNS: Sequence[Column[_Line]] = (
     Column("missing", "足りないファイル", lambda line: tuple(map(_name_kind, line.unit.missing))),
     Column("files", "ファイル", lambda line: tuple(_say_file(part, line.row) for part in line.unit.parts)),
     Column("messages", "メッセージ", lambda line: line.unit.messages),
-    Column("warnings", "注意", lambda line: line.unit.verdict.findings if line.unit.verdict else ()),
+    Column("warnings", "注意", lambda line: _warnings(line.unit)),
+    Column("remedy_ja", "対処", lambda line: advise(_warnings(line.unit), is_sent=line.row.is_sent)),
     Column("insurer", "保険者番号", lambda line: line.matter.entry.insurer if line.matter else None),
     Column("insured", "被保険者番号", lambda line: line.matter.entry.insured if line.matter else None),
     Column("subject", "内容", lambda line: _SUBJECTS[line.matter.entry.subject] if line.matter else None),
@@ -119,6 +121,10 @@ def render_units(rows: Sequence[UnitRow], *, as_csv: bool) -> bytes:
 def _titles(unit: Unit) -> tuple[str, ...]:
     forms = unit.verdict.forms if unit.verdict else ()
     return tuple(dict.fromkeys(form.title_ja for form in forms))
+
+
+def _warnings(unit: Unit) -> tuple[Finding, ...]:
+    return unit.verdict.findings if unit.verdict else ()
 
 
 def _name_kind(kind: str) -> str:
@@ -157,7 +163,8 @@ def _describe(row: UnitRow) -> Mapping[str, object]:
         "is_complete": unit.standing is Standing.COMPLETE,
         "forms": [form.id for form in unit.verdict.forms] if unit.verdict else [],
         "missing": list(unit.missing),
-        "warnings": tell_program(unit.verdict.findings if unit.verdict else ()),
+        "warnings": tell_program(_warnings(unit)),
+        "remedy_ja": list(advise(_warnings(unit), is_sent=row.is_sent)),
         "files": [_describe_file(part.transfer, row) for part in unit.parts],
         "messages": list(unit.messages),
         "persons": list(_describe_persons(unit)),

@@ -114,7 +114,8 @@ _README_JA = """\
 ■ フォルダー
 
   send/     送るファイルをここに入れます。宛先はファイル名で決まります。
-            入れたファイルは、相手が取得するまで一覧に残ります。
+            入れたファイルは、相手が取得する（最後までダウンロードする）
+            まで一覧に残ります。
   recall/   send/ のファイルをここへ移すと、送信を取り消します。
   receive/  届いたファイルの一覧です。
   new/      届いたファイルのうち、まだ取得していないものです。
@@ -123,7 +124,8 @@ _README_JA = """\
             新しい証明書がここにできます。
   status/   送受信の状況です。.csv は表計算ソフトで開けます（直近93日分）。
               sent      送ったもの          received  届いたもの
-              units     送信単位ごとの不足と、利用者ごとの最新の連番
+                        「注意」があるときは「対処」の列もお読みください。
+              units     一緒に送るファイルの不足と、利用者ごとの最新のもの
               refused   受け付けられなかったもの
               offices   送ることができる事業所
               certificate  この事業所の証明書
@@ -168,17 +170,17 @@ _README_JA = """\
   そのファイルの横に「（ファイル名）.refused.txt」という案内が出ます。
   そのファイルは相手に届いていません。理由を直して、もう一度送ってください。
 
-  name.     ファイル名が規約に合わないか、送信元の番号が違います。
-            名前を手で直さず、介護ソフトから出力し直してください。
+  name.     ファイル名が決まりの形でないか、送信元の番号が違います。
+            名前を自分で直さず、介護ソフトから出力し直してください。
   route.    宛先が登録されていないか、停止しています。番号を確かめてください。
   upload.   送信が途中で切れたようです。もう一度送ってください。
-  content.  中身が空か、途中で切れているか、拡張子と合いません。
-            もう一度送り、続くときは出力し直してください。
-  transfer. 同じ名前のファイルを先に受け付けています。
-            出力し直して、新しい日時の名前で送ってください。
-  limit.    大きすぎるか、預けている量が上限に達しています。
+  content.  中身が空か、途中で切れているか、決まりと違います。介護ソフトから
+            出力し直し、同じときは介護ソフトの窓口にお尋ねください。
+  transfer. 同じ名前のファイルを先に受け付けています。介護ソフトから
+            出力し直すと、別の名前になって送れます。
+  limit.    大きすぎるか、続けて送りすぎか、預けている量が上限です。
   office.   事業所か証明書が利用できません。窓口にお電話ください。
-  certificate. 公開鍵が使えません。画面の案内のとおりに作り直してください。
+  certificate. 公開鍵が使えません。画面の文のとおりにしてください。
   server.   サーバー側の都合です。しばらくしてから、もう一度送ってください。
 
 ■ お問い合わせ
@@ -252,11 +254,12 @@ When a file is refused
             file again rather than renaming it by hand.
   route.    The recipient is unknown or suspended. Check the number.
   upload.   The upload looks cut off. Send it again.
-  content.  The file is empty, cut off or not what its extension says.
-            Send it again; if that does not help, export it again.
-  transfer. A file of this name was accepted before. Export it again under
-            a new date and time.
-  limit.    The file is too large, or too much is stored already.
+  content.  The file is empty, cut off or not as it should be. Export it
+            again; if that does not help, ask your software's help desk.
+  transfer. A file of this name was accepted before. What your software
+            exports again has another name and can be sent.
+  limit.    The file is too large, too many were sent at once, or too much
+            is stored already.
   office.   The office or its certificate cannot be used. Please call.
   certificate. The public key cannot be used; the sentence says why.
   server.   The fault is ours. Try again in a little while.

@@ -263,6 +263,8 @@ def _unknown_sender(number: OfficeNumber) -> Remark:
         _remark(finding("name.sender_mismatch", sender=number, office=number)),
         message_ja=f"送信元の事業所 {number} は登録されていません",
         message_en=f"sender office {number} is not registered",
+        mend_ja="介護ソフトの自事業所番号を確かめてください。正しいときは、運営者の窓口に電話してください。",
+        mend_en="Check your own office number in your care software. If it is right, call the operator's help desk.",
     )
 
 

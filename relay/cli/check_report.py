@@ -1,6 +1,7 @@
 """What ``relay check`` says: for people, a place, a fault, the standard's section and how to mend it; JSON for programs.
 
-For people Japanese comes first.  Nothing of a file's content is ever shown, only where to look.
+For people Japanese comes first, with what to do right under what is wrong; the standard's section and the English
+follow, for whoever makes the software.  Nothing of a file's content is ever shown, only where to look.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TypeVar
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -19,7 +21,17 @@ from relay.cli.terminal import SHOWN_ROWS, Tone, console
 from relay.errors import Severity
 
 _STYLES = {"accept": "green", "warn": "yellow", "refuse": "bold red"}
-_WORD_WIDTH = 8
+# What a verdict is called for people; programs read the verdict itself.
+_WORDS = {"accept": "問題なし", "warn": "注意", "refuse": "送れません"}
+_WORD_COLUMNS = 12
+_MEANINGS = (
+    ("warn", "「注意」のファイルも送れます。相手が困ることがあるので、対処を読んでから送ってください。"),
+    ("refuse", "「送れません」のファイルは、送っても受け付けられません。対処のとおりに直してください。"),
+    (
+        "accept",
+        "「問題なし」でも、送るときに、送信元の事業所と、前に送ったファイルとの重なりを、あらためて確かめます。",
+    ),
+)
 _Report = TypeVar("_Report", FileReport, UnitReport)
 
 
@@ -78,9 +90,13 @@ def print_reports(reports: Sequence[FileReport], units: Sequence[UnitReport], *,
     for unit in _worth_showing(units):
         _print_head(out, unit.verdict, _name_unit(unit))
         _print_remarks(out, unit.remarks)
-    _print_line(out, Text(_count("file", reports), style="bold"))
+    _print_line(out, Text(f"ファイル {_count(reports)}", style="bold"))
     if with_units:
-        _print_line(out, Text(_count("unit", units), style="bold"))
+        _print_line(out, Text(f"送信単位 {_count(units)}", style="bold"))
+    verdicts = {report.verdict for report in reports} | {unit.verdict for unit in units}
+    for verdict, meaning in _MEANINGS:
+        if verdict in verdicts:
+            _print_line(out, Text(meaning))
 
 
 def _worth_showing(reports: Sequence[_Report]) -> list[_Report]:
@@ -94,7 +110,8 @@ def _name_unit(unit: UnitReport) -> str:
 
 
 def _print_head(out: Console, verdict: str, name: str) -> None:
-    _print_line(out, Text.assemble((f"{verdict:<{_WORD_WIDTH}}", _STYLES[verdict]), name))
+    word = _WORDS[verdict]
+    _print_line(out, Text.assemble((word, _STYLES[verdict]), " " * (_WORD_COLUMNS - cell_len(word)), name))
 
 
 def _print_remarks(out: Console, remarks: Sequence[Remark]) -> None:
@@ -103,18 +120,20 @@ def _print_remarks(out: Console, remarks: Sequence[Remark]) -> None:
         style = _STYLES["refuse" if remark.severity is Severity.REFUSE else "warn"]
         place = f"{remark.line}行目"
         shown = "" if remark.line is None or place in remark.message_ja else f"（{place}）"
-        _print_line(out, Text.assemble("  ", (remark.code, style), f"  {remark.message_ja}{shown}"))
-        _print_line(out, Text(f"    {remark.message_en}", style=Tone.FADED))
-        if all(following.code != remark.code for following in remarks[index + 1 :]):
-            _print_help(out, remark)
+        _print_line(out, Text.assemble("  ", (f"{remark.message_ja}{shown}", style)))
+        is_last = all(following.code != remark.code for following in remarks[index + 1 :])
+        if is_last:
+            _print_line(out, Text(f"    対処  {remark.mend_ja}"))
+        _print_line(out, Text(f"    {remark.code}: {remark.message_en}", style=Tone.FADED))
+        if is_last:
+            _print_details(out, remark)
 
 
-def _print_help(out: Console, remark: Remark) -> None:
+def _print_details(out: Console, remark: Remark) -> None:
+    _print_line(out, Text(f"    {remark.mend_en}", style=Tone.FADED))
     if remark.section_ja:
-        _print_line(out, Text(f"    根拠  {remark.section_ja}"))
-        _print_line(out, Text(f"          {remark.section_en}", style=Tone.FADED))
-    _print_line(out, Text(f"    対処  {remark.mend_ja}"))
-    _print_line(out, Text(f"          {remark.mend_en}", style=Tone.FADED))
+        sections = dict.fromkeys((remark.section_ja, remark.section_en))
+        _print_line(out, Text(f"    根拠  {' / '.join(sections)}", style=Tone.FADED))
 
 
 def _print_line(out: Console, line: Text) -> None:
@@ -122,7 +141,7 @@ def _print_line(out: Console, line: Text) -> None:
     out.print(line, soft_wrap=True)
 
 
-def _count(noun: str, reports: Sequence[FileReport] | Sequence[UnitReport]) -> str:
+def _count(reports: Sequence[FileReport] | Sequence[UnitReport]) -> str:
     counts = Counter(report.verdict for report in reports)
-    parts = ", ".join(f"{counts[word]:,} {word}" for word in _STYLES)
-    return f"{len(reports):,} {noun}{'' if len(reports) == 1 else 's'}: {parts}"
+    parts = "、".join(f"{word} {counts[verdict]:,}件" for verdict, word in _WORDS.items())
+    return f"{len(reports):,}件（{parts}）"

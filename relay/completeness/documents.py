@@ -35,7 +35,7 @@ class PdfEnding:
         rest = rest.lstrip(b"\0\t\n\f\r ")
         if mark and not rest[:1].isdigit() and not (rest and b"xref".startswith(rest[:4])):
             return None
-        return Cut("PDFの終わりの印がありません", "the end mark of the PDF is missing")
+        return Cut("PDFの終わりの部分がありません", "the end mark of the PDF is missing")
 
 
 class ZipEnding:
@@ -62,7 +62,7 @@ class ZipEnding:
             if self._is_end(place):
                 return None
             place = self._tail.rfind(b"PK\5\6", 0, place)
-        return Cut("圧縮ファイルの目録がありません", "the directory of the archive is missing")
+        return Cut("ファイルの終わりの部分がありません", "the directory of the archive is missing")
 
     def _is_end(self, place: int) -> bool:
         record = self._tail[place : place + _ZIP_END_BYTES]

@@ -61,7 +61,7 @@ class JsonEnding:
         """Return what is missing after everything was fed, or None."""
         if self._is_foreign or not (self._is_open or self._depth > 0 or self._is_cut_scalar()):
             return None
-        return Cut("JSONが終わっていません", "the JSON does not end")
+        return Cut("JSONの終わりの部分がありません", "the JSON does not end")
 
     def _is_cut_scalar(self) -> bool:
         if self._has_brackets or self._size > _SCALAR_BYTES:
@@ -104,7 +104,7 @@ class XmlEnding:
         is_inside = bool(self._until) or self._rest.startswith(b"<") or self._is_tag_open or self._depth > 0
         if self._is_foreign or (self._has_root and not is_inside):
             return None
-        return Cut("XMLが終わっていません", "the XML does not end")
+        return Cut("XMLの終わりの部分がありません", "the XML does not end")
 
     def _walk(self, data: bytes) -> int:
         """Go from one thing that is no element to the next; return where what has only begun begins."""

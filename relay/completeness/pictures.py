@@ -53,7 +53,7 @@ class JpegEnding:
         """Return what is missing after everything was fed, or None."""
         is_near = _JPEG_END in self._tail
         is_whole = is_near if self._is_lost else self._has_ended and (is_near or not self._is_standard)
-        return None if is_whole else Cut("画像の終わりの印がありません", "the end marker of the picture is missing")
+        return None if is_whole else Cut("画像の終わりの部分がありません", "the end marker of the picture is missing")
 
     def _walk(self, data: bytes) -> None:
         """Go from segment to segment; what is left of one that has only begun is kept for the next piece."""
@@ -112,4 +112,4 @@ class PngEnding:
 
     def find_cut(self) -> Cut | None:
         """Return what is missing after everything was fed, or None."""
-        return None if self._has_ended else Cut("画像の終わりの印がありません", "the end of the picture is missing")
+        return None if self._has_ended else Cut("画像の終わりの部分がありません", "the end of the picture is missing")

@@ -54,7 +54,7 @@ class CsvEnding:
             return None
         ends = (
             (self._is_open, Cut('文章を囲む記号「"」が閉じていません', "a quotation mark is never closed")),
-            (self._is_short(), Cut("最後のレコードの途中です", "in the middle of the last record")),
+            (self._is_short(), Cut("最後の行の途中で終わっています", "in the middle of the last record")),
         )
         return next((cut for is_so, cut in ends if is_so), None)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _MARKS = (
-    (b"\xef\xbb\xbf", "UTF-8（BOM付き）", "UTF-8 with a byte order mark"),
+    (b"\xef\xbb\xbf", "UTF-8・BOM付き", "UTF-8 with a byte order mark"),
     (b"\xff\xfe", "UTF-16", "UTF-16"),
     (b"\xfe\xff", "UTF-16", "UTF-16"),
 )

@@ -162,9 +162,9 @@ class CsvReader:
             is_cut = is_only_open(rest, find_broken(rest))
             return ('文章を囲む記号「"」が閉じていません', "a quotation mark is never closed") if is_cut else None
         if rest.endswith(b"\r"):
-            return "改行の途中です", "in the middle of a line end"
+            return "行の終わりの途中で終わっています", "in the middle of a line end"
         if is_half_character(rest):
-            return "文字の途中です", "in the middle of a character"
+            return "文字の途中で終わっています", "in the middle of a character"
         return None
 
     # --- records ---
@@ -219,7 +219,9 @@ class CsvReader:
             self._blank_line = None
 
     def _report_short(self, line: int) -> None:
-        self._faults.add("content.truncated", line, note_ja="最後の行の途中です", note="in the middle of the last line")
+        self._faults.add(
+            "content.truncated", line, note_ja="最後の行の途中で終わっています", note="in the middle of the last line"
+        )
 
     # --- the whole ---
 
@@ -235,7 +237,7 @@ class CsvReader:
         if self._encoding is not None:
             # It explains whatever bytes are no MS932.
             faults.drop("content.encoding")
-            faults.add("content.encoding", 0, note_ja=f"{self._encoding[0]} です", note=self._encoding[1])
+            faults.add("content.encoding", 0, note_ja=self._encoding[0], note=self._encoding[1])
 
 
 def _is_header(items: Sequence[bytes]) -> bool:

@@ -121,7 +121,7 @@ class Desk:
     def report_count(self, found: int, version: bytes, line: int) -> None:
         """Note that a record that says *version* has a wrong number of items."""
         expected = self.count_items(version)
-        note_ja, note = f"{found}項目あり、正しくは{expected}項目です", f"{found} items, not {expected}"
+        note_ja, note = f"{found}個、正しくは{expected}個", f"{found} items, not {expected}"
         if found == 1:
             note_ja, note = f"カンマで{expected}項目に区切られていません", f"not parted by commas into {expected} items"
         self.faults.add("content.field_count", line, note_ja=note_ja, note=note)
@@ -143,7 +143,7 @@ class Desk:
             self.note_version(value, line)
         else:
             known = sorted(VERSIONS)
-            note_ja, note = f"使えるのは{'か'.join(known)}です", f"{' or '.join(known)} can be used"
+            note_ja, note = f"使えるのは{'か'.join(known)}", f"{' or '.join(known)} can be used"
             self.faults.add("content.version_unknown", line, note_ja=note_ja, note=note)
 
     def _conclude_versions(self) -> None:
@@ -156,7 +156,7 @@ class Desk:
         elif lines and lines[0][1] != named:
             odd = "content.version_name_mismatch"
             line, value = lines[0]
-            note_ja, note = f"中身は{value}、ファイル名の形は{named}のものです", f"{value} inside, a name as of {named}"
+            note_ja, note = f"中身は{value}、ファイル名は{named}の形です", f"{value} inside, a name as of {named}"
         if odd:
             self.faults.add(odd, line, note_ja=note_ja, note=note)
             if odd not in self.off:
@@ -167,7 +167,10 @@ class Desk:
             return
         for line, value in lines:
             if not VERSIONS[value].holds_in(month):
-                self.faults.add("content.version_period", line)
+                right = " / ".join(other for other in VERSIONS if VERSIONS[other].holds_in(month))
+                note_ja = f"項目1が{value}" + (f"、正しくは{right}" if right else "")
+                note = f"{value} in item 1" + (f", not {right}" if right else "")
+                self.faults.add("content.version_period", line, note_ja=note_ja, note=note)
 
     def _conclude_strangers(self) -> None:
         strangers = self._judge.strangers

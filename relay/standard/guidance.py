@@ -1,7 +1,7 @@
 """What to do about a finding before a file is sent: where the standard says so, and how to mend it.
 
 ``guidance.csv`` is the table, one row a code.  Where it has no words of its own for the mending, those of
-`relay.errors` hold, which speak to somebody whose file was refused.
+`relay.errors` hold, which speak of a file that is not with its recipient.
 """
 
 from __future__ import annotations

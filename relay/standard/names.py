@@ -112,15 +112,17 @@ def explain_foreign_character(name: str) -> Why:
     if foreign is None:
         return Why("名前が空白で始まっています", "the name begins with a blank")
     if COMBINING_LOW_LINE in name:
-        return Why("下線が _ でなく U+0332 です（PDFから写した名前）", "U+0332 in place of _, as copied from a PDF")
+        return Why(
+            "下線「_」が別の記号です。PDFから写した名前ではありませんか", "U+0332 in place of _, as copied from a PDF"
+        )
     code = name_character(foreign)
     if foreign == "\u3000":
         return Why("全角の空白があります", "there is a full-width blank")
     if foreign.isprintable() and unicodedata.east_asian_width(foreign) == "F":
         return Why(
-            f"全角の「{foreign}」があります。半角にしてください", f"full-width {foreign} ({code}), use half-width"
+            f"全角の「{foreign}」があります。決まりは半角です", f"full-width {foreign} ({code}) in place of half-width"
         )
-    return Why(f"半角英数字でない文字 {code} があります", f"character {code} is not ASCII")
+    return Why(f"使えない文字「{quote_part(foreign)}」があります", f"character {code} is not ASCII")
 
 
 def _has_real_dates(kind: Kind, match: re.Match[str]) -> bool:
@@ -177,9 +179,11 @@ def _extension_fault(kind: Kind, upper: str) -> Why | None:
     if dot and extension in allowed:
         return None
     if not dot:
-        return Why(f"拡張子 .{allowed[0]} がありません", f"the extension .{allowed[0]} is missing")
+        return Why(f"名前の最後に .{allowed[0]} がありません", f"the extension .{allowed[0]} is missing")
     shown = quote_part("." + extension)
-    return Why(f"拡張子は .{allowed[0]} です（{shown} になっています）", f"the extension is .{allowed[0]}, not {shown}")
+    return Why(
+        f"名前の最後が {shown} です。正しくは .{allowed[0]} です", f"the extension is .{allowed[0]}, not {shown}"
+    )
 
 
 def _faults(kind: Kind, parts: deque[str]) -> Iterator[Why]:
@@ -198,7 +202,7 @@ def _faults(kind: Kind, parts: deque[str]) -> Iterator[Why]:
     yield from _branch_faults(kind, parts)
     if parts:
         shown = quote_part("_" + "_".join(parts))
-        yield Why(f"余分な {shown} があります", f"{shown} is too much")
+        yield Why(f"余分な「{shown}」が付いています", f"{shown} is too much")
 
 
 def _month_faults(kind: Kind, parts: deque[str]) -> Iterator[Why]:
@@ -206,16 +210,14 @@ def _month_faults(kind: Kind, parts: deque[str]) -> Iterator[Why]:
     is_like_month = len(first) == len(NO_MONTH) and first.isdigit()
     if not kind.has_month:
         if is_like_month:
-            yield Why(f"{kind.name} の名前に年月は付きません", f"a {kind.name} name has no month")
+            yield Why(f"{kind.name} の名前に、余分な年月が付いています", f"a {kind.name} name has no month")
         return
     # An office number stands where the month should: the whole part was left out.
     if not first or explain_office_number(first) is None or len(first) > len(NO_MONTH) + 2:
         yield Why("年月がありません", "the month is missing")
     parts.popleft()
     if is_like_month and first == NO_MONTH and kind.name != _KIND_WITHOUT_MONTH:
-        yield Why(
-            f"年月 {NO_MONTH} は {_KIND_WITHOUT_MONTH} だけです", f"only {_KIND_WITHOUT_MONTH} has month {NO_MONTH}"
-        )
+        yield Why(f"年月が {NO_MONTH} です。この書類では使えません", f"only {_KIND_WITHOUT_MONTH} has month {NO_MONTH}")
     elif not _is_month_of(kind, first):
         shown = quote_part(first)
         yield Why(f"年月 {shown} は実在しません", f"{shown} is no real month")
@@ -237,12 +239,14 @@ def _service_faults(role_ja: str, role_en: str, parts: deque[str]) -> Iterator[W
     part = parts.popleft()
     if re.fullmatch(SERVICE_TYPE, part) is None:
         shown = quote_part(part)
-        yield Why(f"サービス種類コード {shown} は英数字2桁ではありません", f"service type {shown} is not 2 characters")
+        yield Why(
+            f"サービス種類コードが {shown} です。正しくは英数字2桁です", f"service type {shown} is not 2 characters"
+        )
 
 
 def _serial_faults(parts: deque[str]) -> Iterator[Why]:
     if not parts or not parts[0]:
-        yield Why("連番（年月日時分秒14桁）がありません", "the serial (14 digits) is missing")
+        yield Why("最後に、年月日時分秒の14桁がありません", "the serial (14 digits) is missing")
         return
     fault = explain_serial(parts.popleft())
     if fault is not None:
@@ -254,4 +258,4 @@ def _branch_faults(kind: Kind, parts: deque[str]) -> Iterator[Why]:
         return
     branch = parts.popleft() if parts else ""
     if not (len(branch) == _BRANCH_DIGITS and branch.isdigit()):
-        yield Why("画像の枝番（4桁）がありません", "the image's branch number (4 digits) is missing")
+        yield Why("最後に、0001 などの画像の番号がありません", "the image's branch number (4 digits) is missing")

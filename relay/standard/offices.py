@@ -84,6 +84,6 @@ def _explain_length(text: str) -> Why:
     if length == OFFICE_NUMBER_CHARACTERS - 1 and text.isascii() and text.isdigit():
         hint_ja, hint_en = "。先頭の0が欠けていませんか", "; leading 0 lost?"
     return Why(
-        f"事業所番号は10桁です（{length}桁になっています）{hint_ja}",
+        f"事業所番号が{length}桁です。正しくは10桁です{hint_ja}",
         f"an office number has 10 characters, not {length}{hint_en}",
     )

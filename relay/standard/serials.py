@@ -53,10 +53,10 @@ def explain_serial(text: str) -> Why | None:
         return None
     shown = quote_part(text)
     if not (text.isascii() and text.isdigit()):
-        return Why(f"連番 {shown} は数字14桁ではありません", f"serial {shown} is not 14 digits")
+        return Why(f"最後の日時が {shown} です。正しくは数字14桁です", f"serial {shown} is not 14 digits")
     if len(text) != SERIAL_DIGITS:
         return Why(
-            f"連番は14桁です（{len(text)}桁になっています）",
+            f"最後の日時の数字が{len(text)}桁です。正しくは14桁です",
             f"the serial has 14 digits, not {len(text)}",
         )
-    return Why(f"連番 {shown} は実在しない日時です", f"serial {shown} is no real date and time")
+    return Why(f"最後の日時 {shown} は実在しません", f"serial {shown} is no real date and time")

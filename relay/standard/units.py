@@ -190,7 +190,7 @@ def _not_allowed(kinds: frozenset[str]) -> Finding:
     shown = sorted(kinds, key=import_rank)
     return finding(
         "unit.not_allowed",
-        why_ja="・".join(shown) + " は1つの単位になりません",
+        why_ja="・".join(shown) + " は一緒に送れません",
         why=" + ".join(shown) + " are no unit together",
     )
 

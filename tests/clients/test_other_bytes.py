@@ -20,7 +20,7 @@ OTHERS = {
     "same size, another end": GOOD[:-1] + b"#",
     "another size and beginning": b"#" + GOOD[1:-1000],
 }
-SENTENCE = "transfer.conflict: 同じ名前で内容の違うファイルを "
+SENTENCE = "transfer.conflict: 同じ名前で内容の違うファイルを、"
 
 
 def put_pipelined(house: House, file: Path) -> Said:

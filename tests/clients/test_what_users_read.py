@@ -32,19 +32,19 @@ REFUSED = {
         " / recipient office 0178536215 is suspended at present"
     ),
     plan_name(sender=HOME_HELP, recipient=DAY_CARE): (
-        "name.sender_mismatch: ファイル名の送信元 0178529384 は、ログイン中の事業所 0178515854 ではありません"
-        " / the name says sender 0178529384, but office 0178515854 is logged in"
+        "name.sender_mismatch: ファイル名の送信元 0178529384 は、接続中の事業所 0178515854 ではありません"
+        " / the name says sender 0178529384, but office 0178515854 is connected"
     ),
     plan_name(sender=CARE_MANAGER, recipient=CARE_MANAGER): (
         "name.same_office: 送信元と宛先が同じ事業所 0178515854 です"
         " / sender and recipient are the same office 0178515854"
     ),
     "見積書.csv": (
-        "name.malformed: ファイル名の付け方が決まりと違います（宛先の事業所番号が名前にありません）"
+        "name.malformed: ファイル名が決まりの形ではありません（宛先の事業所番号が名前にありません）"
         " / the file name follows no known rule (the name says no recipient)"
     ),
     NO_MONTH: (
-        "name.malformed: ファイル名の付け方が決まりと違います（年月がありません）"
+        "name.malformed: ファイル名が決まりの形ではありません（年月がありません）"
         " / the file name follows no known rule (the month is missing)"
     ),
     f"{DAY_CARE}/{plan_name()}": (
@@ -52,11 +52,11 @@ REFUSED = {
         " / the folder says 0178512687, the name says 0178529384"
     ),
     general_name("exe"): (
-        "name.malformed: ファイル名の付け方が決まりと違います（拡張子 .exe は使えません）"
+        "name.malformed: ファイル名が決まりの形ではありません（最後が .exe のファイルは送れません）"
         " / the file name follows no known rule (the extension .exe is not allowed)"
     ),
     "a:b.csv": (
-        "name.illegal: このファイル名は使えません（: は使えません） / the file name cannot be used (: is not allowed)"
+        "name.illegal: このファイル名は使えません（記号「:」は使えません） / the file name cannot be used (: is not allowed)"
     ),
 }
 

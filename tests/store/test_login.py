@@ -149,11 +149,17 @@ async def test_certificate_that_names_the_ca_but_is_not_signed_by_it_stays_outsi
 @pytest.mark.parametrize(
     ("told", "sentence"),
     [
-        ("expired", "office.expired: この証明書は有効期限が切れています / this certificate has expired"),
-        ("revoked", "office.revoked: この証明書は失効しています / this certificate is no longer valid"),
+        (
+            "expired",
+            "office.expired: この証明書は有効期限が切れています。運営者の窓口にお電話ください / this certificate has expired; call the operator",
+        ),
+        (
+            "revoked",
+            "office.revoked: この証明書は止められていて（失効）、使えません。運営者の窓口にお電話ください / this certificate was revoked; call the operator",
+        ),
         (
             "suspended",
-            f"office.suspended: 事業所 {SUSPENDED} は現在、利用を停止しています / office {SUSPENDED} is suspended",
+            f"office.suspended: 事業所 {SUSPENDED} は現在、利用を停止しています。運営者の窓口にお電話ください / office {SUSPENDED} is suspended; call the operator",
         ),
     ],
 )

@@ -179,14 +179,16 @@ def test_a_person_can_act_on_what_is_said() -> None:
     """File, line, item by number and name, what is wrong, where the standard says so and how to mend it, in words."""
     said = relay("check", *NOW, "warn/required-item-empty", cwd=SAMPLES).out
     for words in (
-        "warn    warn/required-item-empty/UPJSK_",
-        "\n  content.required_item  ",
-        "1行目、項目4「作成年月日」",
-        "根拠  標準仕様4.1版 別紙「CSVファイルレイアウト定義書」",
-        "対処  介護ソフトでその項目を入力し、出力し直してください。",
-        "1 file: 0 accept, 1 warn, 0 refuse",
+        "注意        warn/required-item-empty/UPJSK_",
+        "\n  必ず入れる項目が空です（1行目、項目4「作成年月日」",
+        "\n    対処  介護ソフトでその項目を入力し、出力し直して送ってください。",
+        "\n    content.required_item: a required item is empty (line 1",
+        "\n    根拠  標準仕様4.1版 別紙「CSVファイルレイアウト定義書」",
+        "\nファイル 1件（問題なし 0件、注意 1件、送れません 0件）\n「注意」のファイルも送れます。",
     ):
         assert words in said
+    places = [said.index(word) for word in ("必ず入れる", "対処", "content.required_item", "根拠")]
+    assert places == sorted(places), "what to do stands right under what is wrong"
     assert not any(line.endswith(" ") for line in said.splitlines())
     (entry,) = relay("check", "--json", *NOW, "warn/required-item-empty", cwd=SAMPLES).objects
     (found,) = cast(list[Json], entry["findings"])

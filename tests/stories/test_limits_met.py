@@ -50,7 +50,7 @@ async def test_who_would_wait_too_long_is_told_when_to_come_again(make_house: Ma
             assert (await ours.put(f"/send/{plan_name(number=number)}", plan_csv(300))).code == sftp.OK
         for number in range(2, 5):
             refused = await ours.put(f"/send/{plan_name(number=number)}", plan_csv(300))
-            assert refused.text.startswith("limit.rate: 送るのが速すぎます（1分に 2 件まで）。")
+            assert refused.text.startswith("limit.rate: 続けて送れるのは1分に 2 件までです。")
             assert "try again in " in refused.text
         name = plan_name(HOME_HELP, CARE_MANAGER)
         assert (await theirs.put(f"/send/{name}", plan_csv(300, CARE_MANAGER, HOME_HELP))).code == sftp.OK
@@ -72,7 +72,7 @@ async def test_too_many_unfinished_uploads_are_refused_in_words(make_house: Make
         for name in names[:3]:
             assert (await raw.put(f"/send/{name}.filepart", plan_csv(300))).code == sftp.OK
         refused = await raw.put(f"/send/{names[3]}.filepart", plan_csv(300))
-        assert refused.text.startswith("limit.partials: 途中までの送信が上限の 3 件あります。")
+        assert refused.text.startswith("limit.partials: 途中で止まった送信が上限の 3 件あります。")
         assert "finish or remove them first" in refused.text
         assert (await raw.put(f"/send/{names[4]}", plan_csv(300))).code == sftp.OK
         handle = await raw.open(f"/send/{names[0]}.filepart", 0x02)
@@ -154,7 +154,7 @@ async def test_offices_behind_one_address_do_not_meet_each_others_limits(make_ho
         assert await is_kept_out(house, CARE_MANAGER)
         replies = [*await open_many(raws[0], 3), *await open_many(raws[1], 4)]
         assert [reply.type for reply in replies] == [sftp.HANDLE] * 5 + [sftp.STATUS] * 2
-        assert replies[-1].text.startswith("limit.handles: 同時に開けるファイルは 5 個までです")
+        assert replies[-1].text.startswith("limit.handles: 一度に送受信できるファイルは 5 個までです")
         assert (await raws[0].call(sftp.CLOSE, replies[0].handle)).code == sftp.OK
         assert (await raws[1].put(f"/send/{plan_name()}", plan_csv(300))).code == sftp.OK
         assert (await raws[1].put(f"/send/{plan_name(number=1)}", plan_csv(300))).text.startswith("limit.rate: ")

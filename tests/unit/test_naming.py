@@ -90,7 +90,7 @@ ILLEGAL = [
     ("a\u200f.pdf", "向き"),
     ("a\u200b.pdf", "見えない"),
     ("\ufeffUPJSK_1.CSV", "見えない"),
-    ("a\ud800.pdf", "文字でない"),
+    ("a\ud800.pdf", "文字として読めない"),
     ("a.pdf.", "最後"),
     ("a.pdf ", "最後"),
     (".", "最後"),
@@ -157,24 +157,24 @@ def test_a_check_digit_is_never_more_than_a_warning() -> None:
 
 UNADDRESSED = [
     ("提供票.pdf", "宛先の事業所番号が名前にありません"),
-    (f"REPORT_178515854_{B}_{SERIAL}.pdf", "事業所番号は10桁です（9桁になっています）"),
-    (f"REPORT_{A}_017852938_{SERIAL}.pdf", "事業所番号は10桁です（9桁になっています）"),
+    (f"REPORT_178515854_{B}_{SERIAL}.pdf", "事業所番号が9桁です。正しくは10桁です"),
+    (f"REPORT_{A}_017852938_{SERIAL}.pdf", "事業所番号が9桁です。正しくは10桁です"),
     (f"REPORT_{A}_01O8529384_{SERIAL}.pdf", "3桁目に O は使えません"),
-    (f"REPORT_{A}_{B}_2026062208360.pdf", "連番は14桁です（13桁になっています）"),
-    (f"REPORT_{A}_{B}_20260231083604.pdf", "連番 20260231083604 は実在しない日時です"),
-    (f"REPORT_{A}_{B}.pdf", "連番（年月日時分秒14桁）がありません"),
+    (f"REPORT_{A}_{B}_2026062208360.pdf", "最後の日時の数字が13桁です。正しくは14桁です"),
+    (f"REPORT_{A}_{B}_20260231083604.pdf", "最後の日時 20260231083604 は実在しません"),
+    (f"REPORT_{A}_{B}.pdf", "最後に、年月日時分秒の14桁がありません"),
     (f"REPORT_{B}_{SERIAL}.pdf", "事業所番号が1つだけです"),
     (f"{A}_{B}_{SERIAL}.pdf", "見出しがありません"),
     (f"REPORT_０１７８５１５８５４_{B}_{SERIAL}.pdf", "全角の「４」"),
     (f"報告_書_{A}_{B}＿{SERIAL}.pdf", "全角の「＿」"),
-    (f"REPORT\u0332{A}\u0332{B}\u0332{SERIAL}.pdf", "U+0332"),
-    ("a.exe", "拡張子 .exe は使えません"),
-    (f"REPORT_{A}_{B}_{SERIAL}.exe", "拡張子 .exe は使えません"),
-    (f"REPORT_{A}_{B}_{SERIAL}.pdf.filepart", "拡張子 .filepart は使えません"),
-    (f"REPORT_{A}_{B}_{SERIAL}", "拡張子がありません"),
-    (".pdf", "拡張子がありません"),
-    ("a.ＰＤＦ", "拡張子 .ｐｄｆ は使えません"),
-    ("a." + "x" * 200, "拡張子 .xxxxxxxxxxxxxxxx… は使えません"),
+    (f"REPORT\u0332{A}\u0332{B}\u0332{SERIAL}.pdf", "下線「_」が別の記号です"),
+    ("a.exe", "最後が .exe のファイルは送れません"),
+    (f"REPORT_{A}_{B}_{SERIAL}.exe", "最後が .exe のファイルは送れません"),
+    (f"REPORT_{A}_{B}_{SERIAL}.pdf.filepart", "最後が .filepart のファイルは送れません"),
+    (f"REPORT_{A}_{B}_{SERIAL}", "最後に .pdf などの拡張子がありません"),
+    (".pdf", "最後に .pdf などの拡張子がありません"),
+    ("a.ＰＤＦ", "最後が .ｐｄｆ のファイルは送れません"),
+    ("a." + "x" * 200, "最後が .xxxxxxxxxxxxxxxx… のファイルは送れません"),
 ]
 
 
@@ -255,12 +255,12 @@ def test_an_operators_grammar_gives_what_its_groups_hold() -> None:
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("FAX-123.pdf", "宛先の事業所番号は10桁です（3桁になっています）"),
+    [("FAX-123.pdf", "宛先の事業所番号が3桁です。正しくは10桁です"),
      (f"FAX-{B}-202613.pdf", "年月 202613 は実在しません"),
-     (f"20260231000000+{A}+{B}.txt", "実在しない日時"),
-     (f"{SERIAL}+12+{B}.txt", "送信元の事業所番号は10桁です"),
-     (f"{SERIAL}++.txt", "宛先の事業所番号は10桁です（0桁になっています）"),
-     (f"{SERIAL}+{A}+{B}.exe", "拡張子 .exe")],
+     (f"20260231000000+{A}+{B}.txt", "20260231000000 は実在しません"),
+     (f"{SERIAL}+12+{B}.txt", "送信元の事業所番号が2桁です。正しくは10桁です"),
+     (f"{SERIAL}++.txt", "宛先の事業所番号が0桁です。正しくは10桁です"),
+     (f"{SERIAL}+{A}+{B}.exe", "最後が .exe のファイル")],
 )  # fmt: skip
 def test_a_name_that_fits_an_operators_grammar_must_hold_real_values(name: str, reason: str) -> None:
     """A pattern that matched is answerable: its numbers, month and serial are checked like the standard's."""

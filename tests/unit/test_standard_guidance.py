@@ -18,11 +18,16 @@ def test_every_rule_has_a_way_to_mend_it_in_both_languages() -> None:
 
 
 def test_a_warning_before_sending_does_not_say_that_the_file_was_sent() -> None:
-    """The remedies of warnings speak of a file that is through; before that they would be wrong."""
+    """One advice serves before sending and after a refusal, another says that the file is through and what then."""
     for code in RULES:
-        if TABLE[code].severity is Severity.WARN:
-            assert "済んで" not in find_guidance(code).mend_ja, code
-            assert "was sent" not in find_guidance(code).mend_en, code
+        row, guidance = TABLE[code], find_guidance(code)
+        for before in (row.remedy_ja, row.remedy_en, guidance.mend_ja, guidance.mend_en):
+            assert "済んで" not in before, code
+            assert "was sent" not in before, code
+        assert row.advice_sent_ja.startswith("送信は済んでいます"), code
+        assert row.advice_sent_en.startswith("The file was sent"), code
+        assert bool(row.sent_ja) == bool(row.sent_en), code
+        assert not row.sent_ja or row.severity is Severity.WARN, code
 
 
 def test_rules_of_the_standard_name_its_section() -> None:

@@ -72,6 +72,8 @@ def test_a_csv_opens_in_a_spreadsheet_with_japanese_headings_and_japan_time() ->
     assert row["送信結果"] == "相手は未取得"
     assert row["取得日時"] == ""
     assert "打ち間違い" in row["注意"]
+    assert row["対処"] == TABLE["name.check_digit"].advice_sent_ja
+    assert row["対処"].startswith("送信は済んでいます。")
 
 
 def test_json_is_exact_and_in_utc() -> None:
@@ -95,6 +97,16 @@ def test_a_recipient_sees_the_delivered_name_and_who_sent_it() -> None:
     assert row["ファイル名"] == TRANSFER.delivered_name
     assert (row["送信元事業所番号"], row["送信元事業所名"]) == (OFFICE.number, OFFICE.name)
     assert (row["受信結果"], row["done/ へ移動"]) == ("取得済み", "はい")
+
+
+def test_a_warning_is_told_with_what_each_side_does_about_it() -> None:
+    """The sender is told how to mend it, the recipient whom to ask; once it was taken back there is nothing to do."""
+    for render, advice in ((render_sent, "recall/ へ移して取り消して"), (render_received, "送信元の事業所に電話")):
+        row = dict(zip(*table(render([Exchange(TRANSFER, "")], as_csv=True)), strict=True))
+        assert advice in row["対処"]
+        for told in (replace(TRANSFER, findings=()), replace(TRANSFER, state=State.RECALLED)):
+            row = dict(zip(*table(render([Exchange(told, "")], as_csv=True)), strict=True))
+            assert row["対処"] == ""
 
 
 @pytest.mark.parametrize("state", State)
