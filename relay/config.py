@@ -182,6 +182,13 @@ class AuditSettings(_Section):
     anchor_seconds: Seconds = 10.0
 
 
+class HousekeepingSettings(_Section):
+    """For how long files are kept, in days; 0 keeps them for ever."""
+
+    uncollected_days: Annotated[int, Field(ge=0, le=36_500)] = 93
+    collected_days: Annotated[int, Field(ge=0, le=36_500)] = 31
+
+
 class OperatorSettings(_Section):
     """Whom an office calls."""
 
@@ -379,6 +386,7 @@ class Config(_Section):
     server: ServerSettings = ServerSettings()
     store: StoreSettings = StoreSettings()
     audit: AuditSettings = AuditSettings()
+    housekeeping: HousekeepingSettings = HousekeepingSettings()
     operator: OperatorSettings = OperatorSettings()
     names: NamesSettings = NamesSettings()
     content: ContentSettings = ContentSettings()

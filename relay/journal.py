@@ -194,6 +194,11 @@ def unwatched(journal: Journal, *, socket: str, cause: str) -> None:
     journal.logger.warning("watch.no_socket", socket=socket, cause=cause)
 
 
+def files_ended(journal: Journal, *, expired: int, destroyed: int) -> None:
+    """Tell how many files expired uncollected, and how many lost their bytes after they were collected."""
+    journal.logger.info("store.files_ended", expired=expired, destroyed=destroyed)
+
+
 # --- connections -----------------------------------------------------------------------------------------------
 
 

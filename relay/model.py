@@ -268,6 +268,7 @@ class EventKind(StrEnum):
     RECALLED = "recalled"
     SUPERSEDED = "superseded"
     DESTROYED = "destroyed"
+    EXPIRED = "expired"
     UPLOAD_EXPIRED = "upload.expired"
     OFFICE_ADDED = "office.added"
     OFFICE_CHANGED = "office.changed"

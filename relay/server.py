@@ -144,7 +144,7 @@ async def _serve(
                 group.create_task(reception.attendance.watch_load()),
                 group.create_task(_watch_keys(config, reception, acceptor, desks.renewal, line)),
                 group.create_task(reception.tell_refused()),
-                group.create_task(housekeeping.keep_house(desks.ledger, _now, line)),
+                group.create_task(housekeeping.keep_house(desks.ledger, config.housekeeping, _now, line)),
                 group.create_task(lookout.look()),
                 group.create_task(mailing.carry_mail(desks.ledger, config, _now, line)),
             ]

@@ -118,6 +118,15 @@ class StoredPayload:
 
 
 @dataclass(frozen=True, slots=True)
+class Due:
+    """How many files time will end now, their size, and since when the oldest of them waits."""
+
+    count: int
+    size_bytes: int
+    oldest_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Rewrapped:
     """What a rotation of the master key did: rows wrapped again, and rows that opened under no key at all."""
 
@@ -468,6 +477,21 @@ class Ledger(Register, Figures, Post, Protocol):
         self, *, sender: OfficeNumber | None = None, recipient: OfficeNumber | None = None, since: datetime
     ) -> Mapping[TransferId, str]:
         """Return how the messages begin that can still be read."""
+
+    async def list_due(self, *, uncollected: datetime | None, collected: datetime | None) -> tuple[Due, Due]:
+        """Return what was accepted before *uncollected* and waits, and what was collected before *collected*."""
+
+    async def expire_uncollected(self, *, before: datetime, now: datetime) -> int:
+        """Let every file expire that was accepted before *before* and nobody collected; returns how many."""
+
+    async def destroy_collected(self, *, before: datetime, now: datetime) -> int:
+        """Destroy the bytes and the key of what was collected, or thrown away, before *before*; the record stays."""
+
+    async def count_free_pages(self) -> int:
+        """Return how many pages of the store could be given back."""
+
+    async def give_space_back(self) -> int:
+        """Give them back, in small steps; returns how many."""
 
     async def find_refusal(self, office: OfficeNumber, number: int) -> Refusal | None:
         """Return the refusal of that number if it is *office*'s, or None."""

@@ -26,6 +26,7 @@ from relay.ledger.migrations import Step
 from relay.ledger.partials import PartialVerbs
 from relay.ledger.recalls import RecallVerbs
 from relay.ledger.register import RegisterVerbs
+from relay.ledger.retention import RetentionVerbs
 from relay.ledger.rotation import RotationVerbs
 from relay.ledger.store import Store
 from relay.ledger.units import UnitVerbs
@@ -47,6 +48,7 @@ class SqliteLedger(
     RecallVerbs,
     UnitVerbs,
     RotationVerbs,
+    RetentionVerbs,
     AuditVerbs,
     CountingVerbs,
 ):

@@ -113,6 +113,8 @@ MAY_SCAN = {
     "any_master_of_payload",
     "count_of_others",
     "count_offices",
+    "count_uncollected",
+    "list_uncollected",
     "destroy_masters",
     "end_master",
     "list_active_numbers",

@@ -204,13 +204,13 @@ SELECT payload FROM transfer WHERE id = ?;
 
 -- name: list_undestroyed
 SELECT t.payload FROM transfer AS t
-WHERE t.state IN ('recalled', 'superseded') AND t.payload IS NOT NULL AND t.ended_at > 0
+WHERE t.state IN ('recalled', 'superseded', 'expired') AND t.payload IS NOT NULL AND t.ended_at > 0
   AND EXISTS (SELECT 1 FROM chunk AS c WHERE c.id BETWEEN t.payload * 1048576 AND t.payload * 1048576 + 1048575)
 LIMIT 64;
 
 -- name: list_readable
 SELECT t.id, t.payload FROM transfer AS t
-WHERE t.state IN ('recalled', 'superseded') AND t.payload IS NOT NULL AND t.ended_at < ? LIMIT 64;
+WHERE t.state IN ('recalled', 'superseded', 'expired') AND t.payload IS NOT NULL AND t.ended_at < ? LIMIT 64;
 
 -- name: forget_payload
 UPDATE transfer SET payload = NULL, recall_key = NULL WHERE id = ?;
@@ -629,3 +629,31 @@ SELECT b.office, o.name, b.per, m.tries, m.due_at, m.answer,
     (SELECT min(a.due_at) FROM mail_arrival AS a WHERE a.office = b.office AND a.is_taken = 0)
 FROM mail_address AS b JOIN office AS o ON o.number = b.office LEFT JOIN mail AS m ON m.office = b.office
 WHERE EXISTS (SELECT 1 FROM mail_arrival AS a WHERE a.office = b.office) ORDER BY b.office;
+
+-- name: count_uncollected
+SELECT count(*), sum(size_bytes), min(accepted_at) FROM transfer INDEXED BY transfer_new
+WHERE state = 'accepted' AND shelf = 'receive' AND accepted_at < ?;
+
+-- name: list_uncollected
+SELECT id FROM transfer INDEXED BY transfer_new WHERE state = 'accepted' AND shelf = 'receive' AND accepted_at < ? LIMIT ?;
+
+-- name: count_collected
+SELECT count(*), sum(size_bytes), min(collected_at) FROM transfer WHERE state = 'collected' AND collected_at < ?;
+
+-- name: list_collected
+SELECT id FROM transfer WHERE state = 'collected' AND collected_at < ? LIMIT ?;
+
+-- name: list_discarded
+SELECT id FROM transfer WHERE state = 'discarded' AND payload IS NOT NULL AND ended_at < ? LIMIT ?;
+
+-- name: destroy_transfer
+UPDATE transfer SET state = ?, shelf = 'none', ended_at = ?, withdrawn = id, released = id, in_outbox = 0 WHERE id = ?;
+
+-- name: take_from_done
+UPDATE transfer SET shelf = 'none', withdrawn = id WHERE id = ?;
+
+-- name: forget_readable
+UPDATE unit_part SET persons_sealed = NULL, line_sealed = NULL WHERE transfer = ?;
+
+-- name: give_up_sealed
+UPDATE payload SET wrapped_key = NULL, master_id = NULL, stored_bytes = 0, touched_at = 0 WHERE id = ?;

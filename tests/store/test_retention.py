@@ -1,0 +1,147 @@
+"""What time does to files: they expire uncollected, lose their bytes once collected, and the store gives space back."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from datetime import datetime, timedelta
+
+import pytest
+from ledgers import NOW, SECOND, A, B, Shop, identity, large, plan_name
+
+from relay.config import HousekeepingSettings
+from relay.errors import Refused
+from relay.housekeeping import go_round, plan_round
+from relay.ledger import Shelf, storefile
+from relay.lifecycle import State
+from relay.model import EventKind, Transfer
+
+SETTINGS = HousekeepingSettings()
+DAY = timedelta(days=1)
+
+
+def later(days: int) -> datetime:
+    """Return a moment so many days and a second after the files came."""
+    return NOW + days * DAY + SECOND
+
+
+def count(shop: Shop, table: str) -> int:
+    """Return how many rows a table has."""
+    with closing(storefile.open_reader(shop.path)) as reader:
+        return int(reader.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+async def state(shop: Shop, sent: Transfer) -> State:
+    """Return what became of a file."""
+    found = await shop.ledger.find_transfer(sent.id)
+    assert found is not None
+    return found.state
+
+
+async def test_a_file_that_nobody_collects_expires(shop: Shop) -> None:
+    """After its time and not before: gone from every directory, its bytes destroyed, told in history, free to be sent again."""
+    small, big = await shop.send(), await shop.send(large(70), plan_name(1))
+    assert (await go_round(shop.ledger, SETTINGS, later(92))).expired == 0
+    assert await state(shop, small) is State.ACCEPTED
+    done = await go_round(shop.ledger, SETTINGS, later(93))
+    assert done.expired == 2
+    assert await state(shop, small) is await state(shop, big) is State.EXPIRED
+    assert count(shop, "chunk") == 0
+    for shelf in Shelf:
+        assert (await shop.ledger.list_shelf(B, shelf)).entries == ()
+    assert (await shop.ledger.list_sent(A, None, now=later(93))).entries == ()
+    events = [event.kind for event in await shop.ledger.list_events(transfer=small.id)]
+    assert events == [EventKind.ACCEPTED, EventKind.EXPIRED]
+    with pytest.raises(LookupError):
+        await shop.ledger.open_payload(small.id)
+    again = await shop.send(b"sent again")
+    assert (again.id != small.id, again.state) == (True, State.ACCEPTED)
+    # A week later its key goes as well.
+    await go_round(shop.ledger, SETTINGS, later(101))
+    assert count(shop, "payload") == 1
+
+
+async def test_a_collected_file_loses_its_bytes_and_keeps_its_record(shop: Shop) -> None:
+    """After its time: key and bytes are gone, a free name with them, and the same name cannot come twice."""
+    plan, free = await shop.send(), await shop.send(b"%PDF", "山田.pdf", is_free=True)
+    for each in (plan, free):
+        await shop.collect(each)
+    before = await shop.ledger.open_payload(plan.id)
+    assert (await go_round(shop.ledger, SETTINGS, later(30))).destroyed == 0
+    assert await shop.content(plan.id) == b"content"
+    assert (await go_round(shop.ledger, SETTINGS, later(32))).destroyed == 2
+    kept = await shop.ledger.find_transfer(plan.id)
+    assert kept is not None
+    assert (kept.state, kept.name, kept.collected_at) == (State.DESTROYED, plan.name, NOW + SECOND)
+    hidden = await shop.ledger.find_transfer(free.id)
+    assert hidden is not None
+    assert hidden.name == "*.pdf"
+    assert (count(shop, "chunk"), count(shop, "payload")) == (0, 0)
+    with closing(sqlite3.connect(shop.path)) as connection:
+        assert before.wrapped_key not in b"".join(
+            row[0] for row in connection.execute("SELECT wrapped_key FROM payload WHERE wrapped_key IS NOT NULL")
+        )
+    assert (await shop.ledger.list_shelf(B, Shelf.DONE)).entries == ()
+    with pytest.raises(Refused) as refused:
+        await shop.send(b"other bytes")
+    assert refused.value.code == "transfer.already_collected"
+    assert (await shop.send(b"%PDF 2", "山田.pdf", is_free=True)).state is State.ACCEPTED
+    assert await shop.ledger.stored_bytes(A) == len(b"%PDF 2")
+
+
+async def test_what_was_thrown_away_unread_loses_its_bytes(shop: Shop) -> None:
+    """It stays what it was, discarded, and leaves done/."""
+    sent = await shop.send()
+    await shop.ledger.move_shelf(sent.id, Shelf.DONE, identity=identity(B), now=NOW + SECOND, may_discard=True)
+    assert (await go_round(shop.ledger, SETTINGS, later(32))).destroyed == 1
+    assert await state(shop, sent) is State.DISCARDED
+    assert (await shop.ledger.list_shelf(B, Shelf.DONE)).entries == ()
+    assert count(shop, "payload") == 0
+
+
+async def test_the_last_byte_and_the_expiry_meet(shop: Shop) -> None:
+    """At the same moment exactly one wins, and both ways round the history says so."""
+    for number in range(6):
+        sent = await shop.send(name=plan_name(number))
+
+        async def read(sent: Transfer = sent) -> object:
+            return await shop.collect(sent)
+
+        both = [read(), shop.ledger.expire_uncollected(before=later(1), now=later(1))]
+        if number % 2:
+            both.reverse()
+        await asyncio.gather(*both, return_exceptions=True)
+        kinds = [event.kind for event in await shop.ledger.list_events(transfer=sent.id)]
+        assert kinds in ([EventKind.ACCEPTED, EventKind.COLLECTED], [EventKind.ACCEPTED, EventKind.EXPIRED])
+        assert await state(shop, sent) in (State.COLLECTED, State.EXPIRED)
+
+
+async def test_a_plan_says_what_a_round_does_and_changes_nothing(shop: Shop) -> None:
+    """Counts, sizes and the oldest; kept for ever where the setting is 0."""
+    waiting, read = await shop.send(large(2)), await shop.send(name=plan_name(1))
+    await shop.collect(read)
+    plan = await plan_round(shop.ledger, SETTINGS, later(100))
+    assert (plan.expiring.count, plan.expiring.size_bytes, plan.expiring.oldest_at) == (1, waiting.size_bytes, NOW)
+    assert (plan.destroyed.count, plan.destroyed.oldest_at) == (1, NOW + SECOND)
+    assert await state(shop, waiting) is State.ACCEPTED
+    forever = HousekeepingSettings(uncollected_days=0, collected_days=0)
+    assert (await plan_round(shop.ledger, forever, later(9_000))).expiring.count == 0
+    done = await go_round(shop.ledger, forever, later(9_000))
+    assert (done.expired, done.destroyed) == (0, 0)
+
+
+async def test_the_store_gives_space_back(shop: Shop) -> None:
+    """What was taken up by large files goes back to the disk in the round that destroys them."""
+    for number in range(4):
+        await shop.collect(await shop.send(large(70), plan_name(number)))
+    await shop.ledger.close()
+    full = shop.path.stat().st_size
+    again = await shop.reopen()
+    async with again.ledger:
+        done = await go_round(again.ledger, SETTINGS, later(32))
+    assert done.destroyed == 4
+    assert done.pages > 0
+    assert shop.path.stat().st_size < full / 2
+    with closing(sqlite3.connect(shop.path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
