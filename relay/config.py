@@ -187,6 +187,7 @@ class HousekeepingSettings(_Section):
 
     uncollected_days: Annotated[int, Field(ge=0, le=36_500)] = 93
     collected_days: Annotated[int, Field(ge=0, le=36_500)] = 31
+    refusals_days: Annotated[int, Field(ge=93, le=36_500)] = 731
 
 
 class OperatorSettings(_Section):

@@ -234,6 +234,20 @@ TABLE: Mapping[str, Row] = _rows(
         "Leave this file and download the new one from new/.",
     ),
     Row(
+        "transfer.expired",
+        "保管期限が過ぎたため、{at} に保管を終えました",
+        "the time to collect it was over; it is kept no longer since {at}",
+        "必要なときは、送信元に送り直しを頼んでください。",
+        "If you need it, ask the sender to send it again.",
+    ),
+    Row(
+        "transfer.destroyed",
+        "取得済みのファイルとしての保管を {at} に終えました",
+        "collected before, and kept no longer since {at}",
+        "前に取得したファイルを使ってください。ないときは、送信元に送り直しを頼んでください。",
+        "Use the copy that was fetched before, or ask the sender to export it again.",
+    ),
+    Row(
         "transfer.not_collected",
         "まだ最後までダウンロードされていません。先にダウンロードしてください",
         "not downloaded to its end yet: do that first",

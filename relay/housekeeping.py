@@ -1,9 +1,9 @@
 """Housekeeping: what time does to the store, in small steps that never hold up an upload.
 
 Files that nobody collected expire, and those that were collected lose their bytes, each after its time; the record
-stays, and both offices read what happened.  Uploads that never became a transfer go a day after they were last added
+stays, and both offices read what happened; at half and at nine tenths of its time both are told that a file waits.  Uploads that never became a transfer go a day after they were last added
 to.  Of what was taken back, replaced or expired the key is destroyed after a week; its bytes went at once.  What is
-free in the store is given back to the disk.
+free in the store is given back to the disk.  Notes beside refused files go after a week, refusals after years.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ _ABANDONED_AFTER = timedelta(days=1)
 _NAMED_AFTER = timedelta(days=7)
 # Longer than a REMOVE can mean them (`relay.intake`).
 _ATTEMPTS_AFTER = timedelta(hours=1)
+# For so long a note lies beside a refused file.
+_NOTED_AFTER = timedelta(days=7)
+# When both offices are told that a file waits, in tenths of its time; the later one first, because who comes to both at
+# once (a relay that stood still) is told of it alone.
+_NOTICE_TENTHS = (9, 5)
 _ROUND_SECONDS = 600.0
 
 
@@ -45,6 +50,7 @@ class Done:
     unfinished: int
     leftovers: int
     pages: int
+    noticed: int = 0
 
 
 async def keep_house(
@@ -76,14 +82,25 @@ async def go_round(ledger: Ledger, settings: HousekeepingSettings, now: datetime
         expired = await ledger.expire_uncollected(before=before, now=now)
     if (before := _before(settings.collected_days, now)) is not None:
         destroyed = await ledger.destroy_collected(before=before, now=now)
+    noticed = await _give_notices(ledger, settings, now)
     # In this order and to the same moment: what is abandoned without having expired leaves no row for its sender.
     unfinished = await ledger.expire_partials(before=now - _ABANDONED_AFTER, now=now)
     leftovers = await ledger.remove_abandoned(before=now - _ABANDONED_AFTER) - destroyed
     await ledger.leave_outbox(now=now)
     await ledger.destroy_ended(before=now - _NAMED_AFTER, now=now)
+    await ledger.forget_refusals(notes_before=now - _NOTED_AFTER, before=now - timedelta(days=settings.refusals_days))
     await ledger.forget_attempts(before=now - _ATTEMPTS_AFTER)
     ledger.forget_destroyed_keys()
-    return Done(expired, destroyed, unfinished, max(0, leftovers), await ledger.give_space_back())
+    return Done(expired, destroyed, unfinished, max(0, leftovers), await ledger.give_space_back(), noticed)
+
+
+async def _give_notices(ledger: Ledger, settings: HousekeepingSettings, now: datetime) -> int:
+    """Let both offices read of what waits for long; what has expired needs no notice any more."""
+    kept, count = timedelta(days=settings.uncollected_days), 0
+    for tenths in _NOTICE_TENTHS if kept else ():
+        count += await ledger.give_notices(tenths, before=now - kept * tenths / 10, now=now)
+    await ledger.forget_notices()
+    return count
 
 
 def _before(days: int, now: datetime) -> datetime | None:

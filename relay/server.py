@@ -35,6 +35,7 @@ from relay.ledger.sqlite import open_ledger
 from relay.lookout import Lookout, Views
 from relay.meters import Meters
 from relay.model import Identity
+from relay.news import NewsDesk
 from relay.receipts import ReceiptDesk
 from relay.renewal import RenewalDesk
 from relay.sftp.desks import Desks
@@ -95,6 +96,7 @@ async def run_server(config: Config) -> None:
             collection=Collection(ledger, vault, _now, may_discard=config.tree.remove_uncollected, meters=meters),
             status=StatusDesk(ledger, config),
             receipts=ReceiptDesk(ledger, config, keyring.receipt_key, keyring.receipt_line),
+            news=NewsDesk(ledger, config),
             renewal=RenewalDesk(ledger, config, _now),
             config=config,
             clock=_now,

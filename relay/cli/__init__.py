@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from relay.cli import audit, cert, config, db, housekeeping, key, mail, office, receipt, standard, transfer
+from relay.cli import audit, cert, config, db, housekeeping, key, mail, notice, office, receipt, standard, transfer
 from relay.cli.backup import backup, restore
 from relay.cli.check import check
 from relay.cli.doctor import doctor
@@ -53,6 +53,7 @@ app.add_typer(office.app, name="office")
 app.add_typer(cert.app, name="cert")
 app.add_typer(transfer.app, name="transfer")
 app.add_typer(housekeeping.app, name="housekeeping")
+app.add_typer(notice.app, name="notice")
 app.add_typer(receipt.app, name="receipt")
 app.add_typer(mail.app, name="mail")
 app.command()(report)

@@ -94,6 +94,7 @@ def _show_done(done: Done, *, as_json: bool) -> None:
     print_facts(
         [
             ("Expired", f"{done.expired:,} files"),
+            ("Notices given", f"{done.noticed:,}"),
             ("Lost their bytes", f"{done.destroyed:,} files"),
             ("Unfinished uploads ended", f"{done.unfinished:,}"),
             ("Went back to the disk", f"{done.pages:,} pages"),

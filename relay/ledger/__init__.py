@@ -24,6 +24,7 @@ from typing import NamedTuple, Protocol
 
 from relay.errors import Finding
 from relay.invitation import Invitation
+from relay.ledger.bulletin import Bulletin as Bulletin
 from relay.ledger.figures import Figures as Figures
 from relay.ledger.posting import Post as Post
 from relay.ledger.registry import ImportCounts as ImportCounts
@@ -196,7 +197,7 @@ class ListingPage:
     cursor: ListingCursor | None
 
 
-class Ledger(Register, Figures, Post, Protocol):
+class Ledger(Register, Figures, Post, Bulletin, Protocol):
     """The register, the transfers, their payload and their history."""
 
     async def close(self) -> None:

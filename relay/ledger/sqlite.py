@@ -17,6 +17,7 @@ from relay.errors import ConfigError
 from relay.ledger import migrations, storefile
 from relay.ledger.anchor import AnchorKeeper
 from relay.ledger.auditing import AuditVerbs
+from relay.ledger.board import BoardVerbs
 from relay.ledger.certificates import CertificateVerbs
 from relay.ledger.commit import Writer
 from relay.ledger.counting import CountingVerbs
@@ -49,6 +50,7 @@ class SqliteLedger(
     UnitVerbs,
     RotationVerbs,
     RetentionVerbs,
+    BoardVerbs,
     AuditVerbs,
     CountingVerbs,
 ):

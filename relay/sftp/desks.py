@@ -12,6 +12,7 @@ from relay.intake import Intake
 from relay.ledger import Ledger
 from relay.meters import Meters
 from relay.model import OfficeNumber
+from relay.news import NewsDesk
 from relay.receipts import ReceiptDesk
 from relay.renewal import RenewalDesk
 from relay.sftp.limits import Shares
@@ -27,6 +28,7 @@ class Desks:
     collection: Collection
     status: StatusDesk
     receipts: ReceiptDesk
+    news: NewsDesk
     renewal: RenewalDesk
     config: Config
     clock: Callable[[], datetime]

@@ -132,6 +132,8 @@ class Directories:
         elif place.folder is Folder.ROOT:
             notice = await self._desks.renewal.find_notice(self._identity)
             names = (tree.README, tree.ENDING) if notice is not None else (tree.README,)
+            if await self._lookup.has_news():
+                names = (*names, tree.NEWS)
         elif place.folder is Folder.CERTIFICATE:
             names = tuple(page.name for page in await self._desks.renewal.list_pages(self._identity))
         elif place.folder is Folder.STATUS:

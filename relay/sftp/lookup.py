@@ -220,11 +220,8 @@ class Lookup:
             return await self._generate_receipt(place)
         if place.folder is Folder.CERTIFICATE:
             return await self._generate_certificate(place)
-        if place.folder is Folder.ROOT and place.name == tree.ENDING:
-            notice = await self._desks.renewal.find_notice(self._identity)
-            if notice is None:
-                raise Refused("tree.not_found")
-            return notice
+        if place.folder is Folder.ROOT and place.name in (tree.ENDING, tree.NEWS):
+            return await self._generate_news(place.name)
         noted = tree.noted_name(place.name)
         if place.folder is Folder.SEND and noted is not None:
             since = self._desks.clock() - NOTES_SHOWN
@@ -240,6 +237,26 @@ class Lookup:
             raise Refused("tree.not_found")
         data = render_readme(self._desks.config, office) if place.address is None else render_folder_notice(office)
         return data, None
+
+    async def _generate_news(self, name: str) -> tuple[bytes, datetime | None]:
+        news = (
+            await self._desks.renewal.find_notice(self._identity)
+            if name == tree.ENDING
+            else await self._desks.news.render(self._office, now=self._desks.clock())
+        )
+        if news is None:
+            raise Refused("tree.not_found")
+        return news
+
+    async def has_news(self) -> bool:
+        """True where there is news to be listed, which this session then goes on seeing for a minute."""
+        place = tree.resolve_path(f"/{tree.NEWS}".encode())
+        assert isinstance(place, GeneratedFile)
+        try:
+            await self.generated(place)
+        except Refused:
+            return False
+        return True
 
     async def _generate_status(self, place: GeneratedFile) -> bytes:
         status, now = self._desks.status, self._desks.clock()

@@ -52,7 +52,7 @@ async def test_a_file_that_nobody_collects_expires(shop: Shop) -> None:
         assert (await shop.ledger.list_shelf(B, shelf)).entries == ()
     assert (await shop.ledger.list_sent(A, None, now=later(93))).entries == ()
     events = [event.kind for event in await shop.ledger.list_events(transfer=small.id)]
-    assert events == [EventKind.ACCEPTED, EventKind.EXPIRED]
+    assert events == [EventKind.ACCEPTED, EventKind.EXPIRY_NOTICED, EventKind.EXPIRED]
     with pytest.raises(LookupError):
         await shop.ledger.open_payload(small.id)
     again = await shop.send(b"sent again")

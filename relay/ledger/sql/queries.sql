@@ -213,7 +213,8 @@ SELECT t.id, t.payload FROM transfer AS t
 WHERE t.state IN ('recalled', 'superseded', 'expired') AND t.payload IS NOT NULL AND t.ended_at < ? LIMIT 64;
 
 -- name: forget_payload
-UPDATE transfer SET payload = NULL, recall_key = NULL WHERE id = ?;
+UPDATE transfer SET payload = NULL, recall_key = NULL,
+    name_sealed = CASE WHEN name_sealed IS NULL THEN NULL ELSE x'' END WHERE id = ?;
 
 -- name: delete_payload
 DELETE FROM payload WHERE id = ?;
@@ -657,3 +658,52 @@ UPDATE unit_part SET persons_sealed = NULL, line_sealed = NULL WHERE transfer = 
 
 -- name: give_up_sealed
 UPDATE payload SET wrapped_key = NULL, master_id = NULL, stored_bytes = 0, touched_at = 0 WHERE id = ?;
+
+-- name: list_unnoticed
+SELECT t.id FROM transfer AS t INDEXED BY transfer_new WHERE t.state = 'accepted' AND t.shelf = 'receive' AND t.accepted_at < ?1
+  AND NOT EXISTS (SELECT 1 FROM expiry_notice AS n WHERE n.transfer = t.id AND n.tenths >= ?2);
+
+-- name: put_expiry_notice
+INSERT INTO expiry_notice (transfer, tenths, sender, recipient)
+SELECT id, ?2, sender, recipient FROM transfer WHERE id = ?1 AND state = 'accepted' ON CONFLICT DO NOTHING;
+
+-- name: list_over_notices
+SELECT DISTINCT n.transfer FROM expiry_notice AS n JOIN transfer AS t ON t.id = n.transfer WHERE t.state <> 'accepted';
+
+-- name: forget_expiry_notices
+DELETE FROM expiry_notice WHERE transfer = ?;
+
+-- name: list_noticed
+SELECT {transfer} WHERE t.state = 'accepted' AND t.id IN
+    (SELECT transfer FROM expiry_notice WHERE sender = ?1 UNION SELECT transfer FROM expiry_notice WHERE recipient = ?1)
+ORDER BY t.accepted_at, t.id LIMIT ?2;
+
+-- name: has_noticed
+SELECT EXISTS (SELECT 1 FROM expiry_notice AS n JOIN transfer AS t ON t.id = n.transfer
+               WHERE n.sender = ?1 AND t.state = 'accepted')
+    OR EXISTS (SELECT 1 FROM expiry_notice AS n JOIN transfer AS t ON t.id = n.transfer
+               WHERE n.recipient = ?1 AND t.state = 'accepted');
+
+-- name: forget_old_notes
+UPDATE refusal SET has_note = 0 WHERE has_note = 1 AND last_at < ?;
+
+-- name: list_old_refusals
+SELECT id FROM refusal WHERE last_at < ? LIMIT ?;
+
+-- name: delete_refusal
+DELETE FROM refusal WHERE id = ? AND last_at < ?;
+
+-- name: insert_notice
+INSERT INTO notice (title, text, from_at, until_at, office, prefecture) VALUES (?, ?, ?, ?, ?, ?);
+
+-- name: list_notices
+SELECT id, title, text, from_at, until_at, office, prefecture FROM notice ORDER BY from_at DESC, id DESC;
+
+-- name: list_notices_for
+SELECT id, title, text, from_at, until_at, office, prefecture FROM notice
+WHERE from_at <= ?1 AND (until_at IS NULL OR until_at > ?1) AND (office IS NULL OR office = ?2)
+  AND (prefecture IS NULL OR prefecture = (SELECT prefecture FROM office WHERE number = ?2))
+ORDER BY from_at DESC, id DESC;
+
+-- name: delete_notice
+DELETE FROM notice WHERE id = ?;
