@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import struct
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import raw_sftp as sftp
 from house import CARE_MANAGER, HOME_HELP, House, general_name, pdf, plan_csv, plan_name
 from raw_sftp import NO_ATTRIBUTES, Long, Raw, RawSftp, open_raw
+
+from relay.errors import finding
+from relay.ledger.sqlite import SqliteLedger
 
 NAME = plan_name()
 BROKEN = plan_csv()[:-40]
@@ -58,6 +62,25 @@ async def test_the_same_refusal_again_counts_up_and_its_size_stays_for_a_minute(
         assert shown(await later.list("/send")) == [f"{NAME}.refused.txt"]
     (refusal,) = house.refusals()
     assert refusal.count == 11
+
+
+async def test_a_note_is_gone_after_a_week_and_the_refusal_stays_in_status(house: House) -> None:
+    """What was refused eight days ago has no note any more, what was refused six days ago has; both are in status/."""
+    ages = {plan_name(number=1): timedelta(days=8), plan_name(number=2): timedelta(days=6)}
+    for name, age in ages.items():
+        at = datetime.now(UTC) - age
+
+        async def refuse(ledger: SqliteLedger, name: str = name, at: datetime = at) -> int:
+            return await ledger.record_refusal(CARE_MANAGER, name, finding("content.empty"), has_note=True, now=at)
+
+        assert house.ask(refuse) == 1
+    old, young = (f"{name}.refused.txt" for name in ages)
+    async with house.dial() as one, open_raw(one) as ours:
+        assert shown(await ours.list("/send")) == [young]
+        assert (await ours.call(sftp.STAT, f"/send/{old}")).code == sftp.NO_SUCH_FILE
+        assert (await ours.call(sftp.REMOVE, f"/send/{young}")).code == sftp.OK
+        told = json.loads(await ours.get("/status/refused.json"))["refused"]
+        assert {row["name"] for row in told} == {*ages}
 
 
 async def test_a_note_can_be_removed_and_comes_again_with_the_next_refusal(house: House) -> None:
