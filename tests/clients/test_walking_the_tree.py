@@ -109,7 +109,7 @@ def test_psftp_cannot_enter_a_folder_that_does_not_exist(house: House) -> None:
 
 
 async def test_folders_are_simply_there_and_cannot_be_made_or_removed(house: House) -> None:
-    """MKDIR succeeds only for an active office's folder in send/; RMDIR never does, nor on a file."""
+    """MKDIR succeeds only for an active office's folder in send/; RMDIR never does, nor on a file; none is written to."""
     async with house.connect(CARE_MANAGER) as caller:
         sftp = caller.sftp
         await sftp.mkdir(f"send/{HOME_HELP}")
@@ -130,6 +130,10 @@ async def test_folders_are_simply_there_and_cannot_be_made_or_removed(house: Hou
             assert failure(error)[0] == 4, path
         with pytest.raises(asyncssh.SFTPNoSuchFile):
             await sftp.rmdir("nosuch")
+        for path in ("send", "receive", f"send/{HOME_HELP}", "."):
+            with pytest.raises(asyncssh.SFTPError) as error:
+                await sftp.open(path, "wb")
+            assert failure(error) == (4, "tree.is_directory"), path
 
 
 async def put(caller: Caller, path: str, content: bytes) -> None:

@@ -182,6 +182,15 @@ class TreeMachine(Requests, RuleBasedStateMachine):
         mode = data.draw(st.sampled_from(["afresh", "on", "append"]))
         self.send(session, path, data.draw(st.sampled_from(choice)), end, mode)
 
+    @precondition(lambda self: self.worlds[0].partials)
+    @rule(data=st.data(), mode=st.sampled_from(["on", "append"]), end=st.sampled_from(["close", "rename", "lose"]))
+    def go_on(self, data: st.DataObject, mode: str, end: str) -> None:
+        """An upload that waits, taken up again."""
+        office, path = data.draw(st.sampled_from(sorted(self.worlds[0].partials)))
+        session = "ab"[self.offices.index(office)] + data.draw(st.sampled_from("12"))
+        there = self.worlds[0].partials[office, path].data
+        self.send(session, path, there + b" more of it", end, mode)
+
     def send(self, session: str, path: str, content: bytes, end: str, mode: str = "afresh") -> None:
         """Upload *content* in two pieces or so, or what is missing of it behind what waits."""
         label = self.next_label()
