@@ -28,6 +28,8 @@ _SHARE_LOOK = 0.1
 _BATCHES = 2_000
 _SOON = timedelta(days=30)
 _HOST_SOON = timedelta(days=60)
+# Lists are renewed every few days: one that ends tomorrow may still be in time.
+_LIST_SOON = timedelta(days=1)
 _FILES_BESIDE = 512
 _BACKUP_LOOK, _BACKUP_BROKEN = timedelta(days=1), timedelta(days=7)
 # A limit set so many times above or below its default is worth a second look.
@@ -83,6 +85,7 @@ def list_checks() -> tuple[tuple[str, Check], ...]:
         ("disk", check_disk),
         ("certificates", check_certificates),
         ("host certificates", check_host_certificates),
+        ("outside CAs", check_outside),
         ("settings", check_settings),
         ("open files", check_files),
         ("server", check_server),
@@ -248,6 +251,37 @@ def check_host_certificates(patient: Patient) -> list[Finding]:
             level = Level.LOOK if end <= patient.now + _HOST_SOON else Level.WELL
             found.append(Finding("host certificates", level, text, advice if level is Level.LOOK else ""))
     return found
+
+
+def check_outside(patient: Patient) -> list[Finding]:
+    """Outside CAs and their revocation lists, where that road is open, go on holding."""
+    settings, name = patient.config.certificates, "outside CAs"
+    if not settings.x509:
+        return []
+    trust, now, found = patient.keyring.x509, patient.now, []
+    if not trust.anchors:
+        found.append(
+            Finding(name, Level.LOOK, "none is trusted, so nobody comes in that way", "See [certificates] x509.")
+        )
+    advice = "Put the newer one beside it in keys/; it is read within seconds."
+    for anchor in trust.anchors:
+        text = f"the CA {anchor.subject.rfc4514_string()} ends {say_time(anchor.valid_before)}"
+        found += _tell_end(name, text, anchor.valid_before - now, _HOST_SOON, advice)
+    required = settings.x509_crl == "require"
+    if trust.anchors and required and not trust.lists:
+        text = "there is no revocation list, and one is required: nobody comes in that way"
+        found.append(Finding(name, Level.BROKEN, text, "Put the CAs' lists into keys/x509_crls/."))
+    for file, each in trust.lists.items():
+        text = f"the revocation list {file} holds until {say_time(each.next_update)}"
+        found += _tell_end(name, text, each.next_update - now, _LIST_SOON, advice)
+    found += [Finding(name, Level.LOOK, f"the list {file}: {why}", advice) for file, why in trust.unusable.items()]
+    return found or [Finding(name, Level.WELL, f"{len(trust.anchors)} trusted, {len(trust.lists)} lists, all hold")]
+
+
+def _tell_end(name: str, text: str, left: timedelta, soon: timedelta, advice: str) -> list[Finding]:
+    if left > soon:
+        return []
+    return [Finding(name, Level.BROKEN if left <= timedelta(0) else Level.LOOK, text, advice)]
 
 
 def check_settings(patient: Patient) -> list[Finding]:

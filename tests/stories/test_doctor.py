@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from house import HOME_HELP, HOST, House, MakeHouse
 from keyboard import Terminal
+from outside_cas import DAY, make_root, now, publish_lists, trust
 from rich.cells import cell_len
 
 from relay.cli.doctor_outside import read_address
@@ -160,12 +161,11 @@ def test_keys_that_others_can_read_and_a_damaged_store_are_broken(make_house: Ma
 def test_history_without_its_anchor_and_an_expired_office_are_told(make_house: MakeHouse) -> None:
     """A removed anchor is broken; an office whose only other certificate was revoked and whose last ends in days is named."""
     house = make_house(**WELL)
-    now = datetime.now(UTC)
-    house.certificate(HOME_HELP, valid_before=now + timedelta(days=9))
+    house.certificate(HOME_HELP, valid_before=now() + timedelta(days=9))
     (old,) = [
         each["serial"]
         for each in json.loads(house.relay("cert", "list", "--office", HOME_HELP, "--json").stdout)
-        if each["label"] == "" and (now + timedelta(days=30)).isoformat() < each["valid_before"]
+        if each["label"] == "" and (now() + timedelta(days=30)).isoformat() < each["valid_before"]
     ]
     assert house.relay("cert", "revoke", str(old), "--yes", "--reason", "test").returncode == 0
     house.config.audit.anchor.unlink()
@@ -183,6 +183,25 @@ def test_somebody_else_at_the_relays_address_is_not_taken_for_it(make_house: Mak
     code, told = examine(house, "--reach", f"{HOST}:{other.port}")
     assert code == 2
     assert "does not prove itself" in told[f"reach ({HOST}:{other.port})"][0][1]
+
+
+def test_outside_cas_whose_lists_have_ended_are_told(make_house: MakeHouse) -> None:
+    """With a CA and a list that hold all is well; with a list that has ended, and a CA that soon will, both are named."""
+    offices = '[{field = "subject.CN", pattern = "(?P<office>[0-9]{10})"}]'
+    house = make_house(**WELL, certificates={"x509": True, "x509_offices": offices})
+    keys = house.path / "keys"
+    for folder in ("trusted_x509_cas", "x509_crls"):
+        (keys / folder).mkdir(mode=0o700, exist_ok=True)
+    lasting = make_root(until=now() + 90 * DAY)
+    trust(keys, lasting)
+    publish_lists(keys, lasting.list_revoked(until=now() + 9 * DAY))
+    _, told = examine(house)
+    assert told["outside CAs"] == [("well", "1 trusted, 1 lists, all hold", "")]
+    ending = make_root()
+    trust(keys, ending)
+    publish_lists(keys, ending.list_revoked(since=now() - 9 * DAY, until=now() - DAY))
+    code, told = examine(house)
+    assert (code, [level for level, _, _ in told["outside CAs"]]) == (2, ["look", "broken"])
 
 
 @pytest.mark.parametrize("width", [80, 120])
