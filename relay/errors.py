@@ -563,8 +563,8 @@ TABLE: Mapping[str, Row] = _rows(
     ),
     Row(
         "office.unconfirmed",
-        "この証明書が失効していないことを、いま確認できません",
-        "it cannot be confirmed at the moment that this certificate was not revoked",
+        "この証明書が使えるか、いま確認できません。しばらくしてから、もう一度接続してください",
+        "it cannot be confirmed at the moment that this certificate was not revoked; connect again later",
         f"しばらくしてから、もう一度接続してください。続くときは、{_CALL_JA}",
         f"Connect again later. If it goes on: {_CALL_EN}",
         permanent=False,
