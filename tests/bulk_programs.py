@@ -225,4 +225,6 @@ class Sshfs(Cannot):
         folder = house.path / f"mounted-{time.monotonic_ns()}"
         with sshfs(house, folder, office, "-s") as tree:
             yield tree
-            assert list((tree / path).parent.iterdir())
+            # Empty where what was fetched was all there was.
+            for _ in (tree / path).parent.iterdir():
+                pass

@@ -18,6 +18,7 @@ def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(shutil.which("sftp") is None, reason="OpenSSH's sftp is not installed")
 def test_demo_keeps_what_it_promises_and_can_be_played_again(tmp_path: Path) -> None:
     """A month at the relay goes as told, twice in the same folder."""
