@@ -163,6 +163,11 @@ class Reading:
         return await self._load(number)
 
     async def _load(self, number: int) -> bytes:
+        if self.transfer.state is State.ACCEPTED:
+            # The bytes of what the operator holds are still there, but not for reading on.
+            known = await self._desk.ledger.find_transfer(self.transfer.id)
+            if known is not None:
+                refuse_ended(known)
         try:
             return self._sealer.open_chunk(number, await self._desk.ledger.read_chunk(self._payload, number))
         except (LookupError, VaultError) as error:

@@ -234,6 +234,13 @@ TABLE: Mapping[str, Row] = _rows(
         "Leave this file and download the new one from new/.",
     ),
     Row(
+        "transfer.held",
+        "運営者が確認のため、このファイルを一時的に止めています",
+        "held by the operator for the time being",
+        "取り込まないでお待ちください。お急ぎのときは、運営者の窓口に電話してください。",
+        "Do not import it, and wait. If it is urgent, call the operator's help desk.",
+    ),
+    Row(
         "transfer.expired",
         "保管期限が過ぎたため、{at} に保管を終えました",
         "the time to collect it was over; it is kept no longer since {at}",

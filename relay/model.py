@@ -222,6 +222,7 @@ class Transfer:
     ended_at: datetime | None = None
     findings: tuple[Finding, ...] = ()
     completes: TransferId | None = None
+    is_held: bool = False
 
     @property
     def is_standard(self) -> bool:
@@ -266,6 +267,8 @@ class EventKind(StrEnum):
     REMOVED = "removed"
     RESTORED = "restored"
     RECALLED = "recalled"
+    HELD = "held"
+    RELEASED = "released"
     SUPERSEDED = "superseded"
     DESTROYED = "destroyed"
     EXPIRY_NOTICED = "expiry.noticed"

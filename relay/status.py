@@ -147,6 +147,13 @@ def _advise(transfer: Transfer, *, is_sent: bool) -> tuple[str, ...]:
     return advise(transfer.findings, is_sent=is_sent) if transfer.state in COUNTED else ()
 
 
+def _tell_state(transfer: Transfer, words: Mapping[State, str]) -> Told:
+    """Say what became of a file; one that the operator holds for a while is still accepted."""
+    if transfer.is_held:
+        return Told("held", "運営者が確認のため停止中")
+    return Told(transfer.state, words[transfer.state])
+
+
 _SENT: Sequence[Column[Exchange]] = (
     Column("number", "受付番号", lambda row: row.transfer.id),
     Column("accepted_at", "送信日時", lambda row: row.transfer.accepted_at),
@@ -156,7 +163,7 @@ _SENT: Sequence[Column[Exchange]] = (
     Column("kind", "ファイル種別", lambda row: row.transfer.kind),
     Column("csv_version", "CSVバージョン", lambda row: _csv_version(row.transfer)),
     Column("size_bytes", "サイズ（バイト）", lambda row: row.transfer.size_bytes),
-    Column("state", "送信結果", lambda row: Told(row.transfer.state, _TO_SENDER[row.transfer.state])),
+    Column("state", "送信結果", lambda row: _tell_state(row.transfer, _TO_SENDER)),
     Column("collected_at", "取得日時", lambda row: row.transfer.collected_at),
     Column("ended_at", "終了日時", lambda row: row.transfer.ended_at),
     Column("completes", "途中で切れた送信の受付番号", lambda row: row.transfer.completes),
@@ -174,7 +181,7 @@ _RECEIVED: Sequence[Column[Exchange]] = (
     Column("kind", "ファイル種別", lambda row: row.transfer.kind),
     Column("csv_version", "CSVバージョン", lambda row: _csv_version(row.transfer)),
     Column("size_bytes", "サイズ（バイト）", lambda row: row.transfer.size_bytes),
-    Column("state", "受信結果", lambda row: Told(row.transfer.state, _TO_RECIPIENT[row.transfer.state])),
+    Column("state", "受信結果", lambda row: _tell_state(row.transfer, _TO_RECIPIENT)),
     Column("is_removed", "done/ へ移動", lambda row: row.transfer.is_removed),
     Column("collected_at", "取得日時", lambda row: row.transfer.collected_at),
     Column("ended_at", "終了日時", lambda row: row.transfer.ended_at),

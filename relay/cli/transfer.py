@@ -37,6 +37,7 @@ from relay.cli.terminal import (
     say_time,
     zoned,
 )
+from relay.cli.transfer_hold import hold, release
 from relay.cli.transfer_units import describe_standing, find_first_line, find_units, say_standing, units
 from relay.lifecycle import State
 from relay.model import Event, EventKind, Transfer, TransferId
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="What was relayed.", no_args_is_help=True, context_settings=HELP_SETTINGS)
 app.command()(units)
+app.command()(hold)
+app.command()(release)
 
 # Narrower than that, a name of the standard has no room: its kind stands there instead.
 NAME_COLUMNS = 130
@@ -196,6 +199,8 @@ def _print_transfers(
 
 
 def _say_state(transfer: Transfer) -> Text:
+    if transfer.is_held:
+        return colour("held", Tone.BAD)
     return colour(transfer.state.value, _TONES.get(transfer.state, Tone.BAD))
 
 
@@ -270,7 +275,7 @@ def describe_transfer(transfer: Transfer, *, reveal: bool) -> dict[str, object]:
     """Return a transfer for a program, its name as `Transfer.public_name` unless *reveal*."""
     described: dict[str, object] = {
         "number": transfer.id,
-        "state": transfer.state.value,
+        "state": "held" if transfer.is_held else transfer.state.value,
         "sender": transfer.sender,
         "recipient": transfer.recipient,
         "name": _name(transfer, reveal=reveal),

@@ -26,6 +26,7 @@ from relay.errors import Finding
 from relay.invitation import Invitation
 from relay.ledger.bulletin import Bulletin as Bulletin
 from relay.ledger.figures import Figures as Figures
+from relay.ledger.intervening import Intervening as Intervening
 from relay.ledger.posting import Post as Post
 from relay.ledger.registry import ImportCounts as ImportCounts
 from relay.ledger.registry import Register as Register
@@ -197,7 +198,7 @@ class ListingPage:
     cursor: ListingCursor | None
 
 
-class Ledger(Register, Figures, Post, Bulletin, Protocol):
+class Ledger(Register, Figures, Post, Bulletin, Intervening, Protocol):
     """The register, the transfers, their payload and their history."""
 
     async def close(self) -> None:

@@ -47,6 +47,47 @@ class RecallVerbs(ViewVerbs):
             await destroy_bytes(self._store, left)
         return found
 
+    async def hold_transfer(self, transfer: TransferId, *, reason: str, actor: str, now: datetime) -> Transfer:
+        def work(connection: sqlite3.Connection) -> Transfer:
+            found = self._waiting(connection, transfer)
+            if found.is_held:
+                return found
+            connection.execute(SQL["withdraw_transfer"], (transfer,))
+            # What was read before does not count: it may have to be fetched anew.
+            connection.execute(SQL["delete_served"], (transfer,))
+            append_event(
+                connection, EventKind.HELD, now, actor=actor, office=found.recipient, transfer=transfer, detail=reason
+            )
+            return self._waiting(connection, transfer)
+
+        return await self._store.change(work)
+
+    async def release_transfer(self, transfer: TransferId, *, reason: str, actor: str, now: datetime) -> Transfer:
+        def work(connection: sqlite3.Connection) -> Transfer:
+            found = self._waiting(connection, transfer)
+            if not found.is_held:
+                return found
+            if connection.execute(SQL["find_name_holder"], (transfer,)).fetchone() is not None:
+                raise Refused("transfer.conflict", at=local_text(now))
+            connection.execute(SQL["unhold_transfer"], (transfer,))
+            append_event(
+                connection, EventKind.RELEASED, now, actor=actor, office=found.recipient, transfer=transfer,
+                detail=reason,
+            )  # fmt: skip
+            return self._waiting(connection, transfer)
+
+        return await self._store.change(work)
+
+    def _waiting(self, connection: sqlite3.Connection, transfer: TransferId) -> Transfer:
+        """Return a transfer that nobody has collected; Refused where somebody has, LookupError where it ended."""
+        row = connection.execute(transfer_sql("find_transfer"), (transfer,)).fetchone()
+        found = None if row is None else self._store.names.transfer(row)
+        if found is not None and found.state in (State.COLLECTED, State.DESTROYED):
+            raise Refused("transfer.already_collected", at=local_text(found.collected_at or found.accepted_at))
+        if found is None or found.state is not State.ACCEPTED:
+            raise LookupError(transfer)
+        return found
+
     def _of_sender(self, connection: sqlite3.Connection, transfer: TransferId, identity: Identity) -> Transfer:
         """Return a transfer that its sender may take back, or has taken back."""
         row = connection.execute(transfer_sql("find_transfer"), (transfer,)).fetchone()

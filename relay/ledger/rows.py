@@ -172,6 +172,8 @@ class NameReader:
             ended_at=_maybe_time(ended),
             findings=findings_of(findings),
             completes=None if completes is None else TransferId(completes),
+            # Nothing else takes a file that waits out of its recipient's sight.
+            is_held=shelf == "none" and state == State.ACCEPTED,
         )
 
     def entry(self, row: Row, *, as_sent: bool) -> Entry:

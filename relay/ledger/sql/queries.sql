@@ -188,6 +188,12 @@ UPDATE transfer SET delivered_prefix = ?, delivered_key = ? WHERE id = ?;
 UPDATE transfer SET state = ?, shelf = 'none', ended_at = ?, recall_key = ?, withdrawn = id, released = id, in_outbox = 0
 WHERE id = ?;
 
+-- name: unhold_transfer
+UPDATE transfer SET shelf = 'receive', withdrawn = 0 WHERE id = ?;
+
+-- name: find_name_holder
+SELECT id FROM transfer WHERE withdrawn = 0 AND delivered_key = (SELECT delivered_key FROM transfer WHERE id = ?);
+
 -- name: leave_recall
 UPDATE transfer SET recall_key = NULL WHERE recall_key = ?;
 
@@ -674,15 +680,15 @@ SELECT DISTINCT n.transfer FROM expiry_notice AS n JOIN transfer AS t ON t.id = 
 DELETE FROM expiry_notice WHERE transfer = ?;
 
 -- name: list_noticed
-SELECT {transfer} WHERE t.state = 'accepted' AND t.id IN
+SELECT {transfer} WHERE t.state = 'accepted' AND t.shelf = 'receive' AND t.id IN
     (SELECT transfer FROM expiry_notice WHERE sender = ?1 UNION SELECT transfer FROM expiry_notice WHERE recipient = ?1)
 ORDER BY t.accepted_at, t.id LIMIT ?2;
 
 -- name: has_noticed
 SELECT EXISTS (SELECT 1 FROM expiry_notice AS n JOIN transfer AS t ON t.id = n.transfer
-               WHERE n.sender = ?1 AND t.state = 'accepted')
+               WHERE n.sender = ?1 AND t.state = 'accepted' AND t.shelf = 'receive')
     OR EXISTS (SELECT 1 FROM expiry_notice AS n JOIN transfer AS t ON t.id = n.transfer
-               WHERE n.recipient = ?1 AND t.state = 'accepted');
+               WHERE n.recipient = ?1 AND t.state = 'accepted' AND t.shelf = 'receive');
 
 -- name: forget_old_notes
 UPDATE refusal SET has_note = 0 WHERE has_note = 1 AND last_at < ?;
