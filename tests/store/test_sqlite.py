@@ -108,8 +108,16 @@ async def test_the_form_of_the_store(two: Path) -> None:
 # --- how statements are carried out ------------------------------------------------------------------------------
 
 # Run by hand, at night or over a handful of rows: the command line's overviews, and an office's own status.
+# Housekeeping looks in a thread, and at the few that there are of notes and notices.
 # Of the master keys there is one a rotation; what counts rows for one is read by the command line alone.
 MAY_SCAN = {
+    "forget_old_notes",
+    "list_notices",
+    "list_notices_for",
+    "list_old_refusals",
+    "list_over_notices",
+    "list_unnoticed",
+    "use_by_software",
     "transfers_by_kind",
     "transfers_by_month",
     "use_by_month",
@@ -139,6 +147,11 @@ MAY_SCAN = {
 # A row that stands in the statement, a list that was handed in, and what another step of the same statement found.
 NO_TABLE = ("SCAN CONSTANT ROW", "SCAN json_each", "SCAN (subquery")
 MAY_SORT = {
+    "list_noticed",
+    "list_notices",
+    "list_notices_for",
+    "transfers_of_identity",
+    "use_by_software",
     "transfers_by_kind",
     "transfers_by_month",
     "use_by_month",
