@@ -163,6 +163,13 @@ rows() {
 
 # Print a path as sftp reads it: between quotation marks it takes no character for a pattern.
 quoted() {
+    case $1 in
+    *[\"\\]*) ;;
+    *)
+        printf '"%s"' "$1"
+        return
+        ;;
+    esac
     printf '"%s"' "$1" | LC_ALL=C sed 's/\\/\\\\/g; s/"/\\"/g; s/^\\"/"/; s/\\"$/"/'
 }
 
@@ -183,7 +190,7 @@ digest() {
 
 # Move the file $1 to $2/$3, or to $2/$4_$3 where something else has that name already.
 place() {
-    mkdir -p "$2" || return
+    [ -d "$2" ] || mkdir -p "$2" || return
     target=$2/$3
     if [ -e "$target" ] && ! cmp -s "$1" "$target"; then target=$2/$4_$3; fi
     mv -f "$1" "$target"
@@ -209,10 +216,6 @@ list_outbox() {
         *) printf '%s/%s\n' "${office##*/}" "$name" ;;
         esac
     done
-}
-
-outbox_path() {
-    printf '%s' "$folder/outbox/${1:+$1/}$2"
 }
 
 send_all() {
@@ -246,8 +249,10 @@ send_batch() {
     # The local side by number, so that a long path of this folder is not too long for a line of sftp's.
     while IFS=/ read -r office name; do
         number=$((number + 1))
-        ln -sf "$(outbox_path "$office" "$name")" "$number"
-        printf -- '-put %d %s\n' "$number" "$(quoted "send/${office:+$office/}$name")"
+        ln -sf "$folder/outbox/${office:+$office/}$name" "$number"
+        printf -- '-put %d ' "$number"
+        quoted "send/${office:+$office/}$name"
+        echo
     done <chosen >todo
     # A lost connection shows in what the status then says.
     talk
@@ -274,7 +279,7 @@ settle_sent() {
         }
     }' held - >pairs
     while IFS=/ read -r office number sha256 name; do
-        file=$(outbox_path "$office" "$name")
+        file=$folder/outbox/${office:+$office/}$name
         if [ -f "$file" ] && [ "$(digest "$file")" = "$sha256" ]; then
             place "$file" "$folder/sent${office:+/$office}" "$name" "$number" && sent=$((sent + 1))
         fi
@@ -294,7 +299,7 @@ settle_refused() {
     }
     $4 in code { print $1 "/" code[$4] "/" $2 }' reasons - >pairs
     while IFS=/ read -r office code name; do
-        file=$(outbox_path "$office" "$name")
+        file=$folder/outbox/${office:+$office/}$name
         [ -f "$file" ] || continue
         explain "$code" "$name" >reason
         mark=$(date +%Y%m%d%H%M%S)
