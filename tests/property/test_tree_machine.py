@@ -210,6 +210,9 @@ class TreeMachine(Requests, RuleBasedStateMachine):
         if end == "rename" and path != final_path(path):
             fields = (f"/send/{path}", f"/send/{final_path(path)}")
             self.play(Op(session, "rename", (path, final_path(path)), sftp.RENAME, fields))
+        if end != "lose":
+            # Programs look whether it is there.
+            self.play(Op(session, "stat", (path,), sftp.STAT, (f"/send/{path}",)))
 
     @precondition(lambda self: any(self.readers()))
     @rule(data=st.data(), end=st.sampled_from(["close", "close", "close", "wait", "lose"]))
