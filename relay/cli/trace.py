@@ -160,6 +160,10 @@ _SENTENCES: Mapping[EventKind, str] = {
     EventKind.RECALLED: "{actor} took it back before it was collected",
     EventKind.REMOVED: "{actor} put it away into done/",
     EventKind.RESTORED: "{actor} took it out of done/ again",
+    EventKind.HELD: "{actor} held it: gone from its recipient's directories ({detail})",
+    EventKind.RELEASED: "{actor} released it to its recipient ({detail})",
+    EventKind.EXPIRY_NOTICED: "both sides were told that it would expire uncollected ({detail} of its time were over)",
+    EventKind.EXPIRED: "it expired: nobody had collected it in its time",
     EventKind.SUPERSEDED: "the whole file came after this one, which was cut off, and took its place ({detail})",
     EventKind.DESTROYED: "its key was destroyed: nobody can read its bytes any more",
 }
@@ -191,6 +195,10 @@ def _say_refusal(refusal: Refusal) -> Step:
 
 
 def _say_standing(transfer: Transfer) -> Text:
+    if transfer.is_held:
+        return Text(
+            "The operator holds it: its recipient cannot read it. `relay transfer release` lets it go.", Tone.BAD
+        )
     match transfer.state:
         case State.ACCEPTED:
             return Text("It waits for its recipient.")

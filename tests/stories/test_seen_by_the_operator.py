@@ -123,6 +123,11 @@ async def test_a_free_name_is_traced_without_being_shown_and_revealing_is_record
     assert FREE in shown.stdout
     assert [each for each in house.events() if each.kind is EventKind.NAMES_REVEALED]
     assert "山田" not in " ".join(each.detail for each in house.events())
+    assert house.relay("transfer", "hold", "1", "--reason", "sent to the wrong office", "--yes").returncode == 0
+    held = house.relay("trace", "1").stdout
+    assert "held it: gone from its recipient's directories" in held
+    assert "The operator holds it" in held
+    assert house.relay("queue").stdout.startswith("nothing waits")
     unclear = house.relay("trace", FREE)
     assert (unclear.returncode, "--from and --to" in unclear.stderr) == (2, True)
     assert house.relay("trace", "999").returncode == 2
