@@ -129,7 +129,7 @@ class RenewalDesk:
         Refused ``certificate.in_use`` and ``certificate.not_replaced``; ``tree.not_found`` where there is none.
         """
         now = self._clock()
-        shown = {fold_name(name): one for name, one in self._name_files(await self._list_valid(identity.office, now))}
+        shown = {fold_name(name): one for name, one in await self._list_files(identity.office, now)}
         given = shown.get(fold_name(file))
         if given is None:
             raise Refused("tree.not_found")
@@ -160,8 +160,8 @@ class RenewalDesk:
     async def list_pages(self, identity: Identity) -> list[Page]:
         """Return what lies in ``certificate/``."""
         now = self._clock()
-        valid = await self._list_valid(identity.office, now)
-        pages = [Page(name, f"{one.line}\n".encode(), one.issued_at) for name, one in self._name_files(valid)]
+        files = await self._list_files(identity.office, now)
+        pages = [Page(name, f"{one.line}\n".encode(), one.issued_at) for name, one in files]
         hosts = "".join(f"{line}\n" for line in known_hosts_lines(self._config, self.host_cas)).encode()
         guide = render_guide(self._config, can_renew=self.can_renew)
         return [Page(GUIDE, guide, now), Page(KNOWN_HOSTS, hosts, now), *pages]
@@ -209,17 +209,19 @@ class RenewalDesk:
         found = await self._ledger.list_certificates(office=office, is_revoked=False)
         return [one for one in found if one.valid_before > now]
 
-    @staticmethod
-    def _name_files(valid: Sequence[Certificate]) -> list[tuple[str, Certificate]]:
-        """Return the name of each certificate's file: the newest of a name has it, others their serial behind it."""
+    async def _list_files(self, office: OfficeNumber, now: datetime) -> list[tuple[str, Certificate]]:
+        """Return each valid certificate with its file's name: the newest ever of a name has it, others their serial too.
+
+        A name means one certificate for good.  Did the next one take it when the first was given up, a REMOVE that
+        is repeated would give up that one as well.
+        """
         taken: set[str] = set()
         named: list[tuple[str, Certificate]] = []
-        for one in valid:
-            if not one.line:
-                continue
+        for one in await self._ledger.list_certificates(office=office):
             stem = one.name or one.offices[0]
             if fold_name(stem) in taken:
                 stem = f"{stem}-{one.serial % 1_000_000:06}"
             taken.add(fold_name(stem))
-            named.append((stem + CERTIFICATE_SUFFIX, one))
+            if one.line and one.revoked_at is None and one.valid_before > now:
+                named.append((stem + CERTIFICATE_SUFFIX, one))
         return named

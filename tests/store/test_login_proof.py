@@ -97,7 +97,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize(("what", "sentence"), [("revoke", "no longer valid"), ("suspend", "is suspended")])
+@pytest.mark.parametrize(("what", "sentence"), [("revoke", "was revoked"), ("suspend", "is suspended")])
 async def test_what_another_process_takes_away_ends_open_sessions(door: Door, what: str, sentence: str) -> None:
     """Within five seconds of the command, with the reason in the client's words; others stay."""
     knock = await door.certify(OFFICE)

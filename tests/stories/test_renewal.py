@@ -159,6 +159,22 @@ async def test_renewal_made_with_a_stolen_key_ends_with_its_revocation(house: Ho
     assert await asyncio.to_thread(gets_in, house, bystander)
 
 
+async def test_name_of_what_was_given_up_means_nothing_else(house: House, tmp_path: Path) -> None:
+    """A REMOVE that is repeated, as after a lost reply, gives nothing else up: no other certificate takes the name."""
+    first = house.certificate(CARE_MANAGER, label="受付")
+    second = await renew(house, first, make_key(tmp_path, "yearly"))
+    (tmp_path / "again").mkdir()
+    third = await renew(house, second, make_key(tmp_path / "again", "yearly"))
+    fourth = await renew(house, third, make_key(tmp_path, "last"))
+    async with house.connect(pass_=fourth) as caller:
+        await caller.sftp.remove("/certificate/yearly-cert.pub")
+        with pytest.raises(asyncssh.SFTPNoSuchFile):
+            await caller.sftp.remove("/certificate/yearly-cert.pub")
+    assert not await asyncio.to_thread(gets_in, house, third)
+    for held in (first, second, fourth):
+        assert await asyncio.to_thread(gets_in, house, held)
+
+
 async def test_old_one_is_given_up_by_who_holds_the_new_one_and_by_nobody_else(house: House, tmp_path: Path) -> None:
     """Not the one in use, not a colleague's, not the new one with the old key: each refused in words."""
     old = house.certificate(CARE_MANAGER, label="受付")
