@@ -31,6 +31,7 @@ from relay.config import Config
 from relay.intake import Intake
 from relay.ledger.sqlite import SqliteLedger, create_store, open_ledger
 from relay.model import Certificate, Identity, Office
+from relay.news import NewsDesk
 from relay.privatekeys import private_bytes, public_line
 from relay.receipts import ReceiptDesk
 from relay.renewal import RenewalDesk
@@ -161,15 +162,16 @@ async def line(tmp_path: Path) -> AsyncIterator[Line]:
         identity = await fill(ledger, clock())
         private = private_bytes(Ed25519PrivateKey.generate())
         desks = Desks(
-            ledger,
-            Intake(ledger, vault, config, clock),
-            Collection(ledger, vault, clock, may_discard=False),
-            StatusDesk(ledger, config),
-            ReceiptDesk(ledger, config, private, public_line(private)),
-            RenewalDesk(ledger, config, clock),
-            config,
-            clock,
-            Shares(config.limits),
+            ledger=ledger,
+            intake=Intake(ledger, vault, config, clock),
+            collection=Collection(ledger, vault, clock, may_discard=False),
+            status=StatusDesk(ledger, config),
+            receipts=ReceiptDesk(ledger, config, private, public_line(private)),
+            news=NewsDesk(ledger, config),
+            renewal=RenewalDesk(ledger, config, clock),
+            config=config,
+            clock=clock,
+            shares=Shares(config.limits),
         )
         gate: Any = OpenGate()
         facts = ConnectionFacts("c1", "127.0.0.1", "SSH-2.0-test", gate, journal.new_journal(), void, void)
