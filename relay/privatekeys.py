@@ -19,7 +19,8 @@ from relay.certificates import CaKey
 # How such a file begins; behind it cipher, key derivation, its options, and the public key.
 _CONTAINER = b"openssh-key-v1\0"
 _CONTAINER_FIELDS = 4
-_BEGIN = "-----BEGIN OPENSSH PRIVATE KEY-----"
+_KIND = "OPENSSH PRIVATE KEY"
+_BEGIN = f"-----BEGIN {_KIND}-----"
 
 
 def private_bytes(key: CaKey, passphrase: bytes | None = None) -> bytes:
