@@ -148,7 +148,9 @@ class XmlEnding:
 
     def _count_elements(self, data: bytes, start: int, stop: int) -> None:
         opened = data.count(b"<", start, stop)
-        ended = 2 * data.count(b"</", start, stop) + data.count(b"/>", start, stop)
+        # One stroke ends one thing: that of ``</>`` would be counted twice here, and once where a piece ends behind it.
+        strokes = data.count(b"/>", start, stop) - data.count(b"</>", start, stop)
+        ended = 2 * data.count(b"</", start, stop) + strokes
         self._depth += opened - ended
         self._has_root = self._has_root or opened > 0
         last = max(data.rfind(b"<", start, stop), data.rfind(b">", start, stop))

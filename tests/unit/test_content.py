@@ -237,10 +237,17 @@ def test_a_check_holds_a_bounded_part_of_a_file(extension: str) -> None:
     [
         (free("json"), b"\xef\xbb\xbf\r\xef\xbb\xbf{}"),
         (free("xml"), b" \xef\xbb\xbf\xef\xbb\xbf<r/>"),
+        (free("xml"), b'<;x\xd9a,b\r\n" enco"?>\n\xe7\x94\xb0</>\n<r!-- end -->\n'),
         (standard(), b'"202407,\x811"\rU\n202407,123456","2026\xeb\x00260401\n'),
         (standard(), b'"202407"\r\r,"1",2\n"a"b\n'),
     ],
-    ids=["two byte order marks", "two byte order marks of XML", "a CR behind a closing mark", "and two of them"],
+    ids=[
+        "two byte order marks",
+        "two byte order marks of XML",
+        "a stroke of its own",
+        "a CR behind a closing mark",
+        "and two of them",
+    ],
 )
 def test_what_the_fuzzer_found_is_judged_alike_whole_and_byte_by_byte(address: Address, content: bytes) -> None:
     """A second byte order mark, and a CR between a closing quotation mark and more text, told how a file had arrived."""
