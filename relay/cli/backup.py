@@ -179,8 +179,10 @@ def _say_what_is_lost(config: Config, found: Backup) -> None:
         anchor = read_anchor(config.audit.anchor, load_keyring(config.keys_path).audit_key)
     except (OSError, AnchorDamagedError):
         anchor = None
-    if anchor is not None and anchor.written_at > found.taken_at:
-        lost = int((anchor.written_at - found.taken_at).total_seconds())
+    # The anchor tells its time in whole seconds: within the second of the backup it is not the earlier one.
+    taken_at = found.taken_at.replace(microsecond=0)
+    if anchor is not None and anchor.written_at >= taken_at:
+        lost = int((anchor.written_at - taken_at).total_seconds())
         say(f"  the relay was last seen at work at {say_seconds(anchor.written_at)}, {lost:,} seconds later.")
     say(
         "  Files accepted since must be sent again; what was taken back since is there again; who was revoked or suspended"
