@@ -2,11 +2,14 @@
 
 The judge knows nothing of how an interruption was made, and nothing of the relay's inside: only the program's last
 word, the listings and status files that the two offices read afterwards, and the bytes that they got.
+
+Of a server that ended while many were at work, it is asked about each file: `judge_found` follows everything that was
+done with it up to that moment, and says whether what is found is one of the things that may have become of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -57,6 +60,102 @@ class Fetching:
     seen: View
     read_again: bytes | None
     seen_again: View
+
+
+class Fate(StrEnum):
+    """What became of a file, as both its offices see it."""
+
+    NOWHERE = "nowhere"
+    WAITING = "waiting"
+    READ = "read"
+    SHELVED = "shelved"
+    RECALLED = "recalled"
+
+
+class Act(StrEnum):
+    """What an office does with a file: it sends it, closes it after reading all, removes it, takes it back."""
+
+    SEND = "send"
+    READ = "read"
+    SHELVE = "shelve"
+    RECALL = "recall"
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """One act: asked for at *began*, answered at *answered* (None: never), with OK or not; moments of any one clock."""
+
+    act: Act
+    began: int
+    answered: int | None = None
+    is_ok: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is found of a file afterwards, and what its recipient reads of it; None where it finds nothing to read."""
+
+    seen: View
+    read: bytes | None
+
+
+SEEN: Mapping[Fate, View] = {
+    Fate.NOWHERE: View(),
+    Fate.WAITING: View(("new", "receive"), ("accepted",), ("accepted",)),
+    Fate.READ: View(("receive",), ("collected",), ("collected",)),
+    Fate.SHELVED: View(("done",), ("collected",), ("collected",)),
+    Fate.RECALLED: View((), ("recalled",), ("recalled",)),
+}
+_AFTER: Mapping[Act, Mapping[Fate, Fate]] = {
+    Act.SEND: {Fate.NOWHERE: Fate.WAITING, **{fate: fate for fate in (Fate.WAITING, Fate.READ, Fate.SHELVED)}},
+    Act.READ: {Fate.WAITING: Fate.READ, Fate.READ: Fate.READ, Fate.SHELVED: Fate.SHELVED},
+    Act.SHELVE: {Fate.READ: Fate.SHELVED, Fate.SHELVED: Fate.SHELVED},
+    Act.RECALL: {Fate.WAITING: Fate.RECALLED, Fate.RECALLED: Fate.RECALLED},
+}
+
+
+def possible_fates(deeds: Sequence[Deed], ended: int) -> frozenset[Fate]:
+    """Return what may have become of a file by the moment *ended*: all that was answered, and perhaps what was not."""
+    fates = {Fate.NOWHERE}
+    for deed in sorted(deeds, key=lambda each: each.began):
+        if deed.began > ended:
+            break
+        after = {_AFTER[deed.act][fate] for fate in fates if fate in _AFTER[deed.act]}
+        if deed.answered is None or deed.answered > ended:
+            fates |= after
+        elif deed.is_ok:
+            fates = after
+    return frozenset(fates)
+
+
+def judge_found(content: bytes, deeds: Sequence[Deed], ended: int, found: Found) -> list[str]:
+    """Return what was broken: nothing lost that was answered OK, nothing half, nothing that nobody did."""
+    return list(_found_faults(content, possible_fates(deeds, ended), found))
+
+
+def _found_faults(content: bytes, possible: frozenset[Fate], found: Found) -> Iterator[str]:
+    seen = found.seen
+    if len(seen.received) > 1 or len(seen.sent) > 1:
+        yield f"twice: one file became several: {seen}"
+        return
+    fate = next((fate for fate, view in SEEN.items() if view == seen), None)
+    if fate is None:
+        yield f"unclear: the two offices, or a folder and its status, are told different things: {seen}"
+        return
+    may_be = " or ".join(sorted(possible))
+    if fate not in possible:
+        if fate is Fate.NOWHERE:
+            yield f"lost: it is nowhere, and can only be {may_be}"
+        elif possible == {Fate.NOWHERE}:
+            yield f"invented: it is {fate}, and nobody has sent it"
+        elif fate in (Fate.READ, Fate.SHELVED) and not possible & {Fate.READ, Fate.SHELVED}:
+            yield f"unread: it is {fate}, and its recipient has not closed it"
+        else:
+            yield f"forgotten: it is {fate}, and can only be {may_be}"
+    if (found.read is not None) != (fate in (Fate.WAITING, Fate.READ, Fate.SHELVED)):
+        yield f"unclear: it is {fate}, and {'cannot be read' if found.read is None else 'can be read'}"
+    if found.read is not None and found.read != content:
+        yield f"half: {len(found.read)} of {len(content)} bytes are there, or others"
 
 
 def judge_sending(case: Sending) -> list[str]:
