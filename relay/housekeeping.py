@@ -1,23 +1,28 @@
 """Housekeeping: what time does to the store, in small steps that never hold up an upload.
 
 Files that nobody collected expire, and those that were collected lose their bytes, each after its time; the record
-stays, and both offices read what happened; at half and at nine tenths of its time both are told that a file waits.  Uploads that never became a transfer go a day after they were last added
-to.  Of what was taken back, replaced or expired the key is destroyed after a week; its bytes went at once.  What is
-free in the store is given back to the disk.  Notes beside refused files go after a week, refusals after years.
+stays, and both offices read what happened; at half and at nine tenths of its time both are told that a file waits.
+Uploads that never became a transfer go a day after they were last added to.  Of what was taken back, replaced or
+expired the key is destroyed after a week; its bytes went at once.  What is free in the store is given back to the disk.
+Notes beside refused files go after a week, refusals after years.
+
+A plan (`plan_round`) counts what a round would do, chore by chore, under the very cutoffs that the round goes by; what
+the round did is kept in the store, for whoever asks when it was and what comes next.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from relay import journal
 from relay.config import HousekeepingSettings
 from relay.errors import Deferred
 from relay.journal import Journal
-from relay.ledger import Due, Ledger
+from relay.ledger import Ledger
+from relay.ledger.upkeep import Chore, Cutoffs, Due
 
 _ABANDONED_AFTER = timedelta(days=1)
 # For so long recall/ lists what was taken back, by its name.
@@ -29,28 +34,30 @@ _NOTED_AFTER = timedelta(days=7)
 # When both offices are told that a file waits, in tenths of its time; the later one first, because who comes to both at
 # once (a relay that stood still) is told of it alone.
 _NOTICE_TENTHS = (9, 5)
-_ROUND_SECONDS = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a round would do: files that expire, files that lose their bytes, and pages that go back to the disk."""
-
-    expiring: Due
-    destroyed: Due
-    free_pages: int
+ROUND_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a round did."""
+    """What a round did: one number for each `Chore`, named as it."""
 
-    expired: int
-    destroyed: int
-    unfinished: int
-    leftovers: int
-    pages: int
+    expired: int = 0
+    destroyed: int = 0
     noticed: int = 0
+    notices_over: int = 0
+    unfinished: int = 0
+    leftovers: int = 0
+    unlisted: int = 0
+    names: int = 0
+    notes: int = 0
+    refusals: int = 0
+    attempts: int = 0
+    pages: int = 0
+
+    @property
+    def counts(self) -> dict[Chore, int]:
+        """How much was done of each chore."""
+        return {Chore(name): int(count) for name, count in asdict(self).items()}
 
 
 async def keep_house(
@@ -64,43 +71,61 @@ async def keep_house(
             journal.store_failed(journal_, cause=deferred.detail or deferred.code)
         except Exception as error:  # noqa: BLE001 - one spoilt row must not end the server
             journal.unexpected_error(journal_, reference="housekeeping", exception=error)
-        await asyncio.sleep(_ROUND_SECONDS)
+        await asyncio.sleep(ROUND_SECONDS)
 
 
-async def plan_round(ledger: Ledger, settings: HousekeepingSettings, now: datetime) -> Plan:
-    """Return what `go_round` would do to files now, changing nothing."""
-    expiring, destroyed = await ledger.list_due(
-        uncollected=_before(settings.uncollected_days, now), collected=_before(settings.collected_days, now)
+async def plan_round(ledger: Ledger, settings: HousekeepingSettings, now: datetime) -> Mapping[Chore, Due]:
+    """Return what `go_round` would do now, chore by chore, changing nothing.
+
+    More pages than are told go back to the disk where the round itself frees some.
+    """
+    return await ledger.foresee(plan_cutoffs(settings, now))
+
+
+def plan_cutoffs(settings: HousekeepingSettings, now: datetime) -> Cutoffs:
+    """Return the moments before which things are due at *now*."""
+    kept = timedelta(days=settings.uncollected_days)
+    return Cutoffs(
+        now=now,
+        expired=_before(settings.uncollected_days, now),
+        destroyed=_before(settings.collected_days, now),
+        abandoned=now - _ABANDONED_AFTER,
+        names=now - _NAMED_AFTER,
+        notes=now - _NOTED_AFTER,
+        refusals=now - timedelta(days=settings.refusals_days),
+        attempts=now - _ATTEMPTS_AFTER,
+        notices={tenths: now - kept * tenths / 10 for tenths in _NOTICE_TENTHS} if kept else {},
     )
-    return Plan(expiring, destroyed, await ledger.count_free_pages())
 
 
 async def go_round(ledger: Ledger, settings: HousekeepingSettings, now: datetime) -> Done:
     """Do everything that is due at *now*; what was done before an interruption is done."""
-    expired = destroyed = 0
-    if (before := _before(settings.uncollected_days, now)) is not None:
-        expired = await ledger.expire_uncollected(before=before, now=now)
-    if (before := _before(settings.collected_days, now)) is not None:
-        destroyed = await ledger.destroy_collected(before=before, now=now)
-    noticed = await _give_notices(ledger, settings, now)
+    due = plan_cutoffs(settings, now)
+    expired = destroyed = noticed = 0
+    if due.expired is not None:
+        expired = await ledger.expire_uncollected(before=due.expired, now=now)
+    if due.destroyed is not None:
+        destroyed = await ledger.destroy_collected(before=due.destroyed, now=now)
+    for tenths, before in due.notices.items():
+        noticed += await ledger.give_notices(tenths, before=before, now=now)
+    notices_over = await ledger.forget_notices()
     # In this order and to the same moment: what is abandoned without having expired leaves no row for its sender.
-    unfinished = await ledger.expire_partials(before=now - _ABANDONED_AFTER, now=now)
-    leftovers = await ledger.remove_abandoned(before=now - _ABANDONED_AFTER) - destroyed
-    await ledger.leave_outbox(now=now)
-    await ledger.destroy_ended(before=now - _NAMED_AFTER, now=now)
-    await ledger.forget_refusals(notes_before=now - _NOTED_AFTER, before=now - timedelta(days=settings.refusals_days))
-    await ledger.forget_attempts(before=now - _ATTEMPTS_AFTER)
+    unfinished = await ledger.expire_partials(before=due.abandoned, now=now)
+    leftovers = await ledger.remove_abandoned(before=due.abandoned) - destroyed - unfinished
+    unlisted = await ledger.leave_outbox(now=now)
+    names = await ledger.destroy_ended(before=due.names, now=now)
+    notes = await ledger.forget_notes(before=due.notes)
+    refusals = await ledger.forget_refusals(before=due.refusals)
+    attempts = await ledger.forget_attempts(before=due.attempts)
     ledger.forget_destroyed_keys()
-    return Done(expired, destroyed, unfinished, max(0, leftovers), await ledger.give_space_back(), noticed)
-
-
-async def _give_notices(ledger: Ledger, settings: HousekeepingSettings, now: datetime) -> int:
-    """Let both offices read of what waits for long; what has expired needs no notice any more."""
-    kept, count = timedelta(days=settings.uncollected_days), 0
-    for tenths in _NOTICE_TENTHS if kept else ():
-        count += await ledger.give_notices(tenths, before=now - kept * tenths / 10, now=now)
-    await ledger.forget_notices()
-    return count
+    pages = await ledger.give_space_back()
+    done = Done(
+        expired=expired, destroyed=destroyed, noticed=noticed, notices_over=notices_over, unfinished=unfinished,
+        leftovers=max(0, leftovers), unlisted=unlisted, names=names, notes=notes, refusals=refusals,
+        attempts=attempts, pages=pages,
+    )  # fmt: skip
+    await ledger.record_round(done.counts, now=now)
+    return done
 
 
 def _before(days: int, now: datetime) -> datetime | None:
@@ -108,7 +133,7 @@ def _before(days: int, now: datetime) -> datetime | None:
 
 
 def _tell(journal_: Journal, done: Done) -> None:
-    if done.leftovers:
-        journal.leftovers_removed(journal_, uploads=done.leftovers)
+    if done.leftovers or done.unfinished:
+        journal.leftovers_removed(journal_, uploads=done.leftovers + done.unfinished)
     if done.expired or done.destroyed:
         journal.files_ended(journal_, expired=done.expired, destroyed=done.destroyed)

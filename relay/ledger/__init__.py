@@ -30,6 +30,7 @@ from relay.ledger.intervening import Intervening as Intervening
 from relay.ledger.posting import Post as Post
 from relay.ledger.registry import ImportCounts as ImportCounts
 from relay.ledger.registry import Register as Register
+from relay.ledger.upkeep import Upkeep as Upkeep
 from relay.model import (
     Certificate,
     Event,
@@ -120,15 +121,6 @@ class StoredPayload:
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """How many files time will end now, their size, and since when the oldest of them waits."""
-
-    count: int
-    size_bytes: int
-    oldest_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
 class Rewrapped:
     """What a rotation of the master key did: rows wrapped again, and rows that opened under no key at all."""
 
@@ -198,7 +190,7 @@ class ListingPage:
     cursor: ListingCursor | None
 
 
-class Ledger(Register, Figures, Post, Bulletin, Intervening, Protocol):
+class Ledger(Register, Figures, Post, Bulletin, Intervening, Upkeep, Protocol):
     """The register, the transfers, their payload and their history."""
 
     async def close(self) -> None:
@@ -360,8 +352,8 @@ class Ledger(Register, Figures, Post, Bulletin, Intervening, Protocol):
     async def was_attempted(self, office: OfficeNumber, path: str, *, since: datetime) -> bool:
         """True where an upload to *path* was refused or given up since then."""
 
-    async def forget_attempts(self, *, before: datetime) -> None:
-        """Forget what `note_attempt` kept before that time."""
+    async def forget_attempts(self, *, before: datetime) -> int:
+        """Forget what `note_attempt` kept before that time; returns how many."""
 
     async def was_refused(self, office: OfficeNumber, name: str, code: str, sha256: bytes, *, before: datetime) -> bool:
         """True where this office was refused these very bytes under this name with this code *before*."""
@@ -479,21 +471,6 @@ class Ledger(Register, Figures, Post, Bulletin, Intervening, Protocol):
         self, *, sender: OfficeNumber | None = None, recipient: OfficeNumber | None = None, since: datetime
     ) -> Mapping[TransferId, str]:
         """Return how the messages begin that can still be read."""
-
-    async def list_due(self, *, uncollected: datetime | None, collected: datetime | None) -> tuple[Due, Due]:
-        """Return what was accepted before *uncollected* and waits, and what was collected before *collected*."""
-
-    async def expire_uncollected(self, *, before: datetime, now: datetime) -> int:
-        """Let every file expire that was accepted before *before* and nobody collected; returns how many."""
-
-    async def destroy_collected(self, *, before: datetime, now: datetime) -> int:
-        """Destroy the bytes and the key of what was collected, or thrown away, before *before*; the record stays."""
-
-    async def count_free_pages(self) -> int:
-        """Return how many pages of the store could be given back."""
-
-    async def give_space_back(self) -> int:
-        """Give them back, in small steps; returns how many."""
 
     async def find_refusal(self, office: OfficeNumber, number: int) -> Refusal | None:
         """Return the refusal of that number if it is *office*'s, or None."""

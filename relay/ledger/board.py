@@ -63,11 +63,12 @@ class BoardVerbs:
             count += await self._store.change(partial(_give_notices, numbers=step, tenths=tenths, now=now))
         return count
 
-    async def forget_notices(self) -> None:
+    async def forget_notices(self) -> int:
         numbers = await self._numbers("list_over_notices", ())
         for start in range(0, len(numbers), _STEP_ROWS):
             cells = [(number,) for number in numbers[start : start + _STEP_ROWS]]
             await self._store.change(partial(_delete_many, statement="forget_expiry_notices", cells=cells))
+        return len(numbers)
 
     async def list_noticed(self, office: OfficeNumber, *, limit: int) -> Sequence[Transfer]:
         store = self._store
@@ -82,11 +83,13 @@ class BoardVerbs:
         row = self._store.row(SQL["has_noticed"], (office,))
         return row is not None and bool(row[0])
 
-    async def forget_refusals(self, *, notes_before: datetime, before: datetime) -> int:
-        await self._store.change(
-            lambda connection: connection.execute(SQL["forget_old_notes"], (to_cell(notes_before),)).rowcount,
-            is_durable=False,
+    async def forget_notes(self, *, before: datetime) -> int:
+        cells = (to_cell(before),)
+        return await self._store.change(
+            lambda connection: connection.execute(SQL["forget_old_notes"], cells).rowcount, is_durable=False
         )
+
+    async def forget_refusals(self, *, before: datetime) -> int:
         count = 0
         while numbers := await self._numbers("list_old_refusals", (to_cell(before), _STEP_ROWS)):
             cells = [(number, to_cell(before)) for number in numbers]

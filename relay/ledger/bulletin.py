@@ -41,8 +41,8 @@ class Bulletin(Protocol):
     async def give_notices(self, tenths: int, *, before: datetime, now: datetime) -> int:
         """Record, once each, that both offices are told of what waits since before that; returns how many are new."""
 
-    async def forget_notices(self) -> None:
-        """Forget the notices of what does not wait any more."""
+    async def forget_notices(self) -> int:
+        """Forget the notices of what does not wait any more; returns of how many files."""
 
     async def list_noticed(self, office: OfficeNumber, *, limit: int) -> Sequence[Transfer]:
         """Return what waits, sent by *office* or to it, and of which a notice was given; the oldest first."""
@@ -50,5 +50,8 @@ class Bulletin(Protocol):
     async def has_noticed(self, office: OfficeNumber) -> bool:
         """True where `list_noticed` returns something."""
 
-    async def forget_refusals(self, *, notes_before: datetime, before: datetime) -> int:
-        """Take away notes, and remove refusals that were not met since *before*; returns how many of these."""
+    async def forget_notes(self, *, before: datetime) -> int:
+        """Take away the notes beside files whose refusal was not met since *before*; returns how many."""
+
+    async def forget_refusals(self, *, before: datetime) -> int:
+        """Remove refusals that were not met since *before*; returns how many."""

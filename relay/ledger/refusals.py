@@ -128,9 +128,10 @@ class RefusalVerbs:
         row = self._store.row(SQL["was_attempted"], {"path": self._path_key(office, path), "since": to_cell(since)})
         return row is not None and bool(row[0])
 
-    async def forget_attempts(self, *, before: datetime) -> None:
-        await self._store.change(
-            lambda connection: connection.execute(SQL["forget_attempts"], (to_cell(before),)), is_durable=False
+    async def forget_attempts(self, *, before: datetime) -> int:
+        cells = (to_cell(before),)
+        return await self._store.change(
+            lambda connection: connection.execute(SQL["forget_attempts"], cells).rowcount, is_durable=False
         )
 
     def _refusal_key(self, office: OfficeNumber, name: str, code: str, sha256: bytes | None) -> bytes:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import sqlite3
 from datetime import datetime
 
-from relay.ledger import Due
 from relay.ledger.endings import destroy_bytes, end_transfer
-from relay.ledger.rows import to_cell, to_time
+from relay.ledger.foreseeing import SPARE_PAGES, ForeseeingVerbs
+from relay.ledger.rows import to_cell
 from relay.ledger.statements import SQL
-from relay.ledger.store import Store, append_event, transfer_sql
+from relay.ledger.store import append_event, transfer_sql
 from relay.lifecycle import State, Step, advance
 from relay.model import RELAY_ACTOR, EventKind, PayloadId, Transfer, TransferId
 
@@ -22,27 +22,10 @@ from relay.model import RELAY_ACTOR, EventKind, PayloadId, Transfer, TransferId
 _DUE_MOST = 256
 # Pages that are given back at once: some milliseconds.
 _VACUUM_PAGES = 128
-# Free pages that stay for the next uploads.
-_SPARE_PAGES = 512
 
 
-class RetentionVerbs:
+class RetentionVerbs(ForeseeingVerbs):
     """The verbs of `relay.ledger.Ledger` that housekeeping asks for."""
-
-    _store: Store
-
-    async def list_due(self, *, uncollected: datetime | None, collected: datetime | None) -> tuple[Due, Due]:
-        return (
-            await self._count("count_uncollected", uncollected),
-            await self._count("count_collected", collected),
-        )
-
-    async def _count(self, statement: str, before: datetime | None) -> Due:
-        if before is None:
-            return Due(0, 0, None)
-        cells = (to_cell(before),)
-        ((count, size, oldest),) = await self._store.in_thread(lambda: self._store.rows_here(SQL[statement], cells))
-        return Due(count, size or 0, None if oldest is None else to_time(oldest))
 
     async def expire_uncollected(self, *, before: datetime, now: datetime) -> int:
         count = 0
@@ -111,10 +94,6 @@ class RetentionVerbs:
         row = connection.execute(transfer_sql("find_transfer"), (number,)).fetchone()
         return None if row is None else self._store.names.transfer(row)
 
-    async def count_free_pages(self) -> int:
-        (free,) = self._store.rows("PRAGMA freelist_count")[0]
-        return max(0, int(free) - _SPARE_PAGES)
-
     async def give_space_back(self) -> int:
         given = 0
         while step := await self._store.change(_vacuum, is_durable=False):
@@ -126,7 +105,7 @@ def _vacuum(connection: sqlite3.Connection) -> int:
     """Give some free pages at the end of the file back; returns by how many pages the file is shorter."""
     (free,), (before,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("freelist_count", "page_count"))
     # sqlite3 asks for no second row of a statement without columns, and each row is one page.
-    for _ in range(min(_VACUUM_PAGES, free - _SPARE_PAGES)):
+    for _ in range(min(_VACUUM_PAGES, free - SPARE_PAGES)):
         connection.execute("PRAGMA incremental_vacuum(1)")
     (after,) = connection.execute("PRAGMA page_count").fetchone()
     return int(before - after)

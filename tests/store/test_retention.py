@@ -11,11 +11,13 @@ import pytest
 from ledgers import NOW, SECOND, A, B, Shop, identity, large, plan_name
 
 from relay.config import HousekeepingSettings
-from relay.errors import Refused
+from relay.errors import Refused, finding
 from relay.housekeeping import go_round, plan_round
-from relay.ledger import Shelf, storefile
+from relay.ledger import Partial, Shelf, storefile
+from relay.ledger.upkeep import Chore, Due
 from relay.lifecycle import State
 from relay.model import EventKind, Transfer
+from relay.vault import new_uid
 
 SETTINGS = HousekeepingSettings()
 DAY = timedelta(days=1)
@@ -122,13 +124,72 @@ async def test_a_plan_says_what_a_round_does_and_changes_nothing(shop: Shop) -> 
     waiting, read = await shop.send(large(2)), await shop.send(name=plan_name(1))
     await shop.collect(read)
     plan = await plan_round(shop.ledger, SETTINGS, later(100))
-    assert (plan.expiring.count, plan.expiring.size_bytes, plan.expiring.oldest_at) == (1, waiting.size_bytes, NOW)
-    assert (plan.destroyed.count, plan.destroyed.oldest_at) == (1, NOW + SECOND)
+    assert plan[Chore.EXPIRED] == Due(1, waiting.size_bytes, NOW, NOW + 93 * DAY)
+    assert plan[Chore.DESTROYED] == Due(1, read.size_bytes, NOW + SECOND, NOW + SECOND + 31 * DAY)
     assert await state(shop, waiting) is State.ACCEPTED
     forever = HousekeepingSettings(uncollected_days=0, collected_days=0)
-    assert (await plan_round(shop.ledger, forever, later(9_000))).expiring.count == 0
+    assert (await plan_round(shop.ledger, forever, later(9_000)))[Chore.EXPIRED] == Due(0, 0, NOW, None)
     done = await go_round(shop.ledger, forever, later(9_000))
     assert (done.expired, done.destroyed) == (0, 0)
+
+
+async def fill_with_everything(shop: Shop) -> None:
+    """Let every kind of thing lie in the store that time does something to."""
+    ledger = shop.ledger
+    sent = [await shop.send(large(3), plan_name(number)) for number in range(8)]
+    await ledger.hold_transfer(sent[0].id, reason="misdirected", actor="test", now=NOW)
+    for each in sent[1:3]:
+        await shop.collect(each)
+    await ledger.move_shelf(sent[3].id, Shelf.DONE, identity=identity(B), now=NOW + SECOND, may_discard=True)
+    await ledger.recall_transfer(sent[4].id, identity=identity(A), now=NOW)
+    for number in range(3):
+        parcel = shop.parcel(large(4), plan_name(100 + number))
+        await parcel.stage(ledger, now=NOW + number * DAY)
+        if number:
+            uid = new_uid()
+            key = shop.vault.wrap_key(parcel.key, uid, size_bytes=0, chunk_count=0)
+            partial = Partial(
+                A, f"{parcel.name}.part", None, None, uid, bytes([number] * 16), key, 0,
+                is_closed=False, looks_whole=False, client_mtime=None, touched_at=NOW,
+            )  # fmt: skip
+            await ledger.save_partial(partial, (), now=NOW + number * DAY)
+    for number, has_note in enumerate((True, False, True)):
+        why = finding("content.empty")
+        await ledger.record_refusal(A, plan_name(200 + number), why, has_note=has_note, now=NOW + number * DAY)
+    await ledger.note_attempt(A, plan_name(300), now=NOW)
+
+
+@pytest.mark.parametrize(
+    "all_hours",
+    [
+        (0, 2, 25, 50, 24 * 3, 24 * 8, 24 * 10, 24 * 32, 24 * 47, 24 * 84, 24 * 94, 24 * 102, 24 * 735),
+        (24 * 84, 24 * 94, 24 * 102, 24 * 735),
+    ],
+    ids=["day after day", "after standing still"],
+)
+async def test_a_plan_and_the_round_behind_it_say_the_same_of_everything(
+    shop: Shop, all_hours: tuple[int, ...]
+) -> None:
+    """For years, chore by chore: what was foreseen is done, and when it was foreseen it is due."""
+    await fill_with_everything(shop)
+    seen: set[Chore] = set()
+    for hours in all_hours:
+        now = NOW + timedelta(hours=hours) + SECOND
+        plan, before = await plan_round(shop.ledger, SETTINGS, now), await shop.ledger.read_rounds()
+        done = await go_round(shop.ledger, SETTINGS, now)
+        foreseen = {chore: due.count for chore, due in plan.items()}
+        assert done.pages >= foreseen.pop(Chore.PAGES)
+        assert {chore: count for chore, count in done.counts.items() if chore in foreseen} == foreseen, hours
+        for chore, due in plan.items():
+            if chore not in (Chore.PAGES, Chore.NOTICES_OVER, Chore.NOTICED, Chore.EXPIRED, Chore.UNLISTED):
+                assert (due.next_at is not None and due.next_at < now) == bool(due.count), (hours, chore)
+        kept = await shop.ledger.read_rounds()
+        assert kept.last_at == now
+        for chore, count in done.counts.items():
+            assert kept.chores.get(chore) == ((now, count) if count else before.chores.get(chore)), chore
+            if count:
+                seen.add(chore)
+    assert seen == set(Chore), "every chore had something to do"
 
 
 async def test_the_store_gives_space_back(shop: Shop) -> None:

@@ -126,7 +126,14 @@ MAY_SCAN = {
     "any_master_of_payload",
     "count_of_others",
     "count_offices",
-    "count_uncollected",
+    "foresee_expired",
+    "foresee_leftovers",
+    "foresee_names",
+    "foresee_noticed",
+    "foresee_notes",
+    "foresee_over_notices",
+    "foresee_refusals",
+    "foresee_unfinished",
     "list_uncollected",
     "destroy_masters",
     "end_master",
@@ -147,6 +154,7 @@ MAY_SCAN = {
 # A row that stands in the statement, a list that was handed in, and what another step of the same statement found.
 NO_TABLE = ("SCAN CONSTANT ROW", "SCAN json_each", "SCAN (subquery")
 MAY_SORT = {
+    "foresee_over_notices",
     "list_noticed",
     "list_notices",
     "list_notices_for",

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from datetime import timedelta
 
 import raw_sftp as sftp
 from house import HOME_HELP, Completed, House, plan_csv, plan_name, relay_command, run_program
 from raw_sftp import open_raw
+
+
+def assert_status_tells(house: House, did: dict[str, int]) -> None:
+    """What was done now is what was done last, nothing is due any more, and the rest says when it will be."""
+    told = json.loads(house.relay("housekeeping", "status", "--json").stdout)
+    assert told["is_late"] is False
+    for chore, count in did.items():
+        last = told["chores"][chore]
+        if count:
+            assert (last["last_count"], last["last_at"]) == (count, told["last_at"]), chore
+    assert [chore for chore, last in told["chores"].items() if last["count"] and chore != "pages"] == []
+    (waiting,) = (transfer for transfer in house.transfers() if transfer.state == "accepted")
+    due_at = waiting.accepted_at + timedelta(days=93)
+    assert told["chores"]["expired"]["next_at"] == f"{due_at:%Y-%m-%dT%H:%M:%SZ}"
+    assert f"{due_at.astimezone():%Y-%m-%d %H:%M}" in house.relay("housekeeping", "status").stdout
 
 
 def test_old_files_end_and_both_offices_read_so(make_house: Callable[..., House]) -> None:
@@ -39,13 +56,17 @@ def test_old_files_end_and_both_offices_read_so(make_house: Callable[..., House]
     planned = housekeeping("--dry-run", "--json")
     assert planned.returncode == 0, planned.stderr
     told = json.loads(planned.stdout)
-    assert (told["expiring"]["count"], told["destroyed"]["count"]) == (1, 1)
-    assert "1 files" in housekeeping("--dry-run").stdout
+    foreseen = {chore: due["count"] for chore, due in told["chores"].items()}
+    assert (foreseen["expired"], foreseen["destroyed"]) == (1, 1)
+    assert re.search(r"Uncollected files expire +1 ", housekeeping("--dry-run").stdout)
     assert housekeeping().returncode == 2, "nobody was asked"
     assert {transfer.state for transfer in house.transfers()} == {"accepted", "collected"}
     done = housekeeping("--yes", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["expired"] == json.loads(done.stdout)["destroyed"] == 1
+    did = json.loads(done.stdout)
+    assert {**foreseen, "pages": did["pages"]} == did
+    assert did["expired"] == did["destroyed"] == 1
+    assert_status_tells(house, did)
     states = {transfer.id: str(transfer.state) for transfer in house.transfers()}
     assert states == {1: "expired", 2: "accepted", 3: "destroyed"}
 

@@ -637,15 +637,62 @@ SELECT b.office, o.name, b.per, m.tries, m.due_at, m.answer,
 FROM mail_address AS b JOIN office AS o ON o.number = b.office LEFT JOIN mail AS m ON m.office = b.office
 WHERE EXISTS (SELECT 1 FROM mail_arrival AS a WHERE a.office = b.office) ORDER BY b.office;
 
--- name: count_uncollected
-SELECT count(*), sum(size_bytes), min(accepted_at) FROM transfer INDEXED BY transfer_new
-WHERE state = 'accepted' AND shelf = 'receive' AND accepted_at < ?;
+-- name: foresee_expired
+SELECT sum(accepted_at < :before), sum(iif(accepted_at < :before, size_bytes, 0)), min(accepted_at)
+FROM transfer INDEXED BY transfer_new WHERE state = 'accepted' AND shelf = 'receive';
 
 -- name: list_uncollected
 SELECT id FROM transfer INDEXED BY transfer_new WHERE state = 'accepted' AND shelf = 'receive' AND accepted_at < ? LIMIT ?;
 
--- name: count_collected
-SELECT count(*), sum(size_bytes), min(collected_at) FROM transfer WHERE state = 'collected' AND collected_at < ?;
+-- name: foresee_destroyed
+SELECT count(*), sum(size_bytes), (SELECT min(collected_at) FROM transfer WHERE state = 'collected')
+FROM transfer WHERE state = 'collected' AND collected_at < :before;
+
+-- name: foresee_discarded
+SELECT count(*), sum(size_bytes), (SELECT min(ended_at) FROM transfer WHERE state = 'discarded' AND payload IS NOT NULL)
+FROM transfer WHERE state = 'discarded' AND payload IS NOT NULL AND ended_at < :before;
+
+-- name: foresee_noticed
+SELECT sum(t.accepted_at < :before AND t.accepted_at >= :least),
+       sum(iif(t.accepted_at < :before AND t.accepted_at >= :least, t.size_bytes, 0)), min(t.accepted_at)
+FROM transfer AS t INDEXED BY transfer_new WHERE t.state = 'accepted' AND t.shelf = 'receive'
+  AND NOT EXISTS (SELECT 1 FROM expiry_notice AS n WHERE n.transfer = t.id AND n.tenths >= :tenths);
+
+-- name: foresee_over_notices
+SELECT count(DISTINCT n.transfer), NULL, NULL FROM expiry_notice AS n JOIN transfer AS t ON t.id = n.transfer
+WHERE t.state <> 'accepted' OR (t.shelf = 'receive' AND t.accepted_at < :before);
+
+-- name: foresee_unfinished
+SELECT sum(max(r.touched_at, p.touched_at) < :before),
+       sum(iif(max(r.touched_at, p.touched_at) < :before, p.stored_bytes, 0)), min(max(r.touched_at, p.touched_at))
+FROM partial AS r JOIN payload AS p ON p.id = r.payload;
+
+-- name: foresee_leftovers
+SELECT sum(touched_at < :before), sum(iif(touched_at < :before, stored_bytes, 0)), min(touched_at) FROM payload
+WHERE wrapped_key IS NULL AND NOT EXISTS (SELECT 1 FROM partial AS r WHERE r.payload = payload.id);
+
+-- name: foresee_unlisted
+SELECT count(*), NULL, (SELECT min(collected_at) FROM transfer WHERE in_outbox = 1 AND collected_at IS NOT NULL)
+FROM transfer WHERE in_outbox = 1 AND collected_at < :before AND collected_at >= :least;
+
+-- name: foresee_names
+SELECT sum(ended_at < :before), NULL, min(ended_at) FROM transfer INDEXED BY transfer_ended
+WHERE state IN ('recalled', 'superseded', 'expired') AND payload IS NOT NULL;
+
+-- name: foresee_notes
+SELECT sum(last_at < :before), NULL, min(last_at) FROM refusal WHERE has_note = 1;
+
+-- name: foresee_refusals
+SELECT sum(last_at < :before), NULL, min(last_at) FROM refusal;
+
+-- name: foresee_attempts
+SELECT count(*), NULL, (SELECT min(at) FROM attempt) FROM attempt WHERE at < :before;
+
+-- name: put_meta
+INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value;
+
+-- name: list_rounds
+SELECT key, value FROM meta WHERE key BETWEEN 'housekeeping' AND 'housekeeping~';
 
 -- name: list_collected
 SELECT id FROM transfer WHERE state = 'collected' AND collected_at < ? LIMIT ?;
