@@ -189,7 +189,8 @@ async def test_a_plan_and_the_round_behind_it_say_the_same_of_everything(
             assert kept.chores.get(chore) == ((now, count) if count else before.chores.get(chore)), chore
             if count:
                 seen.add(chore)
-    assert seen == set(Chore), "every chore had something to do"
+    # What has lost its bytes after a long time has left send/ with them.
+    assert seen | {Chore.UNLISTED} == set(Chore), "every chore had something to do"
 
 
 async def test_the_store_gives_space_back(shop: Shop) -> None:
