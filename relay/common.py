@@ -1,0 +1,379 @@
+"""Memory that all worker processes share: what counts for all of them, and the moments that all of them go by.
+
+The supervisor makes it (`Common.create`) and hands `Common.fds` down; a worker attaches to it by the number of its
+first descriptor and takes the place of its own.  Nothing of it is in the store, so what holds before a login costs
+nobody a write; nothing of it survives the supervisor, and no promise to an office rests on it.
+
+* A **count** (`Common.count`) is what this worker has under one limit in one scope; everybody sees the sum.  Each
+  worker writes only its own column, 8 bytes at a time, so one that is killed at any instant leaves a number and no
+  debris, and `Common.clear` takes back all that it had.  `Tally.take` never lets more through than there may be,
+  however many ask at once.
+* A **moment** (`Common.moment`) is one number that all workers read and write: when a bucket is full again, until
+  when something was told.  Once it has passed it means nothing, and its room is somebody else's.  CLOCK_MONOTONIC
+  is the machine's, so all workers mean the same by it.
+
+Both lie in tables of fixed size under keyed digests: whoever chooses a scope cannot aim at another's.  Where a table
+is full, what does not fit counts for this worker alone, and `on_full` is told.
+
+What must be one step (placing a key, moving a moment) is done under a record lock, which the kernel takes back from
+the dead.  It is held for microseconds and never over an await; where somebody keeps it all the same (stopped by a
+debugger, say) the others go on without it rather than stand still.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import mmap
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Final, Self
+
+WORKERS_MOST: Final = 256
+# The supervisor looks and clears; it has nothing of its own to count.
+NOBODY: Final = -1
+# Marks this form of the memory: a program of another version makes its own.
+_MAGIC: Final = 0x52454C41_59000001
+_KEY_BYTES = 16
+_WORD = 8
+_HEADER_WORDS = 1024
+# Certificates, offices and networks that have something open, and open uploads; some thousands on a busy day.
+_COUNT_ROWS = 32_768
+# Offices that sent something within a minute, and limits that were told in the last one.
+_MOMENT_ROWS = 16_384
+# A key lies in one of two buckets of so many rows.
+_BUCKET = 8
+_PIN = 1 << 32
+_COUNT_MASK = _PIN - 1
+# Whoever holds the lock for so long has been stopped; after that it is asked once, not waited for, for a second.
+_LOCK_SECONDS = 0.05
+_LOCK_AGAIN_SECONDS = 1.0
+
+
+class _Rows:
+    """A table of keys in two-choice buckets; a row is free where nothing is counted in it."""
+
+    def __init__(self, keys: memoryview, is_free: Callable[[int], bool]) -> None:
+        self._keys = keys
+        self._buckets = len(keys) // _BUCKET
+        self._is_free = is_free
+
+    def find(self, key: int) -> int:
+        """Return the row of *key*, -1 where it has none."""
+        for first in self._starts(key):
+            keys = self._keys[first : first + _BUCKET].tolist()
+            if key in keys:
+                return first + keys.index(key)
+        return -1
+
+    def place(self, key: int) -> int:
+        """Return the row of *key*, a free one if it had none; -1 where none is left.  Under the lock."""
+        row = self.find(key)
+        if row < 0:
+            free = (each for first in self._starts(key) for each in range(first, first + _BUCKET))
+            row = next((each for each in free if self._is_free(each)), -1)
+            if row >= 0:
+                # One store: whoever dies here leaves a key with nothing under it, which is a free row.
+                self._keys[row] = key
+        return row
+
+    def _starts(self, key: int) -> tuple[int, int]:
+        return key % self._buckets * _BUCKET, (key >> 32) % self._buckets * _BUCKET
+
+
+class Tally:
+    """What this worker has under one limit in one scope; one object a worker, however many count with it."""
+
+    __slots__ = ("_all", "_cells", "_common", "_name", "_row", "_step", "_users", "own")
+
+    def __init__(self, common: Common, name: tuple[str, str], row: int) -> None:
+        """Count in *row*, or, where that is -1, for this worker alone."""
+        self.own = 0
+        self._common = common
+        self._name = name
+        self._users = 0
+        self._row = max(row, 0)
+        self._cells, self._all, self._step = common.columns() if row >= 0 else _column_of_one()
+
+    @property
+    def total(self) -> int:
+        """How much all workers have together."""
+        return sum(self._all[self._row :: self._step]) & _COUNT_MASK
+
+    @property
+    def elsewhere(self) -> int:
+        """How much the other workers have."""
+        return self.total - self.own
+
+    def add(self, change: int) -> None:
+        """Count so much more, or less."""
+        self.own += change
+        # Always the whole number, so that nothing that was ever written here has to be right.
+        self._cells[self._row] = _PIN + self.own
+
+    def take(self, most: int, more: int = 1) -> bool:
+        """Count *more* where all workers then have at most *most*; False, and nothing is counted, otherwise."""
+        # Counted before it is looked at: of two that do so at once, at least one sees the other.
+        self.add(more)
+        if self.total <= most:
+            return True
+        self.add(-more)
+        # Both may have seen each other and gone back, with room for one: now one behind the other.
+        with self._common.lock:
+            self.add(more)
+            if self.total <= most:
+                return True
+            self.add(-more)
+            return False
+
+    def join(self) -> Self:
+        """Keep the place of this tally until one more `close`."""
+        self._users += 1
+        self.add(0)
+        return self
+
+    def close(self) -> None:
+        """Give up the place, with the last one who counts here: nothing may be counted any more then."""
+        self._users -= 1
+        if self._users == 0:
+            self.own = 0
+            self._cells[self._row] = 0
+            self._common.forget(self._name)
+
+
+def _column_of_one() -> tuple[memoryview, memoryview, int]:
+    cells = memoryview(bytearray(_WORD)).cast("Q")
+    return cells, cells, 1
+
+
+class Moment:
+    """One number of seconds, as it stands while the lock is held; what *at* is set to stays."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+
+class _Lock:
+    """A record lock on the shared memory; one process at a time, and not for ever."""
+
+    def __init__(self, fd: int | None) -> None:
+        self._fd = fd
+        self._is_held = False
+        self._depth = 0
+        self._again_at = 0.0
+
+    def __enter__(self) -> Self:
+        self._depth += 1
+        if self._fd is not None and self._depth == 1:
+            self._is_held = self._try() or self._wait(self._fd)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._depth -= 1
+        if self._is_held and self._depth == 0 and self._fd is not None:
+            self._is_held = False
+            fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
+    def _try(self) -> bool:
+        assert self._fd is not None
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def _wait(self, fd: int) -> bool:
+        del fd
+        now = time.monotonic()
+        if now < self._again_at:
+            return False
+        while time.monotonic() < now + _LOCK_SECONDS:
+            os.sched_yield()
+            if self._try():
+                return True
+        self._again_at = time.monotonic() + _LOCK_AGAIN_SECONDS
+        return False
+
+
+class Common:
+    """The shared memory, as one process sees it; see the module."""
+
+    def __init__(self, memory: mmap.mmap, fd: int | None, index: int) -> None:
+        """Take the place *index* in *memory*; made by `create`, `attach` or `alone`."""
+        self._memory = memory
+        self._fd = fd
+        self.index = index
+        self.lock = _Lock(fd)
+        # Told the name of a table each time that something did not fit into it.
+        self.on_full: Callable[[str], None] = lambda _table: None
+        words = memoryview(memory).cast("Q")
+        self._header = words[:_HEADER_WORDS]
+        self.workers = self._header[1]
+        self._digest_key = bytes(memory[2 * _WORD : 2 * _WORD + _KEY_BYTES])
+        ends = [_HEADER_WORDS, _HEADER_WORDS + _COUNT_ROWS]
+        ends.append(ends[-1] + _COUNT_ROWS * self.workers)
+        ends.append(ends[-1] + _MOMENT_ROWS)
+        self._counts = words[ends[1] : ends[2]]
+        own = max(index, 0) * _COUNT_ROWS
+        self._own = self._counts[own : own + _COUNT_ROWS]
+        self._count_rows = _Rows(words[ends[0] : ends[1]], self._is_uncounted)
+        self._moment_rows = _Rows(words[ends[2] : ends[3]], self._is_past)
+        self._moments = memoryview(memory)[ends[3] * _WORD : (ends[3] + _MOMENT_ROWS) * _WORD].cast("d")
+        self._now = 0.0
+        self._tallies: dict[tuple[str, str], Tally] = {}
+        self._spilled_moments: dict[int, float] = {}
+
+    # --- where it comes from -------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, workers: int) -> Common:
+        """Make the memory for so many workers, in the supervisor: what it makes is open as long as it is not closed."""
+        if not 1 <= workers <= WORKERS_MOST:
+            raise ValueError(f"{workers} workers: there can be 1 to {WORKERS_MOST}")
+        fd = os.memfd_create("careplan-relay", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        size = _size_bytes(workers)
+        os.ftruncate(fd, size)
+        # A file that somebody shortened would kill whoever reads behind its end.
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        memory = mmap.mmap(fd, size)
+        inboxes = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) for _ in range(workers)]
+        ends = [(inner.detach(), outer.detach()) for inner, outer in inboxes]
+        _write_header(memory, workers, ends)
+        return cls(memory, fd, NOBODY)
+
+    @classmethod
+    def attach(cls, fd: int, index: int) -> Common:
+        """Take the place *index* in the memory behind *fd*, where nothing counts yet; ValueError where it is none of ours."""
+        memory = mmap.mmap(fd, os.fstat(fd).st_size)
+        common = cls(memory, fd, index) if memory[:_WORD] == _MAGIC.to_bytes(_WORD, "little") else None
+        if common is None or not NOBODY <= index < common.workers:
+            raise ValueError("this memory was made by another version of the relay, or for fewer workers")
+        if index != NOBODY:
+            common.clear(index)
+        return common
+
+    @classmethod
+    def alone(cls) -> Common:
+        """Return memory of this process alone: the same counts, seen by nobody else."""
+        memory = mmap.mmap(-1, _size_bytes(1))
+        _write_header(memory, 1, [])
+        return cls(memory, None, 0)
+
+    def fileno(self) -> int:
+        """Return the descriptor that `attach` asks for; ValueError where the memory is that of this process alone."""
+        if self._fd is None:
+            raise ValueError("memory that is not shared")
+        return self._fd
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The descriptors that a worker inherits under the same numbers: `fileno` and the ends of all inboxes."""
+        return () if self._fd is None else (self._fd, *(end for pair in self.inboxes for end in pair))
+
+    @property
+    def inboxes(self) -> list[tuple[int, int]]:
+        """The two ends of each worker's inbox: where it reads, where others write.  None for a process alone."""
+        words = self._header[16 : 16 + 2 * self.workers].tolist()
+        return [] if self._fd is None else list(zip(words[::2], words[1::2], strict=True))
+
+    def close(self) -> None:
+        """Close the descriptors of this process; the memory lives on in whoever else has it."""
+        for fd in self.fds:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    def clear(self, index: int) -> None:
+        """Take back everything that worker *index* has: it has died, or begins."""
+        first = index * _COUNT_ROWS
+        self._counts[first : first + _COUNT_ROWS] = memoryview(bytes(_COUNT_ROWS * _WORD)).cast("Q")
+
+    # --- counts --------------------------------------------------------------------------------------------------
+
+    def count(self, limit: str, scope: str = "") -> Tally:
+        """Return what counts for *limit* in *scope*, with a place that is kept until its `Tally.close`."""
+        tally = self._tallies.get((limit, scope))
+        if tally is not None:
+            return tally.join()
+        key = self._key(limit, scope)
+        with self.lock:
+            row = self._count_rows.place(key)
+            tally = self._tallies[limit, scope] = Tally(self, (limit, scope), row).join()
+        if row < 0:
+            self.on_full("counts")
+        return tally
+
+    def forget(self, name: tuple[str, str]) -> None:
+        """Know a tally no more that has given up its place."""
+        del self._tallies[name]
+
+    def whereabouts(self, limit: str, scope: str = "") -> list[int]:
+        """Return the other workers that have anything under *limit* in *scope*."""
+        if self.workers == 1:
+            return []
+        row = self._count_rows.find(self._key(limit, scope))
+        if row < 0:
+            return []
+        counts = self._counts[row::_COUNT_ROWS].tolist()
+        return [index for index, count in enumerate(counts) if count & _COUNT_MASK and index != self.index]
+
+    def columns(self) -> tuple[memoryview, memoryview, int]:
+        """Return where this worker counts, where all do, and how far the cells of one row are apart."""
+        return self._own, self._counts, _COUNT_ROWS
+
+    def _is_uncounted(self, row: int) -> bool:
+        return not any(self._counts[row::_COUNT_ROWS])
+
+    # --- moments -------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def moment(self, limit: str, scope: str, now: float) -> Iterator[Moment]:
+        """Hold the moment of *limit* in *scope*, *now* or in the past where there is none: it is read and set as one."""
+        key = self._key(limit, scope)
+        with self.lock:
+            self._now = now
+            row = self._moment_rows.find(key)
+            held = Moment(self._moments[row] if row >= 0 else self._spilled_moments.get(key, now))
+            yield held
+            if row < 0 and held.at > now:
+                row = self._moment_rows.place(key)
+            if row >= 0:
+                self._moments[row] = held.at
+                self._spilled_moments.pop(key, None)
+            elif held.at > now:
+                self._spill_moment(key, held.at, now)
+
+    def _spill_moment(self, key: int, at: float, now: float) -> None:
+        self.on_full("moments")
+        if len(self._spilled_moments) >= _MOMENT_ROWS:
+            self._spilled_moments = {each: kept for each, kept in self._spilled_moments.items() if kept > now}
+        self._spilled_moments[key] = at
+
+    def _is_past(self, row: int) -> bool:
+        return bool(self._moments[row] <= self._now)
+
+    def _key(self, limit: str, scope: str) -> int:
+        digest = hashlib.blake2b(f"{limit}\0{scope}".encode(), digest_size=_WORD, key=self._digest_key)
+        return int.from_bytes(digest.digest(), "little") or 1
+
+
+def _size_bytes(workers: int) -> int:
+    words = _HEADER_WORDS + _COUNT_ROWS * (1 + workers) + 2 * _MOMENT_ROWS
+    return -(-words * _WORD // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def _write_header(memory: mmap.mmap, workers: int, ends: list[tuple[int, int]]) -> None:
+    words = [end for pair in ends for end in pair]
+    memory[0:_WORD] = _MAGIC.to_bytes(_WORD, "little")
+    memory[_WORD : 2 * _WORD] = workers.to_bytes(_WORD, "little")
+    memory[2 * _WORD : 2 * _WORD + _KEY_BYTES] = secrets.token_bytes(_KEY_BYTES)
+    for place, word in enumerate(words, start=16):
+        memory[place * _WORD : (place + 1) * _WORD] = word.to_bytes(_WORD, "little")
