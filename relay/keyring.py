@@ -510,8 +510,8 @@ def _load_masters(path: Path, faults: _Faults) -> tuple[MasterKey, ...]:
     """Return the master key and, during a rotation, the one before it."""
     masters = [MasterKey(*_load_secret(path / "master.key", _MASTER_WORD, 1, faults))]
     old = path / OLD_MASTER
-    # Nothing but zeros: `destroy_old_master` was stopped before it had removed the file.
-    if old.is_file() and _read(old, faults).strip(b"\0"):
+    # No key holds a zero: `destroy_old_master` was stopped before it had removed the file, or in the middle of it.
+    if old.is_file() and b"\0" not in _read(old, faults):
         older = MasterKey(*_load_secret(old, _MASTER_WORD, 1, faults))
         # The same one twice: a rotation that was stopped before it had drawn the new key.
         masters += [older] if older.id != masters[0].id else []

@@ -138,6 +138,20 @@ async def test_a_rotation_that_was_interrupted_goes_on(house: House) -> None:
             assert await theirs.get(f"/new/{plan_name(number=number)}") == plan_csv()
 
 
+def test_an_old_key_that_was_half_overwritten_is_no_key(house: House) -> None:
+    """The power went while the old key was destroyed: the server starts, and a second run ends the rotation."""
+    old, new = begin_master_rotation(house.path / "keys")
+    assert rotate(house).returncode == 2, "everything is wrapped with the new key, and nothing is destroyed"
+    file = house.path / "keys" / OLD_MASTER
+    file.write_bytes(bytes(40) + file.read_bytes()[40:])
+    house.restart()
+    keyring = load_keyring(house.path / "keys")
+    assert (keyring.master, keyring.older_masters) == (new, ())
+    assert rotate(house, "--yes").returncode == 0
+    assert not file.exists()
+    assert load_keyring(house.path / "keys").master.id not in (old.id, new.id)
+
+
 async def test_an_older_backup_dies_with_the_old_key(house: House, tmp_path: Path) -> None:
     """A backup of the store from before the rotation, with the keys after it, opens nothing of a file removed since."""
     async with house.dial() as one, open_raw(one) as ours:
