@@ -12,7 +12,8 @@ from the folder that ``scripts/enroll`` made (``--identity``, careplan-relay in 
 What is promised.  A file leaves the folder for ``sent/`` only when the relay's own list shows it with the same digest;
 one that is refused goes to ``refused/`` with the reason beside it.  What arrives is written under another name, put on
 the disk, named, and written into the journal before the relay is told that it was read; only then it is moved to
-``done/`` there.  Ended at any moment and run again, each file is on the other side exactly once.
+``done/`` there.  Ended at any moment and run again, each file is on the other side exactly once.  One run at a time
+works in a folder; a second one ends at once.
 
 Exit codes: 0 all is done; 1 something was refused or could not be confirmed; 2 the command or the set-up is wrong;
 3 the relay cannot be reached.
@@ -23,6 +24,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -31,22 +33,24 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncssh
 
-DONE, UNFINISHED, MISUSED, UNREACHABLE = 0, 1, 2, 3
-JOURNAL = ".bulk_transfer.journal"
+DONE, UNFINISHED, MISUSED, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+JOURNAL, LOCK = ".bulk_transfer.journal", ".bulk_transfer.lock"
 SENT, REFUSED, DONE_FOLDER = "sent", "refused", "done"
 # Larger files go under a name of their own while they are on their way, and are taken up again where they ended.
 RESUMED_BYTES = 1 << 20
 BLOCK_BYTES = 256 << 10
 AT_ONCE = 16
+# So many are sent before the relay's list is asked for them: who is ended then has few left to confirm.
+CONFIRMED_AT_ONCE = 1_000
 # A file that somebody is still writing is left for the next round.
 SETTLED_SECONDS = 2.0
 # What passes by itself: the relay or the line is busy.  Everything else that it says is for good.
@@ -60,12 +64,37 @@ _NAMED = re.compile(
     r".*?_([0-9]{2}[0-9A-Z][0-9]{7})(?:_[0-9A-Z]{2})?_([0-9]{2}[0-9A-Z][0-9]{7})(?:_[0-9A-Z]{2})?_[0-9]{14}\.\w+",
     re.IGNORECASE,
 )
-# Of programs that are still writing, and of this one.
-_UNFINISHED = re.compile(r"^\.|\.(part|tmp|filepart|partial|crdownload|refused\.txt)$|^~\$", re.IGNORECASE)
+# The relay's notice in an address folder.
+_ADDRESSEE = re.compile(r"宛先 (.+)\.txt")
+# Of programs that are still writing, of this one, and of folders as Windows shows them.
+_UNFINISHED = re.compile(
+    r"^\.|\.(part|tmp|filepart|partial|crdownload|refused\.txt)$|^~\$|^(desktop\.ini|thumbs\.db)$", re.IGNORECASE
+)
 
 T = TypeVar("T")
 Sftp = asyncssh.SFTPClient
 Trouble = (OSError, asyncssh.Error, asyncio.IncompleteReadError)
+# No patience helps against these.
+Shut = (asyncssh.PermissionDenied, asyncssh.HostKeyNotVerifiable, asyncssh.KeyExchangeFailed)
+
+
+class LocalTrouble(Exception):
+    """A file here cannot be read or written, or changes meanwhile; the others go on."""
+
+
+class Busy(Exception):
+    """Another run works in this folder."""
+
+
+@contextlib.contextmanager
+def here(path: Path) -> Iterator[None]:
+    """Make LocalTrouble of what this machine's disk says, so that it is not taken for the relay's."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise LocalTrouble(f"{path.name}: {error.strerror or error}") from error
 
 
 @dataclass
@@ -104,11 +133,11 @@ class Run:
     """One run: its choices, its connection's recipe, and what it has done so far."""
 
     arguments: argparse.Namespace
-    results: list[Result] = field(default_factory=list)
+    outcomes: Counter[str] = field(default_factory=Counter)
 
     def tell(self, result: Result) -> None:
-        """Keep a result and show it."""
-        self.results.append(result)
+        """Count a result and show it."""
+        self.outcomes[result.outcome] += 1
         if self.arguments.json:
             print(json.dumps(asdict(result), ensure_ascii=False), flush=True)
         elif not self.arguments.quiet or result.outcome not in ("sent", "fetched"):
@@ -119,37 +148,78 @@ class Run:
     @property
     def code(self) -> int:
         """The exit code so far."""
-        return UNFINISHED if any(each.outcome in ("refused", "unsure", "failed") for each in self.results) else DONE
+        return UNFINISHED if any(self.outcomes[word] for word in ("refused", "unsure", "failed")) else DONE
 
 
 class Journal:
-    """What was fetched, a line a file, on the disk before the relay is told; survives any end of the program."""
+    """What was fetched and what was sent, a line a file; survives any end of the program.
+
+    A fetched file is in it, on the disk, before the relay is told.  What was sent need not be: who forgets that he sent
+    a file sends it again, which the relay takes for the same.  A large file is in it before its first byte goes, with
+    its digest, so that only the very same file goes on where an earlier run was ended.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / JOURNAL
         self.fetched: dict[str, str] = {}
+        self.sent: dict[str, str] = {}
+        self.begun: dict[str, str] = {}
+        kinds = {"fetched": self.fetched, "sent": self.sent, "begun": self.begun}
         if self._path.exists():
             for line in self._path.read_text("utf-8", errors="replace").splitlines():
                 # The last line may have been cut off with the program.
                 with contextlib.suppress(ValueError, KeyError):
                     entry = json.loads(line)
-                    self.fetched[entry["name"]] = entry["sha256"]
+                    kinds[entry.get("what", "fetched")][entry["name"]] = entry["sha256"]
         self._file = self._path.open("a", encoding="utf-8")
         # Behind a line that was cut off a new one begins.
         self._file.write("\n")
 
-    def note(self, name: str, sha256: str, local: str) -> None:
+    def note_fetched(self, name: str, sha256: str, local: str) -> None:
         """Write down that *name* is here; returns when that is on the disk."""
-        entry = {"at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "name": name, "sha256": sha256, "local": local}
-        self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-        self._file.flush()
+        self._write("fetched", name, sha256, local=local)
         os.fsync(self._file.fileno())
         self.fetched[name] = sha256
+
+    def note_begun(self, remote: str, sha256: str) -> None:
+        """Write down that a large file is on its way."""
+        self._write("begun", remote, sha256)
+        self.begun[remote] = sha256
+
+    def note_sent(self, remote: str, sha256: str) -> None:
+        """Write down that the relay has taken a file, which its list will show."""
+        self._write("sent", remote, sha256)
+        self.sent[remote] = sha256
+
+    def _write(self, what: str, name: str, sha256: str, **more: str) -> None:
+        at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        entry = {"at": at, "what": what, "name": name, "sha256": sha256, **more}
+        self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        self._file.flush()
 
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other runs out of *folder*; Busy where one is there.  The system lets go when the program ends, however."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+b") as lock:
+        try:
+            if os.name == "posix":
+                import fcntl
+
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            else:
+                import msvcrt
+
+                msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except OSError as error:
+            raise Busy(f"another run is at work in {folder}") from error
+        yield
 
 
 # --- sending -----------------------------------------------------------------------------------------------------
@@ -179,7 +249,7 @@ def check_before(items: Iterable[Item], office: str, offices: dict[str, str]) ->
     for item in items:
         if not item.recipient:
             wrong[str(item.path)] = "the name says no recipient: put it into a folder named by the office number"
-        elif offices and item.recipient not in offices:
+        elif item.recipient not in offices:
             wrong[str(item.path)] = f"office {item.recipient} takes no part"
         elif (match := _NAMED.fullmatch(item.path.name)) and not item.folder and match[1].upper() != office:
             wrong[str(item.path)] = f"the name says sender {match[1]}, and you are {office}"
@@ -212,35 +282,60 @@ def _check_contents(items: Sequence[Item], office: str) -> dict[str, str]:
 class Sender:
     """Sends what lies in a folder, and moves it when the relay has confirmed it."""
 
-    def __init__(self, run: Run, link: Link, folder: Path) -> None:
+    def __init__(self, run: Run, link: Link, folder: Path, journal: Journal) -> None:
         self._run = run
         self._link = link
         self._folder = folder
+        self._journal = journal
         self._waiting: list[tuple[Item, str]] = []
 
     async def send_all(self, items: Sequence[Item]) -> None:
         """Send *items*, so many at once; those that the relay's list does not confirm stay where they are."""
-        queue = iter(items)
         with show_bar("sending", len(items), self._run) as advance:
+            items = await self._confirm_earlier(items, advance)
+            for at in range(0, len(items), CONFIRMED_AT_ONCE):
+                await self._send_some(items[at : at + CONFIRMED_AT_ONCE], advance)
+                for item, _ in await self._confirm():
+                    reason = "the relay's list does not show it yet; it stays here and is looked at again next time"
+                    self._run.tell(Result("send", item.path.name, "unsure", item.recipient, reason))
 
-            async def work() -> None:
-                for item in queue:
-                    await self._send(item)
-                    advance()
+    async def _confirm_earlier(self, items: Sequence[Item], advance: Callable[[], None]) -> Sequence[Item]:
+        """Move what an earlier run sent and could not confirm before it was ended; return the others."""
+        for item in items:
+            if item.remote in self._journal.sent:
+                with contextlib.suppress(OSError):
+                    digest = await asyncio.to_thread(digest_of, item.path)
+                    if digest == self._journal.sent[item.remote]:
+                        self._waiting.append((item, digest))
+        earlier = {id(item) for item, _ in self._waiting}
+        left = {id(item) for item, _ in await self._confirm()}
+        for _ in range(len(earlier) - len(left)):
+            advance()
+        return [item for item in items if id(item) not in earlier - left]
 
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(AT_ONCE, len(items))):
-                    group.create_task(work())
-        await self._confirm()
+    async def _send_some(self, items: Sequence[Item], advance: Callable[[], None]) -> None:
+        queue = iter(items)
+
+        async def work() -> None:
+            for item in queue:
+                await self._send(item)
+                advance()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(AT_ONCE, len(items))):
+                group.create_task(work())
 
     async def _send(self, item: Item) -> None:
         try:
-            digest = await self._link.retry(lambda sftp: upload(sftp, item))
+            digest = await self._link.retry(lambda sftp: upload(sftp, item, self._journal))
         except FileNotFoundError:
             return
+        except LocalTrouble as error:
+            self._run.tell(Result("send", item.path.name, "failed", item.recipient, str(error)))
         except asyncssh.SFTPError as error:
             self.refuse(item, str(error.reason))
         else:
+            self._journal.note_sent(item.remote, digest)
             self._waiting.append((item, digest))
 
     def refuse(self, item: Item, reason: str) -> None:
@@ -249,37 +344,40 @@ class Sender:
         there.with_name(there.name + ".reason.txt").write_text(reason + "\n", encoding="utf-8")
         self._run.tell(Result("send", item.path.name, "refused", item.recipient, reason))
 
-    async def _confirm(self) -> None:
-        """Move what the relay's own list shows with the same digest."""
+    async def _confirm(self) -> list[tuple[Item, str]]:
+        """Move what the relay's own list shows with the same digest; return what it does not show."""
         if not self._waiting:
-            return
+            return []
+        waiting, self._waiting = self._waiting, []
         # What the relay tells of itself holds for a session for a minute: a new one tells what is so now.
         await self._link.close()
         listed = await self._link.retry(read_sent)
-        for item, digest in self._waiting:
+        left: list[tuple[Item, str]] = []
+        for item, digest in waiting:
             if (item.recipient, item.path.name.casefold(), digest) in listed:
                 move_aside(item.path, self._folder / SENT / item.folder)
                 self._run.tell(Result("send", item.path.name, "sent", item.recipient))
             else:
-                reason = "the relay's list does not show it yet; it stays here and is looked at again next time"
-                self._run.tell(Result("send", item.path.name, "unsure", item.recipient, reason))
-        self._waiting.clear()
+                left.append((item, digest))
+        return left
 
 
-async def upload(sftp: Sftp, item: Item) -> str:
-    """Bring one file into ``send/`` and return its SHA-256; SFTPError in the relay's words where it is refused."""
-    target = f"/send/{item.remote}"
-    is_large = item.size > RESUMED_BYTES
-    path = target + ".part" if is_large else target
-    start = 0
-    if is_large:
-        with contextlib.suppress(asyncssh.SFTPError):
-            known = (await sftp.stat(path)).size or 0
-            start = known if known <= item.size else 0
-    flags = asyncssh.FXF_WRITE | asyncssh.FXF_CREAT | (0 if start else asyncssh.FXF_TRUNC)
-    there = await sftp.open(path, flags, encoding=None)
+async def upload(sftp: Sftp, item: Item, journal: Journal) -> str:
+    """Bring one file into ``send/`` and return its SHA-256.
+
+    SFTPError in the relay's words where it is refused, LocalTrouble where it cannot be read or changes meanwhile.
+    """
+    if item.size > RESUMED_BYTES:
+        return await _upload_large(sftp, item, journal)
+    with here(item.path):
+        content = item.path.read_bytes()
+    if len(content) != item.size:
+        raise LocalTrouble(f"{item.path.name} is being written to")
+    flags = asyncssh.FXF_WRITE | asyncssh.FXF_CREAT | asyncssh.FXF_TRUNC
+    there = await sftp.open(f"/send/{item.remote}", flags, encoding=None)
     try:
-        digest = await _write(there, item, start)
+        for at in range(0, len(content), BLOCK_BYTES):
+            await there.write(content[at : at + BLOCK_BYTES], at)
     except asyncssh.SFTPError:
         await there.close()
         raise
@@ -288,23 +386,48 @@ async def upload(sftp: Sftp, item: Item) -> str:
         sftp.exit()
         raise
     await there.close()
-    if is_large:
-        await sftp.posix_rename(path, target)
+    return hashlib.sha256(content).hexdigest()
+
+
+async def _upload_large(sftp: Sftp, item: Item, journal: Journal) -> str:
+    """Upload under a temporary name, from where an earlier run of the same bytes was ended, then rename."""
+    with here(item.path):
+        digest = await asyncio.to_thread(digest_of, item.path)
+    target, part, start = f"/send/{item.remote}", f"/send/{item.remote}.part", 0
+    if journal.begun.get(item.remote) == digest:
+        with contextlib.suppress(asyncssh.SFTPError):
+            start = (await sftp.stat(part)).size or 0
+    if not 0 < start <= item.size:
+        start = 0
+        journal.note_begun(item.remote, digest)
+    flags = asyncssh.FXF_WRITE | asyncssh.FXF_CREAT | (0 if start else asyncssh.FXF_TRUNC)
+    there = await sftp.open(part, flags, encoding=None)
+    try:
+        written = await _write(there, item, start)
+    finally:
+        # Under this name it does not say that this is all.
+        await there.close()
+    if written != digest:
+        raise LocalTrouble(f"{item.path.name} was changed while it was being sent")
+    await sftp.posix_rename(part, target)
     return digest
 
 
 async def _write(there: asyncssh.SFTPClientFile, item: Item, start: int) -> str:
-    """Write all of a file from *start* on; returns the SHA-256 of the whole.  OSError where it changes meanwhile."""
+    """Write all of a file from *start* on; returns the SHA-256 of the whole."""
     digest, at = hashlib.sha256(), 0
-    with item.path.open("rb") as source:
-        while block := source.read(BLOCK_BYTES):
+    with here(item.path):
+        source = item.path.open("rb")
+    with source:
+        while True:
+            with here(item.path):
+                block = source.read(BLOCK_BYTES)
+            if not block:
+                return digest.hexdigest()
             digest.update(block)
             if at + len(block) > start:
                 await there.write(block[max(0, start - at) :], max(at, start))
             at += len(block)
-    if at != item.size:
-        raise OSError(f"{item.path} was changed while it was being sent")
-    return digest.hexdigest()
 
 
 async def read_sent(sftp: Sftp) -> set[tuple[str, str, str]]:
@@ -323,31 +446,27 @@ async def read_sent(sftp: Sftp) -> set[tuple[str, str, str]]:
 class Fetcher:
     """Fetches what has arrived."""
 
-    def __init__(self, run: Run, link: Link, folder: Path) -> None:
+    def __init__(self, run: Run, link: Link, folder: Path, journal: Journal) -> None:
         self._run = run
         self._link = link
         self._folder = folder
-        self._journal = Journal(folder)
+        self._journal = journal
 
-    async def fetch_all(self) -> int:
-        """Fetch everything in ``new/``, and put away what an earlier run had fetched; returns how many arrived."""
-        try:
-            names = await self._link.retry(lambda sftp: list_names(sftp, "/new"))
-            queue = iter(names)
-            with show_bar("fetching", len(names), self._run) as advance:
+    async def fetch_all(self) -> None:
+        """Fetch everything in ``new/``, and put away what an earlier run had fetched."""
+        names = await self._link.retry(lambda sftp: list_names(sftp, "/new"))
+        queue = iter(names)
+        with show_bar("fetching", len(names), self._run) as advance:
 
-                async def work() -> None:
-                    for name in queue:
-                        await self._fetch(name)
-                        advance()
+            async def work() -> None:
+                for name in queue:
+                    await self._fetch(name)
+                    advance()
 
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(min(AT_ONCE, len(names))):
-                        group.create_task(work())
-            await self._put_away_rest(set(names))
-            return len(names)
-        finally:
-            self._journal.close()
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(AT_ONCE, len(names))):
+                    group.create_task(work())
+        await self._put_away_rest(set(names))
 
     async def _fetch(self, name: str) -> None:
         try:
@@ -355,6 +474,8 @@ class Fetcher:
         except asyncssh.SFTPNoSuchFile:
             # Taken back by its sender meanwhile.
             return
+        except LocalTrouble as error:
+            self._run.tell(Result("fetch", name, "failed", reason=str(error)))
         except asyncssh.SFTPError as error:
             self._run.tell(Result("fetch", name, "failed", reason=str(error.reason)))
 
@@ -364,15 +485,20 @@ class Fetcher:
         digest = hashlib.sha256()
         there = await sftp.open(f"/new/{name}", "rb", encoding=None)
         try:
-            with draft.open("wb") as here:
+            with here(draft):
+                target = draft.open("wb")
+            with target:
                 at = 0
                 while block := bytes(await there.read(BLOCK_BYTES, at)):  # type: ignore[arg-type]
-                    here.write(block)
+                    with here(draft):
+                        target.write(block)
                     digest.update(block)
                     at += len(block)
-                here.flush()
-                os.fsync(here.fileno())
-            self._name(name, draft, digest.hexdigest())
+                with here(draft):
+                    target.flush()
+                    os.fsync(target.fileno())
+            with here(draft):
+                self._name(name, draft, digest.hexdigest())
         finally:
             await there.close()
         await put_away(sftp, name)
@@ -387,7 +513,7 @@ class Fetcher:
             local = free_name(local)
         draft.replace(local)
         sync_folder(self._folder)
-        self._journal.note(name, sha256, local.name)
+        self._journal.note_fetched(name, sha256, local.name)
         self._run.tell(Result("fetch", name, "fetched", name.split("_", 1)[0] if _OFFICE.match(name) else ""))
 
     async def _put_away_rest(self, just_now: set[str]) -> None:
@@ -395,7 +521,18 @@ class Fetcher:
         for name in await self._link.retry(lambda sftp: list_names(sftp, "/receive")):
             if name in self._journal.fetched and name not in just_now:
                 with contextlib.suppress(asyncssh.SFTPError):
-                    await self._link.retry(partial(put_away, name=name))
+                    await self._link.retry(functools.partial(put_away, name=name))
+
+
+async def ask_name(sftp: Sftp, office: str) -> str | None:
+    """Return the name of an office, '' where the relay does not tell it, None where files cannot be sent to it."""
+    try:
+        names = await list_names(sftp, f"/send/{office}")
+    except asyncssh.SFTPError as error:
+        if isinstance(error, (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection)):
+            raise
+        return None
+    return next((match[1] for name in names if (match := _ADDRESSEE.fullmatch(name))), "")
 
 
 async def put_away(sftp: Sftp, name: str) -> None:
@@ -462,6 +599,7 @@ class Link:
 
     async def retry(self, work: Callable[[Sftp], Awaitable[T]]) -> T:
         """Do *work*; SFTPError where the relay has said no for good, the last trouble after so many tries."""
+        sftp: Sftp | None = None
         for attempt in range(TRIES):
             try:
                 sftp = await (self.open() if attempt == 0 else self._open_again())
@@ -471,7 +609,9 @@ class Link:
                 match = _CODE.match(str(error.reason))
                 if (not is_broken and not (match and match[1].startswith(PASSING))) or attempt == TRIES - 1:
                     raise
-            except FileNotFoundError:
+                if is_broken:
+                    await self._drop(sftp)
+            except (FileNotFoundError, LocalTrouble, *Shut):
                 raise
             except Trouble:
                 if attempt == TRIES - 1:
@@ -479,6 +619,11 @@ class Link:
             # Not all at the same moment.
             await asyncio.sleep(random.uniform(0.5, 1.0) * 2**attempt)  # noqa: S311
         raise AssertionError("the last try returns or raises")
+
+    async def _drop(self, sftp: Sftp | None) -> None:
+        """End the connection of a session that has ended, unless somebody else has made another one already."""
+        if sftp is not None and self._sftp is sftp:
+            await self.close()
 
     async def _open_again(self) -> Sftp:
         if self._conn is not None and self._conn.is_closed():
@@ -560,6 +705,10 @@ async def send(run: Run, link: Link, folder: Path) -> None:
     await link.retry(lambda sftp: sftp.stat("/"))
     offices = json.loads(await link.retry(lambda sftp: read_whole(sftp, "/status/offices.json")))["offices"]
     names = {row["number"]: row["name"] for row in offices}
+    for number in {item.recipient for item in items} - names.keys() - {""}:
+        # A relay may list few offices, or none.
+        if (name := await link.retry(functools.partial(ask_name, office=number))) is not None:
+            names[number] = name
     wrong = await asyncio.to_thread(check_before, items, link.office, names)
     if run.arguments.dry_run:
         for item in items:
@@ -567,12 +716,12 @@ async def send(run: Run, link: Link, folder: Path) -> None:
             shown = f"{item.recipient} {names.get(item.recipient, '')}".strip()
             run.tell(Result("send", item.path.name, "refused" if why else "would go", shown, why))
         return
-    sender = Sender(run, link, folder)
-    for item in items:
-        if str(item.path) in wrong:
-            why = wrong[str(item.path)]
-            sender.refuse(item, why)
-    await sender.send_all([item for item in items if str(item.path) not in wrong])
+    with alone(folder), contextlib.closing(Journal(folder)) as journal:
+        sender = Sender(run, link, folder, journal)
+        for item in items:
+            if str(item.path) in wrong and item.path.exists():
+                sender.refuse(item, wrong[str(item.path)])
+        await sender.send_all([item for item in items if str(item.path) not in wrong])
 
 
 async def fetch(run: Run, link: Link, folder: Path) -> None:
@@ -581,7 +730,8 @@ async def fetch(run: Run, link: Link, folder: Path) -> None:
         for name in await link.retry(lambda sftp: list_names(sftp, "/new")):
             run.tell(Result("fetch", name, "would come"))
         return
-    await Fetcher(run, link, folder).fetch_all()
+    with alone(folder), contextlib.closing(Journal(folder)) as journal:
+        await Fetcher(run, link, folder, journal).fetch_all()
 
 
 async def sync(run: Run, link: Link, folder: Path) -> None:
@@ -599,7 +749,7 @@ async def watch(run: Run, link: Link, folder: Path, stop: asyncio.Event) -> None
         try:
             await sync(run, link, folder)
             pause = run.arguments.every
-        except* Trouble as errors:
+        except* (*Trouble, Busy) as errors:
             pause = min(WAIT_MOST_SECONDS, 2 * pause)
             print(f"trouble   {describe(errors)}; next try in {pause:.0f} s", file=sys.stderr, flush=True)
             await link.close()
@@ -627,6 +777,12 @@ async def carry_out(arguments: argparse.Namespace) -> int:
             await watch(run, link, folder, stop)
         else:
             await {"send": send, "fetch": fetch, "sync": sync}[arguments.do](run, link, folder)
+    except* Busy as errors:
+        print(f"{describe(errors)}", file=sys.stderr)
+        return_code = MISUSED
+    except* Shut as errors:
+        print(f"The relay does not let this office in, or is another one: {describe(errors)}", file=sys.stderr)
+        return_code = MISUSED
     except* Trouble as errors:
         print(f"The relay cannot be reached, or ended the connection: {describe(errors)}", file=sys.stderr)
         return_code = UNREACHABLE
@@ -635,10 +791,7 @@ async def carry_out(arguments: argparse.Namespace) -> int:
     finally:
         await link.close()
     if arguments.json:
-        count = {
-            word: sum(each.outcome == word for each in run.results) for word in {each.outcome for each in run.results}
-        }
-        print(json.dumps({"do": arguments.do, "summary": count, "code": return_code}), flush=True)
+        print(json.dumps({"do": arguments.do, "summary": dict(run.outcomes), "code": return_code}), flush=True)
     return return_code
 
 
@@ -670,7 +823,11 @@ def main() -> int:
         )
     if bool(arguments.host) != bool(arguments.office):
         parser.error("--host and --office go together")
-    return asyncio.run(carry_out(arguments))
+    try:
+        return asyncio.run(carry_out(arguments))
+    except KeyboardInterrupt:
+        print("Stopped; run it again to go on.", file=sys.stderr)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":
