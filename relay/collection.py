@@ -49,7 +49,7 @@ class Collection:
         self._may_discard = may_discard
         self._reads: dict[tuple[OfficeNumber, TransferId], datetime] = {}
 
-    def note_read(self, transfer: TransferId, office: OfficeNumber, *, is_aborted: bool) -> None:
+    def note_read(self, transfer: TransferId, office: OfficeNumber, detail: str = "") -> None:
         """Let history tell that *office* was given bytes of what is collected, or of what it did not close.
 
         The same again within a minute is not told: a program may open a file many times a second.
@@ -61,13 +61,14 @@ class Collection:
         if len(self._reads) >= _READS_KEPT:
             self._reads = {key: at for key, at in self._reads.items() if now - at < _TOLD_AGAIN}
         self._reads[office, transfer] = now
-        detail = "cut off" if is_aborted else ""
         self.ledger.note_event(EventKind.READ, actor=office, office=office, transfer=transfer, detail=detail, now=now)
 
     async def open(self, transfer: Transfer, identity: Identity, journal_: Journal) -> Reading:
         """Begin to read *transfer*, as its recipient or its sender; Refused ``tree.not_found`` for anybody else."""
         if identity.office not in (transfer.recipient, transfer.sender):
             raise Refused("tree.not_found", detail="not this office's")
+        if transfer.state is State.RETURNED and identity.office != transfer.sender:
+            refuse_ended(transfer)
         try:
             payload = await self.ledger.open_payload(transfer.id)
         except LookupError:
@@ -203,10 +204,15 @@ class Reading:
         if not self._served:
             return
         if transfer.state is not State.ACCEPTED or self._identity.office != transfer.recipient:
-            self._desk.note_read(transfer.id, self._identity.office, is_aborted=False)
+            self._desk.note_read(transfer.id, self._identity.office)
             return
         now = self._desk.clock()
-        after = await self._desk.ledger.record_served(transfer.id, self._served, identity=self._identity, now=now)
+        try:
+            after = await self._desk.ledger.record_served(transfer.id, self._served, identity=self._identity, now=now)
+        except Refused:
+            # Whoever asks the recipient to delete what it has wants to know that it has something.
+            self._desk.note_read(transfer.id, self._identity.office, "in part")
+            raise
         if after.state is State.COLLECTED:
             self._desk.meters.collection_age.observe((now - after.accepted_at).total_seconds())
             journal.transfer_collected(
@@ -217,5 +223,5 @@ class Reading:
         """Let go without counting anything, at a `close` that follows neither: the connection ended."""
         self.forget()
         if self._served:
-            self._desk.note_read(self.transfer.id, self._identity.office, is_aborted=True)
+            self._desk.note_read(self.transfer.id, self._identity.office, "cut off")
         self._served = []

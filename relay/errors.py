@@ -227,6 +227,13 @@ TABLE: Mapping[str, Row] = _rows(
         "Do not import this file. If you need it, call the sender.",
     ),
     Row(
+        "transfer.returned",
+        "運営者が {at} に送信元へ返しました",
+        "given back to its sender by the operator at {at}",
+        "このファイルは取り込まないでください。途中までダウンロードしたものがあれば、削除してください。",
+        "Do not import this file; if you have downloaded a part of it, delete that.",
+    ),
+    Row(
         "transfer.superseded",
         "送信元が {at} に送り直しています。new/ の新しいファイルを使ってください",
         "replaced by its sender at {at}; use the new file in new/",

@@ -70,7 +70,10 @@ class Rhythm:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One mail on its way; *arrivals* are the senders' names with the number of files, *tries* count this one."""
+    """One mail on its way; *arrivals* are the senders' names with the number of files, *tries* count this one.
+
+    *news* is how much the office's お知らせ.txt has to tell besides.
+    """
 
     office: OfficeNumber
     office_name: str
@@ -79,6 +82,7 @@ class Letter:
     made_at: datetime
     tries: int
     arrivals: tuple[tuple[str, int], ...]
+    news: int = 0
 
     @property
     def count(self) -> int:
@@ -127,6 +131,8 @@ def write_letter(letter: Letter, head: Letterhead) -> bytes:
     """Return the mail as it is sent.  The same letter gives the same bytes each time that it is tried."""
     count = letter.count
     subject = f"新しいファイルが{count}件届きました / {count} new file{'' if count == 1 else 's'} arrived"
+    if not count:
+        subject = "運営者からのお知らせがあります / There is news from the operator"
     return write_mail(
         subject, _say_letter(letter, head), letter.mailbox, head, message_id=letter.message_id, at=letter.made_at
     )
@@ -169,31 +175,52 @@ def _say_letter(letter: Letter, head: Letterhead) -> str:
     if more:
         japanese.append(f"　ほか{len(more)}事業所から {rest}件")
         english.append(f"  {rest} from {len(more)} more offices")
+    files_ja = [
+        f"新しいファイルが{count}件届きました。",
+        *japanese,
+        "",
+        "いつもお使いのソフトで受信するか、WinSCPなどで接続して receive フォルダーからお受け取りください。",
+        "すでにお受け取りのときは、何もしていただく必要はありません。",
+        "件数は届いたときのものです。その後に送信元が取り消したファイルも含みます。",
+    ]
+    files_en = [
+        f"{count} new file{' has' if count == 1 else 's have'} arrived.",
+        *english,
+        "",
+        "Please fetch them with your usual program, or from the folder receive, for example with WinSCP.",
+        "If you have done so already, there is nothing to do. Files that were taken back since are counted too.",
+    ]
+    between = [""] if count and letter.news else []
     return "\n".join(
         [
             f"{name} 御中",
             "",
-            f"新しいファイルが{count}件届きました。",
-            *japanese,
-            "",
-            "いつもお使いのソフトで受信するか、WinSCPなどで接続して receive フォルダーからお受け取りください。",
-            "すでにお受け取りのときは、何もしていただく必要はありません。",
-            "件数は届いたときのものです。その後に送信元が取り消したファイルも含みます。",
+            *(files_ja if count else []),
+            *between,
+            *(_NEWS_JA if letter.news else []),
             *_say_contact(head, "お問い合わせ・お知らせの停止:", "このメールは自動で送っています。返信はできません。"),
             "",
             "----",
             f"{name}:",
-            f"{count} new file{' has' if count == 1 else 's have'} arrived.",
-            *english,
-            "",
-            "Please fetch them with your usual program, or from the folder receive, for example with WinSCP.",
-            "If you have done so already, there is nothing to do. Files that were taken back since are counted too.",
+            *(files_en if count else []),
+            *between,
+            *(_NEWS_EN if letter.news else []),
             *_say_contact(
                 head, "Questions, or no more mails:", "This mail was sent by a program; please do not reply."
             ),
             "",
         ]
     )
+
+
+_NEWS_JA = (
+    "運営者からのお知らせがあります。",
+    "WinSCPなどで接続して、最初の画面にある「お知らせ.txt」をお読みください。",
+)
+_NEWS_EN = (
+    "There is news from the operator.",
+    "Please connect, for example with WinSCP, and read お知らせ.txt, which you see first.",
+)
 
 
 def _say_contact(head: Letterhead, lead: str, end: str) -> Sequence[str]:

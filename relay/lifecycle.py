@@ -20,6 +20,7 @@ class State(StrEnum):
     ACCEPTED = "accepted"
     COLLECTED = "collected"
     RECALLED = "recalled"
+    RETURNED = "returned"
     EXPIRED = "expired"
     DISCARDED = "discarded"
     SUPERSEDED = "superseded"
@@ -31,6 +32,7 @@ class Step(StrEnum):
 
     COLLECT = "collect"
     RECALL = "recall"
+    RETURN = "return"
     EXPIRE = "expire"
     DISCARD = "discard"
     SUPERSEDE = "supersede"
@@ -42,6 +44,7 @@ _STEPS: Mapping[State, Mapping[Step, State]] = MappingProxyType(
         State.ACCEPTED: {
             Step.COLLECT: State.COLLECTED,
             Step.RECALL: State.RECALLED,
+            Step.RETURN: State.RETURNED,
             Step.EXPIRE: State.EXPIRED,
             Step.DISCARD: State.DISCARDED,
             Step.SUPERSEDE: State.SUPERSEDED,
@@ -49,6 +52,8 @@ _STEPS: Mapping[State, Mapping[Step, State]] = MappingProxyType(
         # Collecting again is no news and no fault: a recipient may read a file as often as it likes.
         State.COLLECTED: {Step.COLLECT: State.COLLECTED, Step.DESTROY: State.DESTROYED},
         State.RECALLED: {},
+        # Given back by the operator, before anybody had collected it.
+        State.RETURNED: {},
         State.EXPIRED: {},
         State.DISCARDED: {},
         State.SUPERSEDED: {},

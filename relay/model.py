@@ -199,7 +199,8 @@ class Transfer:
 
     *name* is what the sender called it, *delivered_name* what the recipient sees.  *size_bytes* and *sha256* are
     those of the content as it arrived.  *client_mtime* is the time the sender's program gave, if it gave one.
-    *completes* is the transfer that was cut off where this one is the whole of it.
+    *completes* is the transfer that was cut off where this one is the whole of it.  *reported_at* is when somebody said
+    that it had gone to the wrong office, after it was collected: no directory of the recipient's shows it since then.
     """
 
     id: TransferId
@@ -223,6 +224,7 @@ class Transfer:
     findings: tuple[Finding, ...] = ()
     completes: TransferId | None = None
     is_held: bool = False
+    reported_at: datetime | None = None
 
     @property
     def is_standard(self) -> bool:
@@ -269,6 +271,8 @@ class EventKind(StrEnum):
     RECALLED = "recalled"
     HELD = "held"
     RELEASED = "released"
+    RETURNED = "returned"
+    REPORTED = "reported"
     SUPERSEDED = "superseded"
     DESTROYED = "destroyed"
     EXPIRY_NOTICED = "expiry.noticed"

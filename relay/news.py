@@ -1,7 +1,8 @@
 """News: what stands in an office's お知らせ.txt; without news there is none.
 
-Two sorts: what the operator tells, newest first, and files that wait and will expire, of which a notice was given
-(`relay.housekeeping`).  Both offices of such a file read of it: the one that should fetch it, and the one that may call.
+Three sorts: what the operator tells, newest first; files that he holds, gave back or noted as misdirected
+(`relay.incidents`); and files that wait and will expire, of which a notice was given (`relay.housekeeping`).  Both
+offices of such a file read of it.
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from relay.config import Config
+from relay.incidents import tell_incident
 from relay.ledger import Ledger
 from relay.ledger.bulletin import Notice
+from relay.ledger.intervening import Incident
 from relay.model import OfficeNumber, Transfer
 from relay.welcome import JAPAN, as_text, tell_help
 
 # What does not fit a page that somebody reads is in status/.
 _FILES_MOST = 50
+# So long what was done to a file is news; one that is held is as long as it is.
+_INCIDENTS_SHOWN = timedelta(days=31)
 
 
 class NewsDesk:
@@ -34,26 +39,33 @@ class NewsDesk:
         notices = await self._ledger.list_notices_for(office, now=now)
         has_waiting = self._config.housekeeping.uncollected_days > 0 and await self._ledger.has_noticed(office)
         waiting = await self._ledger.list_noticed(office, limit=_FILES_MOST + 1) if has_waiting else ()
-        if not notices and not waiting:
+        incidents = await self._find_incidents(office, now)
+        if not notices and not waiting and not incidents:
             return None
         kept = timedelta(days=self._config.housekeeping.uncollected_days)
         today = now.astimezone(JAPAN).replace(hour=0, minute=0, second=0, microsecond=0)
-        changed = max([notice.from_at for notice in notices] + ([today] if waiting else []))
-        return render_news(self._config, office, notices, waiting, kept=kept, now=now), changed
+        times = [*(notice.from_at for notice in notices), *(incident.at for incident in incidents)]
+        changed = max(times + ([today] if waiting else []))
+        return render_news(self._config, office, notices, incidents, waiting, kept=kept, now=now), changed
+
+    async def _find_incidents(self, office: OfficeNumber, now: datetime) -> Sequence[Incident]:
+        return await self._ledger.list_incidents(office, since=now - _INCIDENTS_SHOWN)
 
 
 def render_news(
     config: Config,
     office: OfficeNumber,
     notices: Sequence[Notice],
+    incidents: Sequence[Incident],
     waiting: Sequence[Transfer],
     *,
     kept: timedelta,
     now: datetime,
 ) -> bytes:
-    """Return the page: Japanese, with a line of English where files wait."""
+    """Return the page: Japanese, with a line of English where it is about files."""
     parts = ["お知らせ\n========"]
     parts += [_say_notice(notice) for notice in notices]
+    parts += [_say_incident(incident, office) for incident in incidents[:_FILES_MOST]]
     received = [one for one in waiting if one.recipient == office]
     sent = [one for one in waiting if one.sender == office]
     if received:
@@ -71,6 +83,17 @@ def _say_notice(notice: Notice) -> str:
     title = f"{notice.from_at.astimezone(JAPAN):%Y-%m-%d}  {notice.title}".rstrip()
     lines = "\n".join(f"  {line}".rstrip() for line in notice.text.strip().splitlines())
     return f"■ {title}\n\n{lines}"
+
+
+def _say_incident(incident: Incident, office: OfficeNumber) -> str:
+    words, file = tell_incident(incident, office), incident.transfer
+    is_sent = file.sender == office
+    name = f"宛先 {file.recipient}  {file.name}" if is_sent else f"送信元 {file.sender}  {file.delivered_name}"
+    advice = words.advice.replace("。", "。\n  ").rstrip()
+    return (
+        f"■ {incident.at.astimezone(JAPAN):%Y-%m-%d}  {words.title}\n\n  受付番号 {file.id}  {_one_line(name)}\n"
+        f"  理由: {_one_line(incident.reason)}\n\n  {advice}\n  {words.en}"
+    )
 
 
 def _say_files(

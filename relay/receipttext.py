@@ -1,6 +1,6 @@
 """Receipts as texts: what happened to a transfer, in words that a clerk and an inspector can read.
 
-One text a step: accepted, collected, taken back, replaced, thrown away unread, expired, refused.  It holds facts of
+One text a step: accepted, collected, taken back, returned, replaced, thrown away unread, expired, refused.  It holds facts of
 the ledger that do not change any more and nothing else (no office's name, no clock), so that the same receipt is the
 same bytes whenever it is read, by whichever of the two offices.  Japanese first, then English with one fact a line.
 """
@@ -30,6 +30,7 @@ class ReceiptStep(StrEnum):
     ACCEPTED = "accepted"
     COLLECTED = "collected"
     RECALLED = "recalled"
+    RETURNED = "returned"
     SUPERSEDED = "superseded"
     DISCARDED = "discarded"
     EXPIRED = "expired"
@@ -38,6 +39,7 @@ class ReceiptStep(StrEnum):
 
 _ENDS: Mapping[State, ReceiptStep] = {
     State.RECALLED: ReceiptStep.RECALLED,
+    State.RETURNED: ReceiptStep.RETURNED,
     State.SUPERSEDED: ReceiptStep.SUPERSEDED,
     State.DISCARDED: ReceiptStep.DISCARDED,
     State.EXPIRED: ReceiptStep.EXPIRED,
@@ -62,6 +64,12 @@ _TOLD: Mapping[ReceiptStep, tuple[str, str, str, str]] = {
         "宛先の事業所が取得する前に、送信元の事業所が送信を取り消しました。",
         "Receipt: taken back",
         "The sending office took the file back before the receiving office had collected it.",
+    ),
+    ReceiptStep.RETURNED: (
+        "返却証",
+        "宛先の事業所が取得を終える前に、サーバーの運営者が送信元の事業所へ返しました。",
+        "Receipt: returned",
+        "The operator gave the file back to the sending office before the receiving office had collected it.",
     ),
     ReceiptStep.SUPERSEDED: (
         "差し替え証",

@@ -18,7 +18,9 @@ from functools import partial
 from typing import TypeVar
 
 from relay.config import Config
+from relay.incidents import tell_incident
 from relay.ledger import Ledger
+from relay.ledger.intervening import Incident
 from relay.lifecycle import State
 from relay.model import (
     Certificate,
@@ -66,11 +68,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A transfer, what the office at its other end is called, and how it begins if it is a unit's message."""
+    """A transfer, what the office at its other end is called, and how it begins if it is a unit's message.
+
+    *due_at* is until when it waits to be collected; *incident* what the operator did to it last.
+    """
 
     transfer: Transfer
     partner: str
     first_line: str | None = None
+    due_at: datetime | None = None
+    incident: Incident | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,7 @@ _TO_SENDER: Mapping[State, str] = {
     State.ACCEPTED: "相手は未取得",
     State.COLLECTED: "相手が取得済み",
     State.RECALLED: "取消済み",
+    State.RETURNED: "運営者が返却（相手は未取得）",
     State.EXPIRED: "期限切れ（相手は未取得）",
     State.DISCARDED: "相手が未取得のまま削除",
     State.SUPERSEDED: "送り直しで差し替え済み",
@@ -115,6 +123,7 @@ _TO_RECIPIENT: Mapping[State, str] = {
     State.ACCEPTED: "未取得",
     State.COLLECTED: "取得済み",
     State.RECALLED: "送信元が取消",
+    State.RETURNED: "運営者が送信元へ返却",
     State.EXPIRED: "期限切れ（未取得）",
     State.DISCARDED: "未取得のまま削除",
     State.SUPERSEDED: "送信元が送り直し",
@@ -148,10 +157,19 @@ def _advise(transfer: Transfer, *, is_sent: bool) -> tuple[str, ...]:
 
 
 def _tell_state(transfer: Transfer, words: Mapping[State, str]) -> Told:
-    """Say what became of a file; one that the operator holds for a while is still accepted."""
+    """Say what became of a file; one that the operator holds is still accepted, a misdirected one still collected."""
     if transfer.is_held:
         return Told("held", "運営者が確認のため停止中")
-    return Told(transfer.state, words[transfer.state])
+    reported = "" if transfer.reported_at is None else "・誤送信の連絡あり"
+    return Told(transfer.state, words[transfer.state] + reported)
+
+
+def _tell_incident(row: Exchange, *, is_sent: bool) -> str | None:
+    """Say what the operator did to a file, why, and what to do about it."""
+    if row.incident is None:
+        return None
+    advice = tell_incident(row.incident, row.transfer.sender if is_sent else row.transfer.recipient).advice
+    return f"{advice}（理由: {row.incident.reason}）"
 
 
 _SENT: Sequence[Column[Exchange]] = (
@@ -171,6 +189,9 @@ _SENT: Sequence[Column[Exchange]] = (
     Column("warnings", "注意", lambda row: row.transfer.findings),
     Column("remedy_ja", "対処", lambda row: _advise(row.transfer, is_sent=True)),
     Column("sha256", "SHA-256", lambda row: row.transfer.sha256.hex()),
+    Column("due_at", "相手の取得期限", lambda row: row.due_at),
+    Column("reported_at", "誤送信の連絡日時", lambda row: row.transfer.reported_at),
+    Column("note_ja", "運営者からの連絡", lambda row: _tell_incident(row, is_sent=True)),
 )
 _RECEIVED: Sequence[Column[Exchange]] = (
     Column("number", "受付番号", lambda row: row.transfer.id),
@@ -190,6 +211,9 @@ _RECEIVED: Sequence[Column[Exchange]] = (
     Column("warnings", "注意", lambda row: row.transfer.findings),
     Column("remedy_ja", "対処", lambda row: _advise(row.transfer, is_sent=False)),
     Column("sha256", "SHA-256", lambda row: row.transfer.sha256.hex()),
+    Column("due_at", "取得期限", lambda row: row.due_at),
+    Column("reported_at", "誤送信の連絡日時", lambda row: row.transfer.reported_at),
+    Column("note_ja", "運営者からの連絡", lambda row: _tell_incident(row, is_sent=False)),
 )
 _REFUSED: Sequence[Column[Refusal]] = (
     Column("last_at", "日時", lambda row: row.last_at),
@@ -237,6 +261,7 @@ class StatusDesk:
     def __init__(self, ledger: Ledger, config: Config) -> None:
         self._ledger = ledger
         self._offices_shown = config.tree.offices_shown
+        self._kept = timedelta(days=config.housekeeping.uncollected_days)
         self._all_offices: dict[bool, tuple[int, bytes]] = {}
         self._rendering = asyncio.Lock()
 
@@ -265,11 +290,13 @@ class StatusDesk:
             case "sent":
                 sent = await self._ledger.list_transfers(sender=office, since=since, until=until)
                 lines = await self._ledger.list_first_lines(sender=office, since=since)
-                return await self._render_exchanges(sent, lines, as_sent=True, as_csv=as_csv)
+                incidents = await self._find_incidents(office, since)
+                return await self._render_exchanges(sent, lines, incidents, as_sent=True, as_csv=as_csv)
             case "received":
                 received = await self._ledger.list_transfers(recipient=office, since=since, until=until)
                 lines = await self._ledger.list_first_lines(recipient=office, since=since)
-                return await self._render_exchanges(received, lines, as_sent=False, as_csv=as_csv)
+                incidents = await self._find_incidents(office, since)
+                return await self._render_exchanges(received, lines, incidents, as_sent=False, as_csv=as_csv)
             case "units":
                 return await self._render_units(office, since, as_csv=as_csv)
             case "refused":
@@ -281,8 +308,18 @@ class StatusDesk:
             case _:
                 return await self._render_offices(office, since, as_csv=as_csv)
 
+    async def _find_incidents(self, office: OfficeNumber, since: datetime) -> Mapping[TransferId, Incident]:
+        """Return what the operator did to files since then; nothing is done to a file before it was accepted."""
+        return {each.transfer.id: each for each in await self._ledger.list_incidents(office, since=since)}
+
     async def _render_exchanges(
-        self, transfers: Sequence[Transfer], lines: Mapping[TransferId, str], *, as_sent: bool, as_csv: bool
+        self,
+        transfers: Sequence[Transfer],
+        lines: Mapping[TransferId, str],
+        incidents: Mapping[TransferId, Incident],
+        *,
+        as_sent: bool,
+        as_csv: bool,
     ) -> bytes:
         """Render transfers with what the office at the other end is called, and a message with how it begins."""
         names = await self._find_names(transfer.recipient if as_sent else transfer.sender for transfer in transfers)
@@ -293,12 +330,20 @@ class StatusDesk:
                     transfer,
                     names[transfer.recipient if as_sent else transfer.sender],
                     lines.get(transfer.id) if transfer.state in COUNTED else None,
+                    self._due_at(transfer),
+                    incidents.get(transfer.id),
                 )
                 for transfer in rows
             ]
             return (render_sent if as_sent else render_received)(exchanges, as_csv=as_csv)
 
         return await _render_aside(render, transfers)
+
+    def _due_at(self, transfer: Transfer) -> datetime | None:
+        """Return when a file that waits expires; a held one does not."""
+        if not self._kept or transfer.state is not State.ACCEPTED or transfer.is_held:
+            return None
+        return transfer.accepted_at + self._kept
 
     async def _find_names(self, numbers: Iterable[OfficeNumber]) -> Mapping[OfficeNumber, str]:
         offices = {number: await self._ledger.find_office(number) for number in set(numbers)}

@@ -80,6 +80,7 @@ async def open_installation(home: Path) -> AsyncIterator[Installation]:
         lock_wait_seconds=config.store.lock_wait_seconds,
         checkpoint_bytes=config.store.checkpoint_bytes,
         sent_listed=timedelta(seconds=config.tree.sent_listed_seconds),
+        mail=config.mail.rhythm,
     )
     relay = Installation(config, keyring, ledger, describe_operator())
     # It goes with the first thing that the command changes; one that only looks writes it when it ends.

@@ -31,6 +31,7 @@ _STATES: Mapping[State, str] = {
     State.COLLECTED: "取得済み",
     State.DESTROYED: "取得済み（保管終了）",
     State.RECALLED: "送信元が取消",
+    State.RETURNED: "運営者が送信元へ返却",
     State.SUPERSEDED: "送り直しで差し替え",
     State.DISCARDED: "未取得のまま削除",
     State.EXPIRED: "期限切れ（未取得）",
@@ -140,7 +141,7 @@ def _line(transfer: Transfer, partner: OfficeNumber, names: Mapping[OfficeNumber
         f"{partner} {names.get(partner, '')}".strip(),
         transfer.name if reveal else transfer.public_name,
         f"{transfer.size_bytes:,}",
-        _STATES[transfer.state],
+        _STATES[transfer.state] + ("（誤送信の連絡あり）" if transfer.reported_at else ""),
         _time(transfer.collected_at or transfer.ended_at),
         transfer.sha256.hex(),
     )

@@ -162,6 +162,8 @@ _SENTENCES: Mapping[EventKind, str] = {
     EventKind.RESTORED: "{actor} took it out of done/ again",
     EventKind.HELD: "{actor} held it: gone from its recipient's directories ({detail})",
     EventKind.RELEASED: "{actor} released it to its recipient ({detail})",
+    EventKind.RETURNED: "{actor} gave it back to its sender, uncollected ({detail})",
+    EventKind.REPORTED: "{actor} noted that it had gone to the wrong office, after it was collected ({detail})",
     EventKind.EXPIRY_NOTICED: "both sides were told that it would expire uncollected ({detail} of its time were over)",
     EventKind.EXPIRED: "it expired: nobody had collected it in its time",
     EventKind.SUPERSEDED: "the whole file came after this one, which was cut off, and took its place ({detail})",
@@ -194,19 +196,25 @@ def _say_refusal(refusal: Refusal) -> Step:
     return Step(refusal.last_at, "refused", f"refused{times}: {refusal.finding.message_en} ({refusal.finding.code})")
 
 
+_STANDINGS: Mapping[State, tuple[str, str]] = {
+    State.ACCEPTED: ("It waits for its recipient.", ""),
+    State.COLLECTED: ("Its recipient has it.", Tone.GOOD),
+    State.DESTROYED: ("Its recipient had it; the bytes are destroyed.", Tone.FADED),
+    State.RETURNED: ("It was given back: its sender finds it in recall/ for a week.", Tone.BAD),
+}
+
+
 def _say_standing(transfer: Transfer) -> Text:
     if transfer.is_held:
         return Text(
             "The operator holds it: its recipient cannot read it. `relay transfer release` lets it go.", Tone.BAD
         )
-    match transfer.state:
-        case State.ACCEPTED:
-            return Text("It waits for its recipient.")
-        case State.COLLECTED:
-            return Text("Its recipient has it.", style=Tone.GOOD)
-        case State.DESTROYED:
-            return Text("Its recipient had it; the bytes are destroyed.", style=Tone.FADED)
-    return Text(f"It was {transfer.state.value}: its recipient cannot read it.", style=Tone.BAD)
+    if transfer.reported_at is not None:
+        return Text("Its recipient has it, and should delete it: it was reported as misdirected.", Tone.BAD)
+    sentence, tone = _STANDINGS.get(
+        transfer.state, (f"It was {transfer.state}: its recipient cannot read it.", Tone.BAD)
+    )
+    return Text(sentence, style=tone)
 
 
 def _print(life: Life, *, reveal: bool) -> None:

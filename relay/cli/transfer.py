@@ -37,7 +37,7 @@ from relay.cli.terminal import (
     say_time,
     zoned,
 )
-from relay.cli.transfer_hold import hold, release
+from relay.cli.transfer_hold import hold, release, return_
 from relay.cli.transfer_units import describe_standing, find_first_line, find_units, say_standing, units
 from relay.lifecycle import State
 from relay.model import Event, EventKind, Transfer, TransferId
@@ -49,6 +49,7 @@ app = typer.Typer(help="What was relayed.", no_args_is_help=True, context_settin
 app.command()(units)
 app.command()(hold)
 app.command()(release)
+app.command(name="return")(return_)
 
 # Narrower than that, a name of the standard has no room: its kind stands there instead.
 NAME_COLUMNS = 130
@@ -259,6 +260,8 @@ def _print_transfer(transfer: Transfer, events: Sequence[Event], line: str | Non
         ("Collected", say_time(transfer.collected_at)),
         ("Put away", "yes" if transfer.is_removed else "no"),
     ]
+    if transfer.reported_at is not None:
+        facts.append(("Misdirected", Text(f"reported {say_time(transfer.reported_at)}", Tone.BAD)))
     if line is not None:
         facts.append(("Message", line))
     facts += [("Warning", f"{finding.code}: {finding.message_en}") for finding in transfer.findings]
@@ -287,6 +290,7 @@ def describe_transfer(transfer: Transfer, *, reveal: bool) -> dict[str, object]:
         "sha256": transfer.sha256.hex(),
         "accepted_at": json_time(transfer.accepted_at),
         "collected_at": json_time(transfer.collected_at),
+        "reported_at": json_time(transfer.reported_at),
         "is_removed": transfer.is_removed,
         "findings": [finding.code for finding in transfer.findings],
     }

@@ -63,11 +63,10 @@ class MailVerbs:
             message_id, made, tries, name, sealed = connection.execute(SQL["read_mail"], (office,)).fetchone()
             tries += 1
             connection.execute(SQL["try_mail"], (to_cell(now + rhythm.retry_after(tries)), office))
-            arrivals = tuple(
-                (sender_name or sender, count)
-                for sender_name, sender, count in connection.execute(SQL["list_mail_arrivals"], (office,))
-            )
-            return Letter(office, name, self._open(sealed), message_id, to_time(made), tries, arrivals)
+            told = connection.execute(SQL["list_mail_arrivals"], (office,)).fetchall()
+            arrivals = tuple((sender_name or sender, count) for sender_name, sender, count in told if sender)
+            news = sum(count for _, sender, count in told if not sender)
+            return Letter(office, name, self._open(sealed), message_id, to_time(made), tries, arrivals, news)
 
         return await self._store.change(work)
 
@@ -132,6 +131,14 @@ class MailVerbs:
             return self._store.vault.open_note(sealed)
         except VaultError:
             return ""
+
+
+def queue_news(connection: sqlite3.Connection, mail: Rhythm | None, office: OfficeNumber, now: datetime) -> None:
+    """Let the next mail to *office*, if it gets any, say that there is news in its tree."""
+    if mail is not None:
+        connection.execute(
+            SQL["queue_news"], (office, to_cell(mail.due_per_arrival(now)), to_cell(mail.due_per_day(now)))
+        )
 
 
 def _forget(connection: sqlite3.Connection, office: OfficeNumber, message_id: str) -> bool:

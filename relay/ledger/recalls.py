@@ -3,7 +3,8 @@
 Whether the recall or the recipient's last byte was first is decided by the one writer: each looks at the state in its
 own transaction, and exactly one finds the file still waiting.
 
-The bytes go in the transaction that says so, or, where they are many, in those behind it.
+The bytes go in the transaction that says so, or, where they are many, in those behind it.  Those of a file that the
+operator gave back (`relay.ledger.interventions`) stay as long as ``recall/`` lists it.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ class RecallVerbs(ViewVerbs):
     async def recall_transfer(self, transfer: TransferId, *, identity: Identity, now: datetime) -> Transfer:
         def work(connection: sqlite3.Connection) -> tuple[Transfer, PayloadId | None]:
             found = self._of_sender(connection, transfer, identity)
-            if found.state is State.RECALLED:
+            if found.state in (State.RECALLED, State.RETURNED):
                 return found, None
             recalled = advance(found.state, Step.RECALL)
             key = self._recall_key(found.sender, found.name)
             connection.execute(SQL["leave_recall"], (key,))
+            connection.execute(SQL["forget_incident"], (transfer,))
             left = end_transfer(connection, found, recalled, now, recall_key=key)
             append_event(
                 connection, EventKind.RECALLED, now, actor=identity.office, office=found.recipient, transfer=transfer,
@@ -47,56 +49,15 @@ class RecallVerbs(ViewVerbs):
             await destroy_bytes(self._store, left)
         return found
 
-    async def hold_transfer(self, transfer: TransferId, *, reason: str, actor: str, now: datetime) -> Transfer:
-        def work(connection: sqlite3.Connection) -> Transfer:
-            found = self._waiting(connection, transfer)
-            if found.is_held:
-                return found
-            connection.execute(SQL["withdraw_transfer"], (transfer,))
-            # What was read before does not count: it may have to be fetched anew.
-            connection.execute(SQL["delete_served"], (transfer,))
-            append_event(
-                connection, EventKind.HELD, now, actor=actor, office=found.recipient, transfer=transfer, detail=reason
-            )
-            return self._waiting(connection, transfer)
-
-        return await self._store.change(work)
-
-    async def release_transfer(self, transfer: TransferId, *, reason: str, actor: str, now: datetime) -> Transfer:
-        def work(connection: sqlite3.Connection) -> Transfer:
-            found = self._waiting(connection, transfer)
-            if not found.is_held:
-                return found
-            if connection.execute(SQL["find_name_holder"], (transfer,)).fetchone() is not None:
-                raise Refused("transfer.conflict", at=local_text(now))
-            connection.execute(SQL["unhold_transfer"], (transfer,))
-            append_event(
-                connection, EventKind.RELEASED, now, actor=actor, office=found.recipient, transfer=transfer,
-                detail=reason,
-            )  # fmt: skip
-            return self._waiting(connection, transfer)
-
-        return await self._store.change(work)
-
-    def _waiting(self, connection: sqlite3.Connection, transfer: TransferId) -> Transfer:
-        """Return a transfer that nobody has collected; Refused where somebody has, LookupError where it ended."""
-        row = connection.execute(transfer_sql("find_transfer"), (transfer,)).fetchone()
-        found = None if row is None else self._store.names.transfer(row)
-        if found is not None and found.state in (State.COLLECTED, State.DESTROYED):
-            raise Refused("transfer.already_collected", at=local_text(found.collected_at or found.accepted_at))
-        if found is None or found.state is not State.ACCEPTED:
-            raise LookupError(transfer)
-        return found
-
     def _of_sender(self, connection: sqlite3.Connection, transfer: TransferId, identity: Identity) -> Transfer:
-        """Return a transfer that its sender may take back, or has taken back."""
+        """Return a transfer that its sender may take back, or that it has back already."""
         row = connection.execute(transfer_sql("find_transfer"), (transfer,)).fetchone()
         found = None if row is None else self._store.names.transfer(row)
         if found is None or found.sender != identity.office:
             raise LookupError(transfer)
         if found.state in (State.COLLECTED, State.DESTROYED):
             raise Refused("transfer.already_collected", at=local_text(found.collected_at or found.accepted_at))
-        if found.state not in (State.ACCEPTED, State.RECALLED):
+        if found.state not in (State.ACCEPTED, State.RECALLED, State.RETURNED):
             raise LookupError(transfer)
         return found
 
@@ -113,7 +74,7 @@ class RecallVerbs(ViewVerbs):
         return self._page("list_recalled", cursor, as_sent=True, office=office, after=to_cell(since))
 
     async def destroy_ended(self, *, before: datetime, now: datetime) -> int:
-        while rows := self._store.rows(SQL["list_undestroyed"]):
+        while rows := self._store.rows(SQL["list_undestroyed"], (to_cell(before),)):
             for (payload,) in rows:
                 await destroy_bytes(self._store, PayloadId(payload))
         count = 0

@@ -49,7 +49,7 @@ _NAME = """t.name, t.name_sealed,
     t.size_bytes, t.kind"""
 TRANSFER_COLUMNS = f"""{_NAME}, t.id, t.sender, t.recipient, t.grammar, t.serial, t.month, t.in_folder, t.state, t.shelf,
     t.delivered_prefix, t.sha256, t.accepted_at, t.client_mtime, t.collected_at, t.ended_at, t.findings,
-    t.completes FROM transfer AS t"""
+    t.completes, t.reported_at FROM transfer AS t"""
 ENTRY_COLUMNS = f"""{_NAME}, t.id, t.sender, t.recipient, t.serial, t.delivered_prefix, t.accepted_at, t.client_mtime
     FROM transfer AS t"""
 
@@ -149,7 +149,7 @@ class NameReader:
     def transfer(self, row: Row) -> Transfer:
         """Read `TRANSFER_COLUMNS`."""
         (_, _, _, _, _, size, kind, number, sender, recipient, grammar, serial, month, in_folder, state, shelf, prefix,
-         sha256, accepted, mtime, collected, ended, findings, completes) = row  # fmt: skip
+         sha256, accepted, mtime, collected, ended, findings, completes, reported) = row  # fmt: skip
         name = self._name(row)
         return Transfer(
             id=TransferId(number),
@@ -174,6 +174,7 @@ class NameReader:
             completes=None if completes is None else TransferId(completes),
             # Nothing else takes a file that waits out of its recipient's sight.
             is_held=shelf == "none" and state == State.ACCEPTED,
+            reported_at=_maybe_time(reported),
         )
 
     def entry(self, row: Row, *, as_sent: bool) -> Entry:

@@ -21,11 +21,11 @@ from relay.ledger.board import BoardVerbs
 from relay.ledger.certificates import CertificateVerbs
 from relay.ledger.commit import Writer
 from relay.ledger.counting import CountingVerbs
+from relay.ledger.interventions import InterventionVerbs
 from relay.ledger.invitations import InvitationVerbs
 from relay.ledger.mail import MailVerbs
 from relay.ledger.migrations import Step
 from relay.ledger.partials import PartialVerbs
-from relay.ledger.recalls import RecallVerbs
 from relay.ledger.register import RegisterVerbs
 from relay.ledger.retention import RetentionVerbs
 from relay.ledger.rotation import RotationVerbs
@@ -46,7 +46,7 @@ class SqliteLedger(
     InvitationVerbs,
     MailVerbs,
     PartialVerbs,
-    RecallVerbs,
+    InterventionVerbs,
     UnitVerbs,
     RotationVerbs,
     RetentionVerbs,

@@ -18,9 +18,9 @@ def local_text(moment: datetime) -> str:
 
 
 def refuse_ended(transfer: Transfer) -> None:
-    """Refuse what its sender has taken back or replaced, what is held, or what is kept no longer, in words for its recipient."""
+    """Refuse what its sender has taken back or replaced, what is held, returned or kept no longer, in words for its recipient."""
     if transfer.is_held:
         raise Refused("transfer.held")
-    if transfer.state in (State.RECALLED, State.SUPERSEDED, State.EXPIRED, State.DESTROYED):
+    if transfer.state in (State.RECALLED, State.RETURNED, State.SUPERSEDED, State.EXPIRED, State.DESTROYED):
         assert transfer.ended_at is not None
         raise Refused(f"transfer.{transfer.state}", at=local_text(transfer.ended_at))

@@ -79,6 +79,26 @@ async def test_a_store_of_the_first_release_keeps_everything(old: Path) -> None:
         assert (await shop.send(b"and on it goes", plan_name(9))).state is State.ACCEPTED
 
 
+async def test_what_was_held_is_still_held_and_no_number_comes_twice(old: Path) -> None:
+    """A store with a held file and with numbers of which no row is left: its offices are told why, and numbers go on."""
+    with closing(sqlite3.connect(old)) as connection, connection:
+        for step in load_steps()[1:10]:
+            connection.executescript(step.sql)
+        connection.execute("UPDATE meta SET value = 10 WHERE key = 'schema_version'")
+        connection.execute("UPDATE transfer SET shelf = 'none', withdrawn = id WHERE id = 1")
+        connection.execute("INSERT INTO event (at, kind, actor, transfer, detail) VALUES (7, 'held', 'me', 1, 'why')")
+        connection.execute("UPDATE sqlite_sequence SET seq = 900 WHERE name = 'transfer'")
+    upgrade_store(old, lambda _step: None)
+    vault = Vault(*FIRST_VAULT)
+    async with await open_ledger(old, vault, AUDIT_KEY) as ledger:
+        (incident,) = await ledger.list_incidents(B, since=NOW)
+        assert (incident.kind, incident.reason, incident.transfer.id) == ("held", "why", 1)
+        released = await ledger.release_transfer(TransferId(1), reason="right", actor="me", now=NOW)
+        assert not released.is_held
+        assert await ledger.list_incidents(A, since=NOW) == []
+        assert (await Shop(old, vault, ledger).send(b"next", plan_name(9))).id == 901
+
+
 async def test_a_store_that_grew_is_the_same_as_a_new_one(old: Path, tmp_path: Path) -> None:
     """Tables, indexes and triggers of an upgraded store are those of a store made today."""
     upgrade_store(old, lambda _step: None)

@@ -49,6 +49,11 @@ IMPOSSIBLE = {
     "on no shelf and not withdrawn": "UPDATE transfer SET shelf = 'none'",
     "collected at no time": "UPDATE transfer SET state = 'collected'",
     "collected and still accepted": "UPDATE transfer SET collected_at = 1",
+    "returned and still with its recipient": "UPDATE transfer SET state = 'returned', released = id, ended_at = 1",
+    "returned by somebody who had it": "UPDATE transfer SET state = 'returned', released = id, withdrawn = id, shelf = 'none', ended_at = 1, collected_at = 1",
+    "reported before it was collected": "UPDATE transfer SET reported_at = 1, shelf = 'none', withdrawn = id",
+    "an incident of no transfer": "INSERT INTO incident VALUES (999, 'held', 'a', 'b', 1, '')",
+    "an unknown incident": "INSERT INTO incident VALUES (1, 'lost', 'a', 'b', 1, '')",
     "ended and still accepted": "UPDATE transfer SET ended_at = 1",
     "two live transfers of one identity": "UPDATE transfer SET identity_key = x'00'",
     "two visible files of one name": "UPDATE transfer SET delivered_key = x'00'",
@@ -59,7 +64,7 @@ IMPOSSIBLE = {
     "a sealed payload without its master key": "UPDATE payload SET master_id = NULL",
     "a sealed payload of no length": "UPDATE payload SET size_bytes = 0",
     "a short uid": "UPDATE payload SET uid = x'00'",
-    "an unknown status of an office": "UPDATE office SET status = 'closed'",
+    "an unknown status of an office": "UPDATE office SET status = 'gone'",
     "a certificate of nobody": "INSERT INTO certificate_office VALUES ('1', 'SHA256:none', 1)",
     "history rewritten": "UPDATE event SET actor = 'me'",
     "history removed": "DELETE FROM event",
@@ -155,6 +160,7 @@ MAY_SCAN = {
 NO_TABLE = ("SCAN CONSTANT ROW", "SCAN json_each", "SCAN (subquery")
 MAY_SORT = {
     "foresee_over_notices",
+    "list_incidents",
     "list_noticed",
     "list_notices",
     "list_notices_for",
@@ -223,6 +229,7 @@ async def test_each_listing_uses_the_index_made_for_it(two: Path) -> None:
         "list_readable": "transfer_ended",
         "list_refusals": "refusal_office",
         "find_by_identity": "transfer_identity",
+        "list_incidents": "incident_recipient",
     }
     with closing(_connect(two)) as connection:
         plans = {name: " ".join(plan) for name, _, plan in _plans(connection)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from email import message_from_bytes, policy
 
@@ -75,6 +76,19 @@ def test_many_senders_are_named_up_to_a_bound() -> None:
     assert "新しいファイルが90件届きました。" in text
     assert "　ほか15事業所から 30件" in text
     assert "  30 from 15 more offices" in text
+
+
+def test_news_is_told_beside_files_or_alone() -> None:
+    """A letter without files says in its subject that there is news, and where to read it; it counts no file."""
+    both, alone = (
+        message_from_bytes(write_letter(replace(letter(arrivals=arrivals), news=1), HEAD), policy=policy.default)
+        for arrivals in ((("みほん野", 2),), ())
+    )
+    assert "新しいファイルが2件届きました。" in both.get_content()
+    assert "件届きました" not in alone.get_content()
+    for message in (both, alone):
+        assert "お知らせ.txt" in message.get_content()
+    assert "お知らせ" in alone["Subject"]
 
 
 def test_the_daily_letter_goes_at_its_time_in_japan() -> None:

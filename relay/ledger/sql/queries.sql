@@ -109,7 +109,7 @@ WHERE id = ?1 AND wrapped_key IS NULL AND touched_at < ?2 AND (?3 IS NULL OR hol
 -- name: find_payload
 SELECT p.id, p.uid, p.wrapped_key, p.size_bytes, p.chunk_count
 FROM transfer AS t JOIN payload AS p ON p.id = t.payload
-WHERE t.id = ? AND t.withdrawn = 0 AND p.wrapped_key IS NOT NULL;
+WHERE t.id = ? AND (t.withdrawn = 0 OR t.state = 'returned' OR t.reported_at IS NOT NULL) AND p.wrapped_key IS NOT NULL;
 
 -- name: delete_staged_payload
 DELETE FROM payload WHERE id = ? AND wrapped_key IS NULL;
@@ -189,7 +189,23 @@ UPDATE transfer SET state = ?, shelf = 'none', ended_at = ?, recall_key = ?, wit
 WHERE id = ?;
 
 -- name: unhold_transfer
-UPDATE transfer SET shelf = 'receive', withdrawn = 0 WHERE id = ?;
+UPDATE transfer SET shelf = 'receive', withdrawn = 0, reported_at = NULL WHERE id = ?;
+
+-- name: report_transfer
+UPDATE transfer SET reported_at = ?1, shelf = 'none', withdrawn = id WHERE id = ?2;
+
+-- name: put_incident
+INSERT INTO incident (transfer, kind, sender, recipient, at, reason) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (transfer) DO UPDATE SET kind = excluded.kind, at = excluded.at, reason = excluded.reason;
+
+-- name: forget_incident
+DELETE FROM incident WHERE transfer = ?;
+
+-- name: list_incidents
+SELECT i.kind, i.at, i.reason, {transfer} JOIN incident AS i ON i.transfer = t.id
+WHERE i.transfer IN (SELECT transfer FROM incident WHERE sender = ?1 AND (at >= ?2 OR kind = 'held')
+                     UNION SELECT transfer FROM incident WHERE recipient = ?1 AND (at >= ?2 OR kind = 'held'))
+ORDER BY i.at DESC, i.transfer DESC;
 
 -- name: find_name_holder
 SELECT id FROM transfer WHERE withdrawn = 0 AND delivered_key = (SELECT delivered_key FROM transfer WHERE id = ?);
@@ -209,14 +225,16 @@ ORDER BY t.id LIMIT :limit;
 SELECT payload FROM transfer WHERE id = ?;
 
 -- name: list_undestroyed
+-- Of what was given back to its sender the bytes stay until then; of the rest there should be none.
 SELECT t.payload FROM transfer AS t
-WHERE t.state IN ('recalled', 'superseded', 'expired') AND t.payload IS NOT NULL AND t.ended_at > 0
+WHERE t.state IN ('recalled', 'returned', 'superseded', 'expired') AND t.payload IS NOT NULL AND t.ended_at > 0
+  AND (t.state <> 'returned' OR t.ended_at < ?)
   AND EXISTS (SELECT 1 FROM chunk AS c WHERE c.id BETWEEN t.payload * 1048576 AND t.payload * 1048576 + 1048575)
 LIMIT 64;
 
 -- name: list_readable
 SELECT t.id, t.payload FROM transfer AS t
-WHERE t.state IN ('recalled', 'superseded', 'expired') AND t.payload IS NOT NULL AND t.ended_at < ? LIMIT 64;
+WHERE t.state IN ('recalled', 'returned', 'superseded', 'expired') AND t.payload IS NOT NULL AND t.ended_at < ? LIMIT 64;
 
 -- name: forget_payload
 UPDATE transfer SET payload = NULL, recall_key = NULL,
@@ -583,6 +601,12 @@ INSERT INTO mail_arrival (office, is_taken, sender, due_at, arrivals)
 SELECT ?1, 0, ?2, CASE per WHEN 'day' THEN ?4 ELSE ?3 END, 1 FROM mail_address WHERE office = ?1
 ON CONFLICT (office, is_taken, sender) DO UPDATE SET arrivals = arrivals + 1;
 
+-- name: queue_news
+-- A line in the mail that says to look at the news: a sender without a number.
+INSERT INTO mail_arrival (office, is_taken, sender, due_at, arrivals)
+SELECT ?1, 0, '', CASE per WHEN 'day' THEN ?3 ELSE ?2 END, 1 FROM mail_address WHERE office = ?1
+ON CONFLICT (office, is_taken, sender) DO UPDATE SET arrivals = arrivals + 1;
+
 -- name: find_due_mail
 SELECT office FROM mail WHERE due_at <= ? ORDER BY due_at LIMIT 1;
 
@@ -676,8 +700,10 @@ SELECT count(*), NULL, (SELECT min(collected_at) FROM transfer WHERE in_outbox =
 FROM transfer WHERE in_outbox = 1 AND collected_at < :before AND collected_at >= :least;
 
 -- name: foresee_names
-SELECT sum(ended_at < :before), NULL, min(ended_at) FROM transfer INDEXED BY transfer_ended
-WHERE state IN ('recalled', 'superseded', 'expired') AND payload IS NOT NULL;
+-- Only what was given back to its sender has bytes until then.
+SELECT sum(ended_at < :before), sum(iif(state = 'returned' AND ended_at < :before, size_bytes, 0)), min(ended_at)
+FROM transfer INDEXED BY transfer_ended
+WHERE state IN ('recalled', 'returned', 'superseded', 'expired') AND payload IS NOT NULL;
 
 -- name: foresee_notes
 SELECT sum(last_at < :before), NULL, min(last_at) FROM refusal WHERE has_note = 1;
