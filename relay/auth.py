@@ -50,6 +50,7 @@ from relay.certificates import (
     parse_certificate,
     signature_algorithm,
 )
+from relay.common import Common
 from relay.config import Config
 from relay.doorkeeper import PACKET_BYTES, WINDOW_BYTES, Knocks, ListenOptions, Turnstile, plan_listen_options
 from relay.errors import Deferred, finding
@@ -114,6 +115,7 @@ class Reception:
         open_enrolment: OpenEnrolment = None,
         rekey_seconds: float = edge.REKEY_SECONDS,
         meters: Meters | None = None,
+        common: Common | None = None,
     ) -> None:
         """Prepare to receive; nothing listens yet."""
         self.register = register
@@ -129,7 +131,7 @@ class Reception:
         self.foreign.adopt(keyring, datetime.now(UTC))
         edge.keep_ciphers()
         self._host_keys = edge.load_host_keys((key.private, key.certificate) for key in keyring.host_keys)
-        self.attendance: Attendance[OfficeServer] = Attendance(config, self.journal)
+        self.attendance: Attendance[OfficeServer] = Attendance(config, self.journal, common or Common.alone())
         self.turnstile = Turnstile()
         self.knocks = Knocks()
         self.farewells = edge.Farewells()
@@ -269,6 +271,7 @@ class OfficeServer(asyncssh.SSHServer):
         edge.permit_repeated_service_request(conn)
         edge.judge_kex_guess(conn)
         edge.watch_requests(conn, self._note_unwanted)
+        edge.watch_channels(conn, self._recount)
         edge.keep_options(conn)
         edge.offer_signatures(conn, self._reception.foreign.signature_algorithms)
         edge.omit_ignored_packets(conn)
@@ -467,7 +470,7 @@ class OfficeServer(asyncssh.SSHServer):
             self._punish("a login was completed that nobody proved")
             return
         client_version = conn.get_extra_info("client_version", "")
-        self._reception.attendance.welcome(self, identity.office)
+        self._reception.attendance.welcome(self, identity)
         self._reception.meters.logins += 1
         self.journal = self.journal.bind(office=identity.office)
         journal.login_accepted(
@@ -542,6 +545,10 @@ class OfficeServer(asyncssh.SSHServer):
             conn, window_bytes=WINDOW_BYTES, packet_bytes=PACKET_BYTES, on_refused=self._note_unwanted
         )
         return channel, session
+
+    def _recount(self) -> None:
+        if self._identity is not None:
+            self._reception.attendance.recount(self._identity.office)
 
     def _note_unwanted(self, request: str) -> None:
         self._unwanted.note(self.journal, request)

@@ -53,6 +53,7 @@ _COUNT_MASK = _PIN - 1
 # Whoever holds the lock for so long has been stopped; after that it is asked once, not waited for, for a second.
 _LOCK_SECONDS = 0.05
 _LOCK_AGAIN_SECONDS = 1.0
+_SLACK_SECONDS = 0.05
 
 
 class _Rows:
@@ -138,11 +139,12 @@ class Tally:
         return self
 
     def close(self) -> None:
-        """Give up the place, with the last one who counts here: nothing may be counted any more then."""
+        """Give up the place, with the last one who counts here; what is counted afterwards nobody sees."""
         self._users -= 1
         if self._users == 0:
             self.own = 0
             self._cells[self._row] = 0
+            self._row, (self._cells, self._all, self._step) = 0, _column_of_one()
             self._common.forget(self._name)
 
 
@@ -315,6 +317,11 @@ class Common:
         """Know a tally no more that has given up its place."""
         del self._tallies[name]
 
+    def total(self, limit: str, scope: str = "") -> int:
+        """Return how much all workers have under *limit* in *scope*, without counting there."""
+        row = self._count_rows.find(self._key(limit, scope))
+        return 0 if row < 0 else sum(self._counts[row::_COUNT_ROWS]) & _COUNT_MASK
+
     def whereabouts(self, limit: str, scope: str = "") -> list[int]:
         """Return the other workers that have anything under *limit* in *scope*."""
         if self.workers == 1:
@@ -359,6 +366,21 @@ class Common:
 
     def _is_past(self, row: int) -> bool:
         return bool(self._moments[row] <= self._now)
+
+    def say_once(self, what: str, scope: str, seconds: float) -> bool:
+        """True where no other worker has said *what* of *scope* and its time is not over: then we say it, for *seconds*.
+
+        Who says something remembers that himself; this keeps the others from repeating it.
+        """
+        if self.workers == 1:
+            return True
+        now = time.monotonic()
+        with self.moment(f"said {what}", scope, now) as until:
+            # Less than nothing: whoever said it last compares with another clock.
+            if until.at > now + _SLACK_SECONDS:
+                return False
+            until.at = now + seconds
+        return True
 
     def _key(self, limit: str, scope: str) -> int:
         digest = hashlib.blake2b(f"{limit}\0{scope}".encode(), digest_size=_WORD, key=self._digest_key)

@@ -12,12 +12,13 @@ import ipaddress
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, TypedDict
 
 import asyncssh
 
+from relay.common import Common, Tally
 from relay.config import Config, ServerSettings
 
 # What a client may send on a channel before we ask for more.  It is also what a session that is kept waiting holds.
@@ -144,40 +145,62 @@ class Crowd:
     until: datetime
 
 
-class Strangers:
-    """The connections that have not logged in, counted in total and for each network."""
+@dataclass(slots=True)
+class _Network:
+    """The strangers of one network: those of this worker in order of arrival, and how many there are in all."""
 
-    def __init__(self, config: Config) -> None:
-        """Begin with nobody at the door."""
+    tally: Tally
+    arrivals: dict[Hashable, datetime] = field(default_factory=dict)
+
+
+class Strangers:
+    """The connections that have not logged in, counted in total and for each network, over all workers."""
+
+    def __init__(self, config: Config, common: Common) -> None:
+        """Begin with nobody at this worker's door."""
         self._limits = config.limits
         self._login_time = timedelta(seconds=config.server.login_seconds)
+        self._common = common
+        self._total = common.count("unauthenticated_total")
         # In order of arrival: the first is the first whose time runs out.
         self._arrivals: dict[Hashable, tuple[str, datetime]] = {}
-        self._networks: dict[str, dict[Hashable, datetime]] = {}
+        self._networks: dict[str, _Network] = {}
 
     def __len__(self) -> int:
         return len(self._arrivals)
 
     def admit(self, who: Hashable, address: str, now: datetime) -> Crowd | None:
         """Count *who*, or return why not."""
-        network = network_of(address)
-        here = self._networks.get(network, {})
-        if len(here) >= self._limits.unauthenticated_per_network:
-            return self._turn_away("unauthenticated_per_network", network, next(iter(here.values())))
-        if len(self._arrivals) >= self._limits.unauthenticated_total:
-            _, oldest = next(iter(self._arrivals.values()))
-            return self._turn_away("unauthenticated_total", "all", oldest)
-        self._arrivals[who] = (network, now)
-        self._networks.setdefault(network, {})[who] = now
-        return None
+        name = network_of(address)
+        network = self._networks.get(name)
+        if network is None:
+            network = self._networks[name] = _Network(self._common.count("unauthenticated_per_network", name))
+        # Where all of them are at other workers' doors, the oldest is at most as old as can be.
+        crowd = None
+        if not network.tally.take(self._limits.unauthenticated_per_network):
+            crowd = self._turn_away("unauthenticated_per_network", name, next(iter(network.arrivals.values()), now))
+        elif not self._total.take(self._limits.unauthenticated_total):
+            network.tally.add(-1)
+            _, oldest = next(iter(self._arrivals.values()), ("", now))
+            crowd = self._turn_away("unauthenticated_total", "all", oldest)
+        else:
+            self._arrivals[who] = (name, now)
+            network.arrivals[who] = now
+        self._forget_empty(name)
+        return crowd
 
     def settle(self, who: Hashable) -> None:
         """Count *who* no longer: logged in, or gone."""
         if who in self._arrivals:
-            network, _ = self._arrivals.pop(who)
-            del self._networks[network][who]
-            if not self._networks[network]:
-                del self._networks[network]
+            name, _ = self._arrivals.pop(who)
+            del self._networks[name].arrivals[who]
+            self._networks[name].tally.add(-1)
+            self._total.add(-1)
+            self._forget_empty(name)
+
+    def _forget_empty(self, name: str) -> None:
+        if not self._networks[name].arrivals:
+            self._networks.pop(name).tally.close()
 
     def _turn_away(self, limit: str, scope: str, oldest: datetime) -> Crowd:
         return Crowd(limit, scope, oldest + self._login_time)

@@ -13,7 +13,7 @@ asyncssh changes:
 * `open_channel` - a channel on which ``subsystem sftp`` may be asked for, once, and nothing else.
 * `Farewells` - a connection too many is sent away with a sentence before a key exchange.
 * `take_turns` - a stranger's key exchange waits for its turn, and what he costs is measured.
-* `watch_requests` - tells what is asked for besides sessions.
+* `watch_requests` - tells what is asked for besides sessions; `watch_channels` that one has ended.
 * `permit_repeated_service_request`, `judge_kex_guess`, `keep_options`, `omit_ignored_packets` - behaviour of real clients that asyncssh
   ends the connection for, and work that it does for each login and that we have no use for.
 
@@ -324,6 +324,18 @@ def count_channels(conn: Connection) -> int:
     """Return how many channels are open on *conn*, those that close included until they have."""
     unwrapped: Any = conn
     return len(unwrapped._channels)
+
+
+def watch_channels(conn: Connection, on_closed: Callable[[], None]) -> None:
+    """Call *on_closed* behind the end of each channel."""
+    unwrapped: Any = conn
+    remove = unwrapped.remove_channel
+
+    def remove_channel(number: int) -> None:
+        remove(number)
+        on_closed()
+
+    unwrapped.remove_channel = remove_channel
 
 
 def permit_repeated_service_request(conn: Connection) -> None:

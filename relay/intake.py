@@ -25,6 +25,7 @@ from datetime import datetime, timedelta
 from relay import journal, naming, routing, tree
 from relay.attempt import Bench, Destination
 from relay.buffers import OF_PROCESS, OF_SESSION, Buffers
+from relay.common import Common
 from relay.config import Config, describe_size
 from relay.errors import Deferred, Refused
 from relay.journal import Journal, LimitLog
@@ -54,13 +55,15 @@ class Intake:
         config: Config,
         clock: Callable[[], datetime],
         meters: Meters | None = None,
+        common: Common | None = None,
     ) -> None:
+        common = common or Common.alone()
         self._bench = Bench(ledger, vault, config, clock, meters or Meters())
         self._ledger = ledger
         self._config = config
         self._clock = clock
-        self._pace = Pace(config.limits.transfers_per_minute)
-        self._limit_log = LimitLog()
+        self._pace = Pace(config.limits.transfers_per_minute, common)
+        self._limit_log = LimitLog(common)
         self._buffers = Buffers(OF_PROCESS)
         # The uploads that this process holds open, so that a reconnecting client finds its dead connection's bytes.
         self._live: dict[tuple[OfficeNumber, str], Upload] = {}

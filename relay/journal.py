@@ -29,6 +29,7 @@ from typing import Final, Literal, TextIO, cast
 import structlog
 from structlog.typing import FilteringBoundLogger, Processor, WrappedLogger
 
+from relay.common import Common
 from relay.model import OfficeNumber, TransferId
 
 JournalFormat = Literal["auto", "json", "text"]
@@ -401,6 +402,11 @@ def keys_unreadable(journal: Journal, *, reason: str) -> None:
     journal.logger.error("keys.unreadable", reason=reason)
 
 
+def common_full(journal: Journal, *, table: str) -> None:
+    """Tell that the memory that workers share holds no more: what does not fit counts for each worker apart."""
+    journal.logger.warning("common.full", table=table)
+
+
 # --- limits ----------------------------------------------------------------------------------------------------
 
 
@@ -418,13 +424,17 @@ class LimitEnd(StrEnum):
 
 
 class LimitLog:
-    """Tells of a limit once for each time that it holds, however often somebody runs into it meanwhile."""
+    """Tells of a limit once for each time that it holds, however often somebody runs into it meanwhile.
+
+    Once among all workers that share *common*; how often it was not said is counted by each for itself.
+    """
 
     QUIET: Final = timedelta(minutes=1)
     _MOST = 1024
 
-    def __init__(self) -> None:
-        """Begin with nothing told."""
+    def __init__(self, common: Common | None = None) -> None:
+        """Begin with what others have told."""
+        self._common = common
         self._told: dict[tuple[str, str], tuple[datetime, int]] = {}
         # How often each limit was met, said or not.
         self.counts: Counter[str] = Counter()
@@ -453,7 +463,11 @@ class LimitLog:
         if len(self._told) >= self._MOST:
             # More who run into limits than anybody reads of: some are told once more.
             self._told.clear()
-        self._told[key] = (until if isinstance(until, datetime) else now + self.QUIET), 0
+        end = until if isinstance(until, datetime) else now + self.QUIET
+        if self._common is not None and not self._common.say_once(limit, scope, (end - now).total_seconds()):
+            self._told[key] = end, repeats + 1
+            return None
+        self._told[key] = end, 0
         return repeats
 
 

@@ -5,8 +5,7 @@ minute's worth of files at once; beyond that each waits for its turn, which slow
 its reply.  Only who would have to wait longer than a client waits for any reply is told to try again, and when.
 
 A bucket is one number: the moment at which it will be full again (the generic cell rate algorithm).  `plan_turn` is
-the whole rule, and pure.  `Pace` keeps the numbers of one process; processes that share the work need only keep them
-where all of them see them, since the clock is the machine's.
+the whole rule, and pure.  `Pace` keeps the numbers where all workers see them; the clock is the machine's.
 """
 
 from __future__ import annotations
@@ -16,12 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from relay.common import Common
 from relay.model import OfficeNumber
 
 # WinSCP takes a server for dead that says nothing for 15 seconds; no client is less patient.
 PATIENCE_SECONDS: Final = 5.0
-# Below so many numbers it is not worth looking for those that mean nothing any more.
-_PRUNE_LEAST: Final = 1024
 _NOTHING_SECONDS: Final = 1e-6
 
 
@@ -49,19 +47,18 @@ def plan_turn(full_at: float, now: float, *, per_minute: int) -> Turn:
 class Pace:
     """The buckets of all offices that have sent something in the last minute."""
 
-    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin with full buckets."""
+    def __init__(
+        self, per_minute: int, common: Common | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Begin with the buckets that *common* has."""
         self._per_minute = per_minute
+        self._common = common or Common.alone()
         self._clock = clock
-        self._full_at: dict[OfficeNumber, float] = {}
-        self._prune_at = _PRUNE_LEAST
 
     def take_turn(self, office: OfficeNumber) -> Turn:
         """Return when *office* may begin its next file, and count it unless that is too long."""
         now = self._clock()
-        turn = plan_turn(self._full_at.get(office, now), now, per_minute=self._per_minute)
-        self._full_at[office] = turn.full_at
-        if len(self._full_at) >= self._prune_at:
-            self._full_at = {each: full_at for each, full_at in self._full_at.items() if full_at > now}
-            self._prune_at = max(_PRUNE_LEAST, 2 * len(self._full_at))
+        with self._common.moment("transfers_per_minute", office, now) as full:
+            turn = plan_turn(full.at, now, per_minute=self._per_minute)
+            full.at = turn.full_at
         return turn

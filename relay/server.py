@@ -23,6 +23,7 @@ from relay import auditor, housekeeping, journal, mailing
 from relay.auth import WATCH_SECONDS, ConnectionFacts, Reception
 from relay.authority import open_user_ca
 from relay.collection import Collection
+from relay.common import Common
 from relay.config import Config
 from relay.enrolment import EnrolmentDesk, EnrolmentSession
 from relay.errors import ConfigError
@@ -62,13 +63,15 @@ def _allow_open_files(needed: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-async def run_server(config: Config) -> None:
-    """Serve until SIGTERM or SIGINT, then drain.
+async def run_server(config: Config, common: Common | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; *common* is what is shared with other workers, if there are any.
 
     Prints one line, ``listening on HOST:PORT``, to standard output once connections are taken.
     """
     journal.configure_journal(config.journal.format, config.journal.level)
     line = journal.new_journal()
+    common = common or Common.alone()
+    common.on_full = partial(_tell_full, line, set())
     if ensure_audit_key(config.keys_path, config.store.path):
         journal.audit_key_made(line)
     keyring = load_keyring(config.keys_path)
@@ -92,7 +95,7 @@ async def run_server(config: Config) -> None:
     async with ledger, auditor.on_duty(ledger, config.audit, _now, line):
         desks = Desks(
             ledger=ledger,
-            intake=Intake(ledger, vault, config, _now, meters),
+            intake=Intake(ledger, vault, config, _now, meters, common),
             collection=Collection(ledger, vault, _now, may_discard=config.tree.remove_uncollected, meters=meters),
             status=StatusDesk(ledger, config),
             receipts=ReceiptDesk(ledger, config, keyring.receipt_key, keyring.receipt_line),
@@ -100,7 +103,7 @@ async def run_server(config: Config) -> None:
             renewal=RenewalDesk(ledger, config, _now),
             config=config,
             clock=_now,
-            shares=Shares(config.limits),
+            shares=Shares(config.limits, common),
             meters=meters,
         )
         sessions: dict[SftpSession, None] = {}
@@ -113,11 +116,24 @@ async def run_server(config: Config) -> None:
         # The keys as they are then: a CA may have been exchanged since the start.
         enrolling = EnrolmentDesk(ledger, config, lambda: load_keyring(config.keys_path), _now)
         reception = Reception(
-            ledger, keyring, config, open_session, open_enrolment=partial(EnrolmentSession, enrolling), meters=meters
+            ledger,
+            keyring,
+            config,
+            open_session,
+            open_enrolment=partial(EnrolmentSession, enrolling),
+            meters=meters,
+            common=common,
         )
         _open_ca(desks.renewal, keyring, line)
         lookout = _make_lookout(config, reception, sessions, desks, line)
         await _serve(config, reception, sessions, desks, lookout, line)
+
+
+def _tell_full(line: journal.Journal, told: set[str], table: str) -> None:
+    """Tell once of each table: what does not fit goes on not fitting."""
+    if table not in told:
+        told.add(table)
+        journal.common_full(line, table=table)
 
 
 def _tell_trouble(line: journal.Journal, meters: Meters, cause: str | None) -> None:

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from relay.collection import Reading
 from relay.errors import Deferred, Refused
 from relay.ledger import ListingCursor
-from relay.model import Identity
 from relay.receipts import ReceiptList
 from relay.sftp.keytray import KeyDraft
-from relay.sftp.limits import Shares
+from relay.sftp.limits import Share
 from relay.tree import Directory, GeneratedFile, KeyFile, Place, SentFile
 from relay.upload import Upload
 
@@ -87,11 +86,9 @@ Handle = Listing | Generated | Swallowing | Uploading | Downloading | KeyDraft
 class Handles:
     """The open handles of one session, at most *most* and as many as its certificate's *share* has room for."""
 
-    def __init__(self, most: int, shares: Shares, identity: Identity) -> None:
+    def __init__(self, most: int, share: Share) -> None:
         self._most = most
-        self._shares = shares
-        self._identity = identity
-        self.share = shares.join(identity, self)
+        self.share = share
         self._open: dict[bytes, Handle] = {}
         self._opening = 0
         self._last = 0
@@ -107,7 +104,7 @@ class Handles:
         """Hold a place for a handle that is being opened; Deferred ``limit.handles`` where there is none."""
         if self.count >= self._most:
             raise Deferred("limit.handles", limit=self._most, detail="handles_per_session")
-        if not self.share.has_room_for_handle:
+        if not self.share.take_handle():
             most = self.share.limits.handles_per_certificate
             raise Deferred("limit.handles", limit=most, detail="handles_per_certificate")
         self._opening += 1
@@ -115,12 +112,14 @@ class Handles:
             yield
         finally:
             self._opening -= 1
+            self.share.handles.add(-1)
 
     def add(self, handle: Handle) -> bytes:
         """Return the name under which the client will find *handle*."""
         self._last += 1
         name = struct.pack(">I", self._last)
         self._open[name] = handle
+        self.share.handles.add(1)
         return name
 
     def find(self, name: bytes) -> Handle | None:
@@ -137,6 +136,7 @@ class Handles:
     def remove(self, name: bytes) -> None:
         """Forget *name*; what stood behind it is the caller's."""
         del self._open[name]
+        self.share.handles.add(-1)
 
     @property
     def has_uploads(self) -> bool:
@@ -162,7 +162,8 @@ class Handles:
         What was being uploaded is kept for a day, for its owner to go on with; returns what was left so.
         """
         handles, self._open = self._open, {}
-        self._shares.leave(self._identity, self)
+        self.share.handles.add(-len(handles))
+        self.share.close()
         left: list[Upload] = []
         for handle in handles.values():
             if isinstance(handle, Uploading):

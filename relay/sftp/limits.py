@@ -1,24 +1,21 @@
 """What the sessions of one certificate hold together, and how a limit that a session runs into is journalled.
 
-Each session has limits of its own; these are for all sessions of a certificate, so that opening more of them gains
-nothing.  Two offices behind one address, or two computers of an office with a certificate each, share nothing here.
+Each session has limits of its own; these are for all sessions of a certificate, whichever workers they are with, so
+that opening more of them gains nothing.  Two offices behind one address, or two computers of an office with a certificate each, share nothing here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
+from relay.common import Common, Tally
 from relay.config import LimitSettings
 from relay.errors import Deferred, Refused
 from relay.journal import Journal, LimitEnd, LimitLog
-from relay.model import CertificateId, Identity, OfficeNumber
-
-if TYPE_CHECKING:
-    from relay.sftp.handles import Handles
+from relay.model import Identity, OfficeNumber
 
 # Code → the setting, where the refusal does not name it, and what ends it.
 _LIMITS: Mapping[str, tuple[str, LimitEnd]] = MappingProxyType(
@@ -30,51 +27,46 @@ _LIMITS: Mapping[str, tuple[str, LimitEnd]] = MappingProxyType(
         "limit.handles": ("handles_per_session", LimitEnd.HANDLE_CLOSED),
     }
 )
-_Key = tuple[OfficeNumber, CertificateId]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Share:
-    """What the sessions of one certificate hold of *limits*, as one office."""
+    """What the sessions of one certificate hold of *limits*, as one office: found once a session, then only counted."""
 
     limits: LimitSettings
-    members: list[Handles] = field(default_factory=list)
-    requests: int = 0
+    requests: Tally
+    handles: Tally
 
     @property
     def has_room_for_request(self) -> bool:
         """True while one more request may be worked on."""
-        return self.requests < self.limits.requests_per_certificate
+        return self.requests.total < self.limits.requests_per_certificate
 
-    @property
-    def has_room_for_handle(self) -> bool:
-        """True while one more handle may be opened."""
-        return sum(handles.count for handles in self.members) < self.limits.handles_per_certificate
+    def take_handle(self) -> bool:
+        """Count one more handle; False where there is no room for it."""
+        return self.handles.take(self.limits.handles_per_certificate)
+
+    def close(self) -> None:
+        """Know that a session has ended; what it held was counted off."""
+        self.requests.close()
+        self.handles.close()
 
 
 class Shares:
-    """The shares of everybody who has a session in this process, and what was told of their limits."""
+    """Where everybody who has a session in this worker finds a share, and what was told of their limits."""
 
-    def __init__(self, limits: LimitSettings) -> None:
-        """Begin with nobody."""
+    def __init__(self, limits: LimitSettings, common: Common | None = None) -> None:
+        """Begin with nobody here."""
         self._limits = limits
-        self.limit_log = LimitLog()
-        self._shares: dict[_Key, Share] = {}
+        self._common = common or Common.alone()
+        self.limit_log = LimitLog(common)
 
-    def join(self, identity: Identity, handles: Handles) -> Share:
-        """Return the share of *identity*, with *handles* among its members."""
-        key = (identity.office, identity.certificate)
-        share = self._shares.setdefault(key, Share(self._limits))
-        share.members.append(handles)
-        return share
-
-    def leave(self, identity: Identity, handles: Handles) -> None:
-        """Take *handles* out of the share of *identity*."""
-        key = (identity.office, identity.certificate)
-        share = self._shares[key]
-        share.members.remove(handles)
-        if not share.members:
-            del self._shares[key]
+    def join(self, identity: Identity) -> Share:
+        """Return the share of *identity* for one more session, which closes it in the end."""
+        certificate = identity.certificate
+        scope = f"{identity.office} {certificate.ca_fingerprint} {certificate.serial}"
+        requests = self._common.count("requests_per_certificate", scope)
+        return Share(self._limits, requests, self._common.count("handles_per_certificate", scope))
 
     def tell(self, journal: Journal, error: Refused | Deferred, office: OfficeNumber, now: datetime) -> None:
         """Journal *error* as a limit where it is one; once as long as it holds, whichever session meets it."""

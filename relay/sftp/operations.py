@@ -62,7 +62,7 @@ class Operations:
         self._drained = drained
         self._manners = Manners(ends_short=ends_short)
         self._buffers = desks.intake.lend_buffers()
-        self._handles = Handles(desks.config.limits.handles_per_session, desks.shares, identity)
+        self._handles = Handles(desks.config.limits.handles_per_session, desks.shares.join(identity))
         self._lookup = Lookup(desks, identity, self._handles, journal_)
         self._directories = Directories(desks, identity, self._lookup)
         self._changes = Changes(desks, identity, self._lookup, journal_)

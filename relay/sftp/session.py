@@ -255,7 +255,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
             return
         running = _Running(lanes, size + _reply_bytes(request))
         self._running[running] = None
-        self._operations.share.requests += 1
+        self._operations.share.requests.add(1)
         self._bytes_in_flight += running.size
         self._start(self._run(request, running, before))
 
@@ -268,7 +268,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
             reply = self._explain(request, error)
         self._send(reply)
         del self._running[running]
-        self._operations.share.requests -= 1
+        self._operations.share.requests.add(-1)
         self._bytes_in_flight -= running.size
         running.done.set()
         self._pump()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.common import Common
 from relay.model import OfficeNumber
 from relay.pace import PATIENCE_SECONDS, Pace, plan_turn
 
@@ -69,14 +70,26 @@ def test_a_minutes_worth_begins_at_once(per_minute: int) -> None:
     assert pace.take_turn(B).wait_seconds == 0
 
 
-def test_who_sends_no_more_is_forgotten() -> None:
-    """Ten thousand offices that sent one file each leave nothing behind once their buckets are full again."""
+def test_offices_that_send_no_more_leave_room_for_others() -> None:
+    """Sixty thousand offices, one file each, find room in memory for a quarter of that: full buckets are forgotten."""
     now = 0.0
-    pace = Pace(60, clock=lambda: now)
-    for number in range(10_000):
-        now = number / 10
-        pace.take_turn(OfficeNumber(f"{number:010d}"))
-    assert len(pace._full_at) < 2_000
+    common, full = Common.alone(), list[str]()
+    common.on_full = full.append
+    pace = Pace(60, common, clock=lambda: now)
+    for number in range(60_000):
+        now = number / 1_000
+        assert pace.take_turn(OfficeNumber(f"{number:010d}")).wait_seconds == 0
+    assert full == []
+
+
+def test_an_office_has_one_bucket_in_all_workers() -> None:
+    """What one worker takes out of it is gone for the other, and another office's is full."""
+    supervisor = Common.create(2)
+    paces = [Pace(60, Common.attach(supervisor.fileno(), index), clock=lambda: 7.0) for index in range(2)]
+    assert all(paces[number % 2].take_turn(A).wait_seconds == 0 for number in range(60))
+    assert [pace.take_turn(A).wait_seconds for pace in paces] == [pytest.approx(1.0), pytest.approx(2.0)]
+    assert paces[0].take_turn(B).wait_seconds == 0
+    supervisor.close()
 
 
 def test_a_run_of_ten_thousand_files_is_neither_refused_nor_slowed_by_default() -> None:

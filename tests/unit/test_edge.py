@@ -215,6 +215,7 @@ def hold_rekey(client: Any) -> None:
         (asyncssh.SSHServerConnection, "validate_public_key", "self username key_data msg signature"),
         (asyncssh.SSHServerConnection, "reload_config", "self"),
         (asyncssh.SSHServerConnection, "send_packet", "self pkttype args handler"),
+        (asyncssh.SSHServerConnection, "remove_channel", "self recv_chan"),
         (asyncssh.SSHServerConnection, "create_server_channel", "self encoding errors window max_pktsize"),
         (SSHServerChannel, "_service_next_request", "self"),
         (SSHServerChannel, "_deliver_data", "self data datatype"),
@@ -598,12 +599,16 @@ async def test_subsystem_is_granted_once_a_channel() -> None:
 
 
 async def test_channels_are_counted_until_they_are_closed() -> None:
-    """The count is what sessions are limited by."""
+    """The count is what sessions are limited by; whoever watches is told once it has become less."""
     async with connected() as (seen, client):
+        told: list[int] = []
+        edge.watch_channels(seen.conn, lambda: told.append(edge.count_channels(seen.conn)))
         channels = [await open_raw_channel(client) for _ in range(3)]
         assert edge.count_channels(seen.conn) == 3
         channels[0].close()
         await until(lambda: edge.count_channels(seen.conn) == 2)
+    await until(lambda: len(told) == 3)
+    assert told == [2, 1, 0]
 
 
 async def test_window_is_opened_for_what_was_dealt_with_alone() -> None:
