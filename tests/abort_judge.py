@@ -1,16 +1,20 @@
 """What must hold after any program was interrupted in any way: judged by what it was told and what the offices see.
 
-The judge knows nothing of how an interruption was made, and nothing of the relay's inside: only the program's last
-word, the listings and status files that the two offices read afterwards, and the bytes that they got.
+The judge knows nothing of how an interruption was made, and nothing of the relay's inside: only the programs' last
+words, the listings and status files that the offices read afterwards, and the bytes that they got.
 
-Of a server that ended while many were at work, it is asked about each file: `judge_found` follows everything that was
-done with it up to that moment, and says whether what is found is one of the things that may have become of it.
+`judge_sending` and `judge_fetching` judge one file, before and after its repeat.  Of a server that ended while many were
+at work, `judge_found` follows everything that was done with a file up to that moment, and says whether what is found is
+one of the things that may have become of it.  `judge_exchange` judges everything that was sent and fetched among offices,
+at any moment, while their programs go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -203,3 +207,176 @@ def _fetching_faults(case: Fetching) -> Iterator[str]:
         yield "half: the next download is not what was sent"
     if case.seen_again.received != ("collected",) or "new" in case.seen_again.folders:
         yield f"stuck: read whole, and not collected: {case.seen_again}"
+
+
+# --- everything that offices exchanged ----------------------------------------------------------------------------
+
+
+# Of what stands so in the status files the recipient has the bytes.
+_THERE = frozenset({"accepted", "collected"})
+
+
+def digest(content: bytes) -> str:
+    """Return the SHA-256 as the status files write it."""
+    return hashlib.sha256(content).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Bytes that an office tried to send under a name, and the best word that it ever got; the same of taking it back.
+
+    *by* is the program, for whoever reads of a fault.
+    """
+
+    sender: str
+    recipient: str
+    name: str
+    sha256: str
+    told: Told
+    taken_back: Told | None = None
+    # What else may have become of it, because the operator or time asked for that.
+    may_be: frozenset[str] = frozenset()
+    by: str = ""
+
+    @property
+    def states(self) -> frozenset[str]:
+        """How it may stand in the status files."""
+        return _THERE | self.may_be | ({"recalled"} if self.taken_back is not None else frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """What an office's program has read of a file.
+
+    *told* is DONE where its CLOSE was answered OK, NOTHING where only the program says that it was done, FAILED where it
+    may be a part.
+    """
+
+    office: str
+    name: str
+    sha256: str
+    told: Told
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of ``status/received.json`` or ``status/sent.json``; *other* is the office at the other end."""
+
+    other: str
+    name: str
+    state: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one office sees: its status files, its folders, and the digests of what it reads in ``receive/`` and ``done/``."""
+
+    received: tuple[Row, ...] = ()
+    sent: tuple[Row, ...] = ()
+    new: frozenset[str] = frozenset()
+    receive: frozenset[str] = frozenset()
+    done: frozenset[str] = frozenset()
+    read: Mapping[str, str] = field(default_factory=dict)
+
+
+def judge_exchange(
+    claims: Iterable[Claim], fetches: Iterable[Fetch], sights: Mapping[str, Sight], *, is_settled: bool = True
+) -> list[str]:
+    """Return what was broken of: what was answered OK exists exactly once, whole, at the right office; nothing else
+    exists; every ``collected`` is true.
+
+    *claims* must name all that was ever tried, *fetches* all that was ever read, *sights* all offices.  Not *is_settled*
+    while programs are at work: only that is judged then which is true at every moment.  What was told must have been
+    noted before anybody looked, what was tried and read after.
+    """
+    told, read = list(claims), list(fetches)
+    broken = list(_claims_broken(told, sights))
+    for office, sight in sights.items():
+        broken += _sight_faults(office, sight, told)
+        broken += _reading_faults(office, sight, told, [fetch for fetch in read if fetch.office == office])
+        if is_settled:
+            broken += _shelf_faults(office, sight)
+            broken += _forgotten(office, sight, read)
+    if is_settled:
+        broken += _views_that_differ(sights)
+    return broken
+
+
+def _claims_broken(claims: Sequence[Claim], sights: Mapping[str, Sight]) -> Iterator[str]:
+    for claim in claims:
+        states = [row.state for row in sights[claim.recipient].received if _is_of(row, claim)]
+        what = f"{claim.name} by {claim.by} for {claim.recipient}, which has {states}"
+        if claim.taken_back is Told.DONE and (_THERE.intersection(states) or "recalled" not in states):
+            yield f"kept: the sender was told that it took back {what}"
+        if claim.told is Told.DONE and not claim.states.intersection(states):
+            yield f"lost: the sender was told that it was done, {what}"
+        if not claim.states.issuperset(states):
+            yield f"ended: nobody asked for that: {what}"
+
+
+def _is_of(row: Row, claim: Claim) -> bool:
+    return (row.other, row.name, row.sha256) == (claim.sender, claim.name, claim.sha256)
+
+
+def _sight_faults(office: str, sight: Sight, claims: Sequence[Claim]) -> Iterator[str]:
+    mine = [claim for claim in claims if claim.recipient == office]
+    tried = {(claim.sender, claim.name, claim.sha256) for claim in mine}
+    for row in sight.received:
+        if (row.other, row.name, row.sha256) not in tried:
+            fault = "half" if any(claim.name == row.name for claim in mine) else "invented"
+            yield f"{fault}: nobody sent this to {office}: {row}"
+    for rows in (sight.received, sight.sent):
+        live = Counter((row.other, row.name) for row in rows if row.state in _THERE)
+        for (other, name), count in live.items():
+            if count > 1:
+                yield f"twice: {office} has {name} from or to {other} {count} times"
+
+
+def _reading_faults(office: str, sight: Sight, claims: Sequence[Claim], fetches: Sequence[Fetch]) -> Iterator[str]:
+    rows = {row.name: row for row in sight.received if row.state in _THERE}
+    for name, sha256 in sight.read.items():
+        if name in rows and rows[name].sha256 != sha256:
+            yield f"half: {office} reads other bytes of {name} than its status tells"
+    sent = {(claim.name, claim.sha256) for claim in claims if claim.recipient == office}
+    for fetch in fetches:
+        if fetch.told is not Told.FAILED and (fetch.name, fetch.sha256) not in sent:
+            yield f"half: {office} was given other bytes of {fetch.name} than were sent, and its program was content"
+    whole = {(fetch.name, fetch.sha256) for fetch in fetches}
+    for name, row in rows.items():
+        if row.state == "collected" and (name, row.sha256) not in whole:
+            yield f"unread: {name} is collected, and no program of {office} has every byte of it"
+
+
+def _shelf_faults(office: str, sight: Sight) -> Iterator[str]:
+    rows = {row.name: row for row in sight.received if row.state in _THERE}
+    for name in sorted((sight.new | sight.receive | sight.done) - rows.keys()):
+        yield f"invented: {office} is shown {name}, of which its status says nothing"
+    for name, row in rows.items():
+        shelves = (name in sight.receive) + (name in sight.done)
+        if shelves != 1:
+            yield f"{'twice' if shelves else 'gone'}: {office} finds {name} in {shelves} of receive/ and done/"
+        if row.state == "accepted" and name not in sight.new:
+            yield f"vanished: {name} was not collected by {office} and has left new/"
+        if row.state == "collected" and name in sight.new:
+            yield f"stale: {name} was collected by {office} and is still in new/"
+        if name not in sight.read:
+            yield f"gone: {office} cannot read {name}"
+
+
+def _forgotten(office: str, sight: Sight, fetches: Sequence[Fetch]) -> Iterator[str]:
+    waiting = {(row.name, row.sha256) for row in sight.received if row.state == "accepted"}
+    for fetch in fetches:
+        if fetch.office == office and fetch.told is Told.DONE and (fetch.name, fetch.sha256) in waiting:
+            yield f"forgotten: {office} has read {fetch.name} and its CLOSE was answered OK, and it is not collected"
+
+
+def _views_that_differ(sights: Mapping[str, Sight]) -> Iterator[str]:
+    sent = Counter(
+        (office, row.other, row.name, row.state, row.sha256) for office, at in sights.items() for row in at.sent
+    )
+    received = Counter(
+        (row.other, office, row.name, row.state, row.sha256) for office, at in sights.items() for row in at.received
+    )
+    for what in (sent - received) + (received - sent):
+        yield f"untold: only one of two offices is told of {what}"

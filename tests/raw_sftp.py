@@ -219,10 +219,12 @@ class RawSftp(asyncssh.SSHClientSession[bytes]):
         return await self.reply_to(self.ask(kind, *fields))
 
     async def greet(self, version: int = 3) -> None:
-        """Exchange INIT and VERSION."""
+        """Exchange INIT and VERSION; EOFError where the channel ends first."""
         self.send(struct.pack(">IBI", 5, INIT, version))
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not self.version and not self.is_closed:
+            while not self.version:
+                if self.is_closed:
+                    raise EOFError
                 self._news.clear()
                 await self._news.wait()
         assert self.version[:4] == b"\0\0\0\3"
