@@ -1,14 +1,13 @@
 """The auditor: what the server itself has to do for the audit while it runs.
 
-That it was started and stopped stands in history.  Every few seconds, and when it ends, it is noted outside the store
-how far history has come.  An anchor that cannot follow costs nobody a file: it is told in the journal, once.
+That it was started and stopped stands in history, once however many processes it has.  Every few seconds one of them,
+and each when it ends, notes outside the store how far history has come.  An anchor that cannot follow costs nobody a file: it is told in the journal, once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import datetime
 
 from relay import journal
@@ -18,27 +17,26 @@ from relay.ledger import Ledger
 from relay.model import RELAY_ACTOR, EventKind
 
 
-@contextlib.asynccontextmanager
-async def on_duty(
-    ledger: Ledger, settings: AuditSettings, clock: Callable[[], datetime], journal_: Journal
-) -> AsyncIterator[None]:
-    """Keep the anchor for as long as the server runs, which history tells; Deferred where the store cannot say so."""
+async def note_start(
+    ledger: Ledger, settings: AuditSettings, clock: Callable[[], datetime], journal_: Journal, *, detail: str = ""
+) -> None:
+    """Let history tell that the server starts, and an anchor that is missing; Deferred where the store cannot say so."""
     batches = await ledger.count_batches()
     if batches and not settings.anchor.exists():
         journal.audit_anchor_begun(journal_, batches=batches)
         await ledger.record_event(
             EventKind.ANCHOR_BEGUN, actor=RELAY_ACTOR, detail=f"there was none at batch {batches}", now=clock()
         )
-    await ledger.record_event(EventKind.SERVER_STARTED, actor=RELAY_ACTOR, detail="", now=clock())
-    keeping = asyncio.create_task(_keep_anchor(ledger, settings.anchor_seconds, journal_))
-    try:
-        yield
-    finally:
-        keeping.cancel()
-        ledger.note_event(EventKind.SERVER_STOPPED, actor=RELAY_ACTOR, now=clock())
+    await ledger.record_event(EventKind.SERVER_STARTED, actor=RELAY_ACTOR, detail=detail, now=clock())
 
 
-async def _keep_anchor(ledger: Ledger, seconds: float, journal_: Journal) -> None:
+def note_stop(ledger: Ledger, clock: Callable[[], datetime], *, detail: str = "") -> None:
+    """Let history tell that the server ends."""
+    ledger.note_event(EventKind.SERVER_STOPPED, actor=RELAY_ACTOR, now=clock(), detail=detail)
+
+
+async def keep_anchor(ledger: Ledger, seconds: float, journal_: Journal) -> None:
+    """Note every so many *seconds* how far history has come; never returns."""
     is_troubled = False
     while True:
         try:

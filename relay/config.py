@@ -50,6 +50,9 @@ _EXTENSIONS = (
 _GRAMMAR_GROUPS = frozenset({"recipient", "sender", "serial", "month"})
 # Real office numbers break the check digit's rule (standard, section 6): never more than a warning.
 _NEVER_REFUSED = frozenset({"name.check_digit"})
+# All processes write to one store, one after the other: more of them than that wait for each other.
+_WORKERS_MOST = 64
+_CORES_MOST = 8
 # Names that cannot be read or routed leave nothing to be lenient with; content and units do.
 _ADJUSTABLE = frozenset(
     code
@@ -103,6 +106,10 @@ def _parse_port(value: object) -> object:
     return None if value == "off" else value
 
 
+def _parse_workers(value: object) -> object:
+    return None if value == "cores" else value
+
+
 def _check_mail_host(host: str) -> str:
     return check_host(host) if host else host
 
@@ -153,17 +160,24 @@ class _Section(BaseModel):
 
 
 class ServerSettings(_Section):
-    """Where the relay listens and how patient it is with a connection."""
+    """Where the relay listens, with how many processes (*workers* None: one a core), and how patient it is."""
 
     host: Annotated[str, AfterValidator(check_host)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 2222
+    workers: Annotated[Annotated[int, Field(ge=1, le=_WORKERS_MOST)] | None, BeforeValidator(_parse_workers)] = None
     login_seconds: Seconds = 30.0
     keepalive_seconds: Seconds = 30.0
     keepalive_count: Count = 4
     unused_seconds: Seconds = 300.0
     busy_seconds: Seconds = 0.2
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+    hang_seconds: Seconds = 60.0
     rekey_bytes: Annotated[Bytes, Field(ge=65_536)] = 1024 * MIB
+
+    @property
+    def worker_count(self) -> int:
+        """How many processes serve."""
+        return self.workers or min(_CORES_MOST, len(os.sched_getaffinity(0)))
 
 
 class StoreSettings(_Section):

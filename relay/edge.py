@@ -11,6 +11,7 @@ asyncssh changes:
 * `has_good_signature` - whether the client holds the key of a certificate that asyncssh will not let in.
 * `is_signed_by`, `offer_signatures` - logins with X.509 chains, which asyncssh leaves to another library.
 * `open_channel` - a channel on which ``subsystem sftp`` may be asked for, once, and nothing else.
+* `Welcomer` - connections that we accept ourselves, because several processes share the listening socket.
 * `Farewells` - a connection too many is sent away with a sentence before a key exchange.
 * `take_turns` - a stranger's key exchange waits for its turn, and what he costs is measured.
 * `watch_requests` - tells what is asked for besides sessions; `watch_channels` that one has ended.
@@ -499,6 +500,28 @@ def omit_ignored_packets(conn: Connection) -> None:
             send(pkttype, *args, handler=handler)
 
     unwrapped.send_packet = send_packet
+
+
+class Welcomer:
+    """Makes asyncssh's side of a connection that somebody else has accepted; `asyncssh.listen` does so for its own."""
+
+    def __init__(self, options: asyncssh.SSHServerConnectionOptions) -> None:
+        """Go by *options*; use `prepare`."""
+        self._options = options
+
+    @classmethod
+    async def prepare(cls, **options: Any) -> Welcomer:
+        """Take the keyword arguments of `asyncssh.listen`."""
+        options.pop("backlog", None)
+        return cls(await asyncssh.SSHServerConnectionOptions.construct(None, **options))
+
+    def receive(self) -> Connection:
+        """Return the protocol of a new connection."""
+        return asyncssh.SSHServerConnection(asyncio.get_running_loop(), self._options)
+
+    def update(self, **options: object) -> None:
+        """Exchange *options* for the connections that come from now on."""
+        self._options.update(**options)
 
 
 class Farewells:

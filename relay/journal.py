@@ -24,6 +24,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Final, Literal, TextIO, cast
 
 import structlog
@@ -57,10 +58,12 @@ def configure_journal(
     format: JournalFormat = "auto",  # noqa: A002 - the word of relay.toml
     level: JournalLevel = "info",
     stream: TextIO | None = None,
+    *,
+    worker: int | None = None,
 ) -> None:
     """Say how journals made from now on write: to *stream*, or to standard error as it is now.
 
-    ``auto`` is text on a terminal and JSON anywhere else.
+    ``auto`` is text on a terminal and JSON anywhere else.  Every line names the *worker*, where there are several.
     """
     out = sys.stderr if stream is None else stream
     as_text = format == "text" or (format == "auto" and out.isatty())
@@ -71,6 +74,7 @@ def configure_journal(
     )
     structlog.configure(
         processors=[
+            *([] if worker is None else [partial(_name_worker, worker)]),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
             _make_printable,
@@ -95,9 +99,9 @@ def new_journal() -> Journal:
 # --- the server ------------------------------------------------------------------------------------------------
 
 
-def server_listening(journal: Journal, *, host: str, port: int) -> None:
-    """Tell that connections are accepted."""
-    journal.logger.info("server.listening", host=host, port=port)
+def server_listening(journal: Journal, *, host: str, port: int, workers: int | None = None) -> None:
+    """Tell that connections are accepted, and by how many processes."""
+    journal.logger.info("server.listening", host=host, port=port, workers=workers)
 
 
 def server_draining(journal: Journal, *, sessions: int, seconds: float) -> None:
@@ -108,6 +112,41 @@ def server_draining(journal: Journal, *, sessions: int, seconds: float) -> None:
 def server_stopped(journal: Journal, *, reason: str = "asked to") -> None:
     """Tell that the server has let go of its socket and of the store."""
     journal.logger.info("server.stopped", reason=reason)
+
+
+def worker_ready(journal: Journal, *, worker: int, pid: int) -> None:
+    """Tell that a worker takes connections that is there for one that ended."""
+    journal.logger.info("worker.ready", worker=worker, pid=pid)
+
+
+def worker_ended(journal: Journal, *, worker: int, pid: int) -> None:
+    """Tell that a worker has ended in peace though the server goes on; another one comes at once."""
+    journal.logger.info("worker.ended", worker=worker, pid=pid)
+
+
+def worker_died(journal: Journal, *, worker: int, pid: int, cause: str, others: int, again_in_seconds: float) -> None:
+    """Tell that a worker died, how many *others* go on, and when another one is started in its place.
+
+    Its connections are lost, and nothing that was answered OK.
+    """
+    journal.logger.error(
+        "worker.died", worker=worker, pid=pid, cause=cause, others=others, again_in_seconds=again_in_seconds
+    )
+
+
+def worker_hung(journal: Journal, *, worker: int, pid: int, seconds: float) -> None:
+    """Tell that a worker has done nothing for so long and is ended, so that another one can take its place."""
+    journal.logger.error("worker.hung", worker=worker, pid=pid, seconds=seconds)
+
+
+def supervisor_lost(journal: Journal) -> None:
+    """Tell that the process that started this worker is gone, so that it drains and ends as well."""
+    journal.logger.error("supervisor.lost")
+
+
+def accept_failed(journal: Journal, *, cause: str, seconds: float) -> None:
+    """Tell that a connection could not be taken; it waits, and is tried again after *seconds*."""
+    journal.logger.error("connection.not_accepted", cause=cause, again_in_seconds=seconds)
 
 
 def store_warned(journal: Journal, *, warning: str) -> None:
@@ -514,6 +553,13 @@ class _Factory:
 
     def __call__(self, *_: object) -> _LineWriter:
         return self.writer
+
+
+def _name_worker(
+    worker: int, _logger: WrappedLogger, _method: str, facts: MutableMapping[str, object]
+) -> MutableMapping[str, object]:
+    facts.setdefault("worker", worker)
+    return facts
 
 
 def _make_printable(

@@ -15,12 +15,11 @@ at once, answers and hangs up; it takes nothing but GET.  It has no password, an
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
 import shutil
+import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,8 +31,8 @@ from relay.exposition import Exposition, Gauges, Present
 from relay.journal import Journal
 from relay.keyring import load_keyring
 from relay.ledger import Ledger
+from relay.listening import Entrances
 
-SOCKET_SUFFIX = ".watch"
 _REQUEST_BYTES = 8192
 _REQUEST_SECONDS = 5.0
 _CALLERS_MOST = 16
@@ -79,29 +78,18 @@ class Lookout:
         self._probing = asyncio.Lock()
         self.is_draining = False
 
-    async def open(self) -> None:
-        """Listen; ConfigError where the port cannot be had.  Without its socket the server goes on."""
-        port = None
-        if self._config.metrics.port is not None:
-            port = await self._listen_on_port(self._config.metrics.host, self._config.metrics.port)
-        path = socket_path(self._config)
-        try:
-            self._servers.append(await _listen_on_socket(path, self._answer_operator))
-        except OSError as error:
-            journal.unwatched(self._line, socket=str(path), cause=str(error))
-        address = None if port is None else self._config.metrics.host
-        journal.watching(self._line, socket=str(path), address=address, port=port)
+    async def open(self, entrances: Entrances) -> None:
+        """Answer at the sockets of *entrances*."""
+        if entrances.metrics is not None:
+            await self._listen(entrances.metrics, is_operator=False)
+        if entrances.watch is not None:
+            await self._listen(entrances.watch, is_operator=True)
 
-    async def _listen_on_port(self, host: str, port: int) -> int:
-        try:
-            server = await asyncio.start_server(self._answer_anybody, host, port, limit=_REQUEST_BYTES)
-        except OSError as error:
-            raise ConfigError(
-                f"Metrics cannot listen on {host}:{port}: {error.strerror}. Set metrics.port in relay.toml to a free port, "
-                'or to "off".'
-            ) from error
-        self._servers.append(server)
-        return int(server.sockets[0].getsockname()[1])
+    async def _listen(self, door: socket.socket, *, is_operator: bool) -> None:
+        answer = self._answer_operator if is_operator else self._answer_anybody
+        start = asyncio.start_unix_server if door.family == socket.AF_UNIX else asyncio.start_server
+        # A copy, because the server closes what it is given; the socket is for whoever comes after us.
+        self._servers.append(await start(answer, sock=door.dup(), limit=_REQUEST_BYTES))
 
     async def close(self) -> None:
         """Hang up on everybody."""
@@ -111,8 +99,7 @@ class Lookout:
             caller.cancel()
         if self._callers:
             await asyncio.wait(self._callers)
-        with contextlib.suppress(OSError):
-            socket_path(self._config).unlink()
+        self._servers.clear()
 
     async def look(self) -> None:
         """Count what waits and look at the disk, every minute; never returns."""
@@ -236,27 +223,6 @@ class Lookout:
         except ConfigError as error:
             return f"the keys cannot be used: {error}"
         return ""
-
-
-def socket_path(config: Config) -> Path:
-    """Return where the server of this store can be asked by its own user."""
-    path = config.store.path
-    return path.with_name(path.name + SOCKET_SUFFIX)
-
-
-async def _listen_on_socket(
-    path: Path, answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-) -> asyncio.AbstractServer:
-    """Listen on *path*, for this user alone; what an earlier server left there is replaced."""
-    path.unlink(missing_ok=True)  # noqa: ASYNC240 - once, before anything is served
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-    before = os.umask(0o177)
-    try:
-        # By the folder's descriptor, because the name of a socket may have 107 bytes only.
-        return await asyncio.start_unix_server(answer, f"/proc/self/fd/{folder}/{path.name}", limit=_REQUEST_BYTES)
-    finally:
-        os.umask(before)
-        os.close(folder)
 
 
 def _size_of(path: Path) -> int:

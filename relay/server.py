@@ -1,8 +1,11 @@
-"""The server: builds every part, listens, drains.
+"""The server: builds every part of one worker, serves, drains.
 
-The one composition root.  Nothing listens before the store was opened and checked, and nothing is torn down before
-the requests that were received have been answered: on SIGTERM no new connection is taken, uploads in progress get
-their grace time, then everybody is told and disconnected.
+The one composition root.  A worker is a process of its own; the supervisor (`relay.supervisor`) starts as many as are
+wanted and gives each a `Post`.  Nothing is accepted before the store was opened and checked, and nothing is torn down
+before the requests that were received have been answered: told to stop, a worker takes no new connection, uploads in
+progress get their grace time, then everybody is told and disconnected.
+
+What is to be done once for all workers, is done by the one that leads.
 """
 
 from __future__ import annotations
@@ -12,31 +15,36 @@ import contextlib
 import resource
 import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
 
-import asyncssh
 import uvloop
 
 from relay import auditor, housekeeping, journal, mailing
+from relay.acceptor import Acceptor
 from relay.auth import WATCH_SECONDS, ConnectionFacts, Reception
 from relay.authority import open_user_ca
 from relay.collection import Collection
 from relay.common import Common
 from relay.config import Config
+from relay.crew import Crew
+from relay.edge import Welcomer
 from relay.enrolment import EnrolmentDesk, EnrolmentSession
 from relay.errors import ConfigError
 from relay.exposition import Exposition, Gauges, Present, tally
 from relay.intake import Intake
 from relay.keyring import Keyring, load_keyring, stamp_keyring
-from relay.ledger import storefile
+from relay.lease import Lease
 from relay.ledger.auditing import ensure_audit_key
 from relay.ledger.sqlite import open_ledger
+from relay.listening import Entrances
 from relay.lookout import Lookout, Views
 from relay.meters import Meters
 from relay.model import Identity
 from relay.news import NewsDesk
+from relay.orders import Line, Word
 from relay.receipts import ReceiptDesk
 from relay.renewal import RenewalDesk
 from relay.sftp.desks import Desks
@@ -45,14 +53,33 @@ from relay.sftp.session import SftpSession
 from relay.status import StatusDesk
 
 _DRAIN_POLL_SECONDS = 0.05
+_BEAT_SECONDS = 0.5
 # The store, its threads, and connections that are being sent away.
 _OTHER_FILES = 512
 
 
-def serve(config: Config) -> None:
-    """Run the server until SIGTERM or SIGINT; ConfigError where it cannot start as things stand."""
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What a worker is given by its supervisor: its place, where it is reached, and whom it listens to.
+
+    *index* is its place in *crew*, *place* that in *common*, which is None where it is the only one.  *is_first* is the
+    one that the server starts with; *detail* is what history says of the start.
+    """
+
+    index: int
+    place: int
+    crew: Crew
+    entrances: Entrances
+    line: Line
+    common: Common | None = None
+    is_first: bool = False
+    detail: str = ""
+
+
+def work(config: Config, post: Post) -> None:
+    """Serve until told to stop; ConfigError where that cannot be as things stand."""
     _allow_open_files(config.limits.connections_total + _OTHER_FILES)
-    uvloop.run(run_server(config))
+    uvloop.run(run_worker(config, post))
 
 
 def _allow_open_files(needed: int) -> None:
@@ -63,23 +90,16 @@ def _allow_open_files(needed: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-async def run_server(config: Config, common: Common | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; *common* is what is shared with other workers, if there are any.
-
-    Prints one line, ``listening on HOST:PORT``, to standard output once connections are taken.
-    """
-    journal.configure_journal(config.journal.format, config.journal.level)
+async def run_worker(config: Config, post: Post) -> None:
+    """Serve until told to stop, then drain; says to the supervisor when connections are taken."""
     line = journal.new_journal()
-    common = common or Common.alone()
+    common = Common.alone() if post.common is None else Common.attach(post.common.fileno(), post.place)
     common.on_full = partial(_tell_full, line, set())
-    if ensure_audit_key(config.keys_path, config.store.path):
+    if post.is_first and ensure_audit_key(config.keys_path, config.store.path):
         journal.audit_key_made(line)
     keyring = load_keyring(config.keys_path)
     vault = keyring.open_vault()
     meters = Meters()
-    warning = storefile.check_disk(config.store.path)
-    if warning:
-        journal.store_warned(line, warning=warning)
     ledger = await open_ledger(
         config.store.path,
         vault,
@@ -92,7 +112,9 @@ async def run_server(config: Config, common: Common | None = None) -> None:
         on_trouble=partial(_tell_trouble, line, meters),
         meters=meters,
     )
-    async with ledger, auditor.on_duty(ledger, config.audit, _now, line):
+    async with ledger:
+        if post.is_first:
+            await auditor.note_start(ledger, config.audit, _now, line, detail=post.detail)
         desks = Desks(
             ledger=ledger,
             intake=Intake(ledger, vault, config, _now, meters, common),
@@ -125,8 +147,7 @@ async def run_server(config: Config, common: Common | None = None) -> None:
             common=common,
         )
         _open_ca(desks.renewal, keyring, line)
-        lookout = _make_lookout(config, reception, sessions, desks, line)
-        await _serve(config, reception, sessions, desks, lookout, line)
+        await _Worker(config, post, reception, sessions, desks, line).serve()
 
 
 def _tell_full(line: journal.Journal, told: set[str], table: str) -> None:
@@ -144,45 +165,132 @@ def _tell_trouble(line: journal.Journal, meters: Meters, cause: str | None) -> N
         journal.store_failed(line, cause=cause)
 
 
-async def _serve(
-    config: Config,
-    reception: Reception,
-    sessions: dict[SftpSession, None],
-    desks: Desks,
-    lookout: Lookout,
-    line: journal.Journal,
-) -> None:
-    # Before anybody is told that the relay listens, because who is told may ask it to stop at once.
-    with _stop_signals() as stop:
-        await lookout.open()
-        acceptor = await _listen(config, reception)
-        async with asyncio.TaskGroup() as group:
-            chores = [
-                group.create_task(reception.watch_register()),
-                group.create_task(reception.attendance.watch_load()),
-                group.create_task(_watch_keys(config, reception, acceptor, desks.renewal, line)),
-                group.create_task(reception.tell_refused()),
-                group.create_task(housekeeping.keep_house(desks.ledger, config.housekeeping, _now, line)),
-                group.create_task(lookout.look()),
-                group.create_task(mailing.carry_mail(desks.ledger, config, _now, line)),
-            ]
-            port = acceptor.get_port()
-            journal.server_listening(line, host=config.server.host, port=port)
-            print(f"listening on {config.server.host}:{port}", flush=True)  # noqa: T201 - what scripts wait for
-            await stop.wait()
-            lookout.is_draining = True
-            acceptor.close()
-            await _drain(config.server.drain_seconds, sessions, line)
-            reception.dismiss("The relay is being restarted; please connect again in a minute")
-            await acceptor.wait_closed()
-            # Sessions end by themselves, each in its own time; there is no one event to wait for.
-            while sessions:  # noqa: ASYNC110
-                await asyncio.sleep(_DRAIN_POLL_SECONDS)
-            for chore in chores:
-                chore.cancel()
-            await lookout.close()
-    reception.note_refused()
-    journal.server_stopped(line)
+class _Worker:
+    """One worker at work, from when it is built until it has drained."""
+
+    def __init__(
+        self,
+        config: Config,
+        post: Post,
+        reception: Reception,
+        sessions: dict[SftpSession, None],
+        desks: Desks,
+        line: journal.Journal,
+    ) -> None:
+        self._config = config
+        self._post = post
+        self._reception = reception
+        self._sessions = sessions
+        self._desks = desks
+        self._line = line
+        self._lookout = _make_lookout(config, reception, sessions, desks, line)
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._lead = asyncio.Event()
+        self._is_succeeded = False
+
+    async def serve(self) -> None:
+        """Take connections until told to stop, then drain."""
+        post, reception, line = self._post, self._reception, self._line
+        welcomer = await Welcomer.prepare(**reception.listen_options())
+        acceptor = Acceptor(post.entrances.doors, welcomer, post.crew, post.index, self._count, line)
+        with self._listen_to_orders():
+            async with asyncio.TaskGroup() as group:
+                leading = group.create_task(self._lead_when_told())
+                chores = [
+                    group.create_task(self._beat()),
+                    group.create_task(reception.watch_register()),
+                    group.create_task(reception.attendance.watch_load()),
+                    group.create_task(_watch_keys(self._config, reception, welcomer, self._desks.renewal, line)),
+                    group.create_task(reception.tell_refused()),
+                ]
+                acceptor.open()
+                post.line.say(Word.READY)
+                await self._stop.wait()
+                acceptor.close()
+                self._lookout.is_draining = True
+                await self._drain()
+                reception.dismiss("The relay is being restarted; please connect again in a minute")
+                await acceptor.wait_closed()
+                # Sessions end by themselves, each in its own time; there is no one event to wait for.
+                while self._sessions:  # noqa: ASYNC110
+                    await asyncio.sleep(_DRAIN_POLL_SECONDS)
+                for chore in (*chores, leading):
+                    chore.cancel()
+        reception.note_refused()
+
+    def _count(self) -> int:
+        return len(self._reception.attendance.connections)
+
+    @contextlib.contextmanager
+    def _listen_to_orders(self) -> Iterator[None]:
+        loop, line = asyncio.get_running_loop(), self._post.line
+        loop.add_reader(line.fileno(), self._hear)
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        try:
+            yield
+        finally:
+            loop.remove_reader(line.fileno())
+            loop.remove_signal_handler(signal.SIGTERM)
+
+    def _hear(self) -> None:
+        try:
+            heard = self._post.line.hear()
+        except EOFError:
+            asyncio.get_running_loop().remove_reader(self._post.line.fileno())
+            journal.supervisor_lost(self._line)
+            self._stop.set()
+            return
+        match heard:
+            case (Word.LEAD, _):
+                self._lead.set()
+            case (Word.STOP, _):
+                self._stop.set()
+            case (Word.LEAVE, _):
+                self._is_succeeded = True
+                self._stop.set()
+            case (Word.NOW, _):
+                self._stop.set()
+                self._hurry.set()
+
+    async def _beat(self) -> None:
+        """Show that this process does what it has to do; never returns."""
+        crew, index = self._post.crew, self._post.index
+        while True:
+            crew.beat(index)
+            crew.note_connections(index, self._count())
+            await asyncio.sleep(_BEAT_SECONDS)
+
+    async def _lead_when_told(self) -> None:
+        """Do what is to be done once for all workers, once told to; never returns."""
+        await self._lead.wait()
+        config, ledger, line = self._config, self._desks.ledger, self._line
+        lease = Lease(config.store.path)
+        await self._lookout.open(self._post.entrances)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._lookout.look())
+                await lease.take()
+                group.create_task(auditor.keep_anchor(ledger, config.audit.anchor_seconds, line))
+                group.create_task(housekeeping.keep_house(ledger, config.housekeeping, _now, line))
+                group.create_task(mailing.carry_mail(ledger, config, _now, line))
+        finally:
+            lease.release()
+            await self._lookout.close()
+            auditor.note_stop(ledger, _now)
+
+    async def _drain(self) -> None:
+        """Let uploads and replies in progress finish, for a time."""
+        seconds = self._config.server.drain_seconds
+        journal.server_draining(self._line, sessions=len(self._sessions), seconds=seconds)
+        deadline = asyncio.get_running_loop().time() + seconds
+
+        def is_worth_waiting() -> bool:
+            is_late = asyncio.get_running_loop().time() >= deadline or self._hurry.is_set()
+            return not is_late and any(session.is_busy for session in self._sessions)
+
+        while is_worth_waiting():  # noqa: ASYNC110 - no one event ends it
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
 
 
 def _make_lookout(
@@ -224,7 +332,7 @@ def _open_ca(renewal: RenewalDesk, keyring: Keyring, line: journal.Journal) -> N
 async def _watch_keys(
     config: Config,
     reception: Reception,
-    acceptor: asyncssh.SSHAcceptor,
+    welcomer: Welcomer,
     renewal: RenewalDesk,
     line: journal.Journal,
 ) -> None:
@@ -246,41 +354,10 @@ async def _watch_keys(
             is_told = True
             continue
         known, is_told = stamp, False
-        acceptor.update(server_host_keys=reception.adopt(keyring))
+        welcomer.update(server_host_keys=reception.adopt(keyring))
         # A passphrase takes a quarter of a second on purpose.
         await asyncio.to_thread(_open_ca, renewal, keyring, line)
         journal.keys_reloaded(line, user_cas=len(keyring.trusted_user_cas), host_cas=len(keyring.host_cas))
-
-
-async def _listen(config: Config, reception: Reception) -> asyncssh.SSHAcceptor:
-    try:
-        return await asyncssh.listen(config.server.host, config.server.port, **reception.listen_options())
-    except OSError as error:
-        raise ConfigError(
-            f"Cannot listen on {config.server.host}:{config.server.port}: {error.strerror}. "
-            "Is another relay running? Set server.port in relay.toml to a free port."
-        ) from error
-
-
-async def _drain(seconds: float, sessions: dict[SftpSession, None], line: journal.Journal) -> None:
-    """Let uploads and replies in progress finish, for at most *seconds*."""
-    journal.server_draining(line, sessions=len(sessions), seconds=seconds)
-    deadline = asyncio.get_running_loop().time() + seconds
-    while any(session.is_busy for session in sessions) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
-        await asyncio.sleep(_DRAIN_POLL_SECONDS)
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[asyncio.Event]:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        yield stop
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
 
 
 def _now() -> datetime:

@@ -202,6 +202,8 @@ class House:
     def environment(self) -> dict[str, str]:
         """What the relay's processes are told beyond ``relay.toml``."""
         chosen: dict[str, dict[str, object]] = {"journal": {"format": "json"}, "server": {"drain_seconds": 0}}
+        # One process starts soonest; RELAY_SERVER__WORKERS=3 runs any test with three.
+        chosen["server"]["workers"] = int(os.environ.get("RELAY_SERVER__WORKERS", "1"))
         for section, values in self.settings.items():
             chosen.setdefault(section, {}).update(values)
         return {
@@ -243,6 +245,12 @@ class House:
         readable, _, _ = select.select([process.stdout], [], [], PATIENCE_SECONDS)
         return process.stdout.readline() if readable else "nothing was said"
 
+    def workers(self) -> list[psutil.Process]:
+        """Return the processes that serve; their parent is the supervisor."""
+        assert self.process is not None
+        family = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
+        return [each for each in family if each.name().startswith("relay-worker-")]
+
     def stop(self) -> int:
         """Ask the server to end as an operator does; return its exit code."""
         return self._end(signal.SIGTERM)
@@ -263,8 +271,8 @@ class House:
         with process:
             family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
             if number is signal.SIGKILL:
-                for member in family:
-                    member.kill()
+                # All at once: none of them can act upon the end of another.
+                os.killpg(process.pid, signal.SIGKILL)
             else:
                 family[0].send_signal(number)
             try:

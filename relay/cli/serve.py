@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,10 @@ def serve(
         int | None,
         typer.Option(min=0, max=65535, metavar="PORT", help="0 takes any free one.", show_default="as in relay.toml"),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="So many processes serve.", show_default="as in relay.toml"),
+    ] = None,
     home: HomeOption = Path(),
 ) -> None:
     """Run the relay until SIGTERM or Ctrl-C.
@@ -26,10 +31,9 @@ def serve(
     When it accepts connections it prints one line, `listening on HOST:PORT`; the journal goes to stderr.
     """
     from relay.config import load_config
-    from relay.server import serve as serve_until_told
+    from relay.supervisor import serve as serve_until_told
 
     # As if said in the environment, so that it is checked by the same rules.
-    given = {"RELAY_SERVER__HOST": host, "RELAY_SERVER__PORT": None if port is None else str(port)}
-    serve_until_told(
-        load_config(home, {**os.environ, **{name: text for name, text in given.items() if text is not None}})
-    )
+    given = {"RELAY_SERVER__HOST": host, "RELAY_SERVER__PORT": port, "RELAY_SERVER__WORKERS": workers}
+    os.environ.update({name: str(value) for name, value in given.items() if value is not None})
+    serve_until_told(partial(load_config, home))

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from relay.config import Config
-from relay.lookout import socket_path
+from relay.listening import socket_path
 
 _SECONDS = 10.0
 _ANSWER_BYTES = 64 * 1024 * 1024

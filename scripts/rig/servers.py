@@ -93,9 +93,9 @@ class RelayHome:
         return config
 
     @contextlib.contextmanager
-    def serve(self, port: int = 0) -> Iterator[Running]:
+    def serve(self, port: int = 0, workers: int = 1) -> Iterator[Running]:
         """Run the server until the end of the block, then ask it to end and see that it does."""
-        command = [*_KEEPER, *self._command, "serve", "--host", HOST, "--port", str(port)]
+        command = [*_KEEPER, *self._command, "serve", "--host", HOST, "--port", str(port), "--workers", str(workers)]
         with (self.home / "journal.txt").open("ab") as journal:
             process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=journal, cwd=_SCRIPTS, start_new_session=True

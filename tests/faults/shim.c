@@ -50,14 +50,14 @@ static long judge(int file) {
         if (!real) real = dlsym(RTLD_NEXT, #name);                             \
         long how = judge(file);                                                \
         while (how == HOLD && atomic_load(&control->how) == HOLD) usleep(1000); \
-        if (how == KILL_BEFORE) kill(getpid(), SIGKILL);                       \
-        if (how == KILL_HALFWAY) { half; kill(getpid(), SIGKILL); }            \
+        if (how == KILL_BEFORE) kill(0, SIGKILL);                       \
+        if (how == KILL_HALFWAY) { half; kill(0, SIGKILL); }            \
         if (how == FAIL_ONCE || how == FAIL_FROM_THERE) {                      \
             errno = (int)atomic_load(&control->code);                          \
             return -1;                                                         \
         }                                                                      \
         type result = real arguments;                                          \
-        if (how == KILL_AFTER) kill(getpid(), SIGKILL);                        \
+        if (how == KILL_AFTER) kill(0, SIGKILL);                        \
         return result;                                                         \
     }
 

@@ -141,6 +141,10 @@ def _kill_under_strace(house: House) -> None:
     process, house.process = house.process, None
     assert process is not None
     with process:
-        for server in psutil.Process(process.pid).children(recursive=True):
+        servers = psutil.Process(process.pid).children(recursive=True)
+        for server in servers:
+            # The first one's end must not be anything that the others can act upon.
+            server.suspend()
+        for server in servers:
             server.kill()
         process.wait(PATIENCE_SECONDS)

@@ -1,0 +1,371 @@
+"""Supervisor: starts the workers, and sees that as many are at work as there should be.
+
+It opens the sockets, or receives them, and forks a worker for each core.  A worker has the code that the supervisor
+has, also when what lies on the disk was exchanged meanwhile, and everything else of its own: no connection to the
+store, no event loop and no thread crosses the fork, because the supervisor never has any.
+
+* A worker that dies is replaced; one that dies again and again is waited for longer each time, while the others go on.
+* A worker that does nothing for ``server.hang_seconds`` is ended, which makes it one that died.
+* One worker leads: it does what is to be done once.  When it dies, another one is told to.
+* SIGTERM and SIGINT let everybody finish, for ``server.drain_seconds``; told a second time, at once.
+
+The supervisor does nothing else, so that there is nothing for it to fail at.  Should it end all the same, the workers
+notice by the end of their line, let their clients finish and go too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NoReturn
+
+from relay import journal
+from relay.common import Common
+from relay.config import Config
+from relay.crew import Crew
+from relay.errors import ConfigError, Deferred, RelayError
+from relay.ledger import storefile
+from relay.listening import Entrances, open_entrances, receive, socket_path
+from relay.notifying import Notifier
+from relay.orders import Line, Word
+from relay.server import Post, work
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
+_TICK_SECONDS = 1.0
+# A worker that lived so long had no trouble at its start.
+_SETTLED_SECONDS = 60.0
+_AGAIN_MOST_SECONDS = 30.0
+_DOUBLINGS_MOST = 6
+# Beyond the time for draining: for the last commits, and for connections to end.
+_END_SECONDS = 30.0
+_END_SOON_SECONDS = 5.0
+
+
+class _State(Enum):
+    STARTING = "starting"
+    READY = "ready"
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    index: int
+    pid: int
+    line: Line
+    state: _State = _State.STARTING
+    started_at: float = field(default_factory=time.monotonic)
+    beats: int = -1
+    idle_ticks: int = 0
+    failure: str = ""
+
+
+def serve(load: Callable[[], Config]) -> None:
+    """Run the server until SIGTERM or SIGINT; ConfigError where it cannot start as things stand.
+
+    Prints one line, ``listening on HOST:PORT``, to standard output once connections are taken.
+    """
+    config = load()
+    journal.configure_journal(config.journal.format, config.journal.level)
+    Supervisor(config).run()
+
+
+class Supervisor:
+    """One a server, in a process that does nothing else."""
+
+    def __init__(self, config: Config) -> None:
+        """Prepare; nothing listens yet."""
+        self._config = config
+        self._size = config.server.worker_count
+        self._line = journal.new_journal()
+        self._crew = Crew(self._size)
+        # Twice as many places: while the server is handed over, the workers of both count.
+        self._common = Common.create(2 * self._size) if self._size > 1 else None
+        self._workers: dict[int, _Worker] = {}
+        self._leader: _Worker | None = None
+        self._failures: dict[int, int] = {}
+        self._due: dict[int, float] = {}
+        self._end_at: float | None = None
+        self._told = 0
+        self._tick_at = time.monotonic() + _TICK_SECONDS
+        self._entrances: Entrances
+        self._notifier = Notifier()
+        self._signals, self._signalled = socket.socketpair()
+
+    def run(self) -> None:
+        """Start, serve, and return when everybody has ended."""
+        warning = storefile.check_disk(self._config.store.path)
+        if warning:
+            journal.store_warned(self._line, warning=warning)
+        self._entrances = entrances = open_entrances(self._config, receive())
+        # What is there now is there for good: not to be looked through, and so not to be copied, by each worker.
+        gc.collect()
+        gc.freeze()
+        self._catch_signals()
+        try:
+            self._start_all()
+            if not self._told:
+                self._tell_listening()
+            while self._workers or not self._told:
+                self._turn()
+        finally:
+            for worker in self._workers.values():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGKILL)
+            entrances.close()
+            if entrances.watch is not None:
+                socket_path(self._config).unlink(missing_ok=True)
+        journal.server_stopped(self._line)
+
+    def _catch_signals(self) -> None:
+        for end in (self._signals, self._signalled):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._signalled.fileno(), warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            # What arrives is read from the socket; a handler of Python's must be there for it to be written.
+            signal.signal(number, lambda *_: None)
+
+    # --- starting ------------------------------------------------------------------------------------------------
+
+    def _start_all(self) -> None:
+        """Start the first worker, then the others beside each other; ConfigError where one cannot."""
+        for group in ([0], range(1, self._size)):
+            for index in group:
+                self._fork(index, is_first=index == 0)
+            while any(worker.state is _State.STARTING for worker in self._workers.values()):
+                self._turn(is_starting=True)
+
+    def _tell_listening(self) -> None:
+        entrances, config = self._entrances, self._config
+        metrics = entrances.metrics
+        if entrances.watch is None:
+            journal.unwatched(self._line, socket=str(socket_path(config)), cause=entrances.trouble)
+        journal.watching(
+            self._line,
+            socket=str(socket_path(config)),
+            address=None if metrics is None else config.metrics.host,
+            port=None if metrics is None else int(metrics.getsockname()[1]),
+        )
+        workers = self._size if self._size > 1 else None
+        journal.server_listening(self._line, host=entrances.host, port=entrances.port, workers=workers)
+        print(f"listening on {entrances.host}:{entrances.port}", flush=True)  # noqa: T201 - what scripts wait for
+        self._notifier.tell("READY=1", f"STATUS=listening on {entrances.host}:{entrances.port}")
+
+    def _fork(self, index: int, *, is_first: bool = False) -> None:
+        ours, theirs = Line.pair()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Until the child has let go of the supervisor's handlers, a signal to it would look like one to us.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            self._become_worker(self._plan_post(index, theirs, is_first=is_first), before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+        self._crew.enter(index, pid)
+        self._workers[index] = _Worker(index, pid, ours)
+        self._due.pop(index, None)
+
+    def _plan_post(self, index: int, line: Line, *, is_first: bool) -> Post:
+        return Post(
+            index=index,
+            place=index,
+            crew=self._crew,
+            entrances=self._entrances,
+            line=line,
+            common=self._common,
+            is_first=is_first,
+        )
+
+    def _become_worker(self, post: Post, mask: Iterable[int]) -> NoReturn:
+        """Be a worker from here on, and end with it; what the supervisor alone must have is closed."""
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in _SIGNALS:
+                # Ctrl-C goes to all processes of a terminal: the supervisor says what is to be done about it.
+                signal.signal(number, signal.SIG_DFL if number in _ENDING else signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            for worker in self._workers.values():
+                worker.line.close()
+            self._signals.close()
+            self._signalled.close()
+            _name_process(f"relay-worker-{post.index}")
+            if self._size > 1:
+                settings = self._config.journal
+                journal.configure_journal(settings.format, settings.level, worker=post.index)
+            code = _work(self._config, post)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            # Nothing of the supervisor's is to be undone by us.
+            os._exit(code)
+
+    # --- the loop ------------------------------------------------------------------------------------------------
+
+    def _turn(self, *, is_starting: bool = False) -> None:
+        """Wait for the next thing to happen, for a second at most, and do what follows from it."""
+        lines = {worker.line.fileno(): worker for worker in self._workers.values()}
+        signals = self._signals.fileno()
+        readable, _, _ = select.select([signals, *lines], [], [], max(0.0, self._tick_at - time.monotonic()))
+        for descriptor in readable:
+            if descriptor == signals:
+                for number in self._signals.recv(256):
+                    self._heed(signal.Signals(number))
+            else:
+                self._hear(lines[descriptor])
+        for worker in [*self._workers.values()]:
+            if _has_ended(worker):
+                self._bury(worker, is_starting=is_starting)
+        self._appoint()
+        if time.monotonic() >= self._tick_at:
+            self._tick_at = time.monotonic() + _TICK_SECONDS
+            self._look_after()
+        self._start_due()
+
+    def _hear(self, worker: _Worker) -> None:
+        try:
+            heard = worker.line.hear()
+        except EOFError:
+            return
+        match heard:
+            case (Word.READY, _):
+                worker.state = _State.READY
+                if self._failures.get(worker.index):
+                    journal.worker_ready(self._line, worker=worker.index, pid=worker.pid)
+            case (Word.FAILED, reason):
+                worker.failure = reason.decode("utf-8", "replace")
+
+    def _heed(self, number: signal.Signals) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            self._stop()
+
+    def _appoint(self) -> None:
+        """See that one worker leads, as long as there is one."""
+        if self._leader is None and not self._told:
+            ready = [worker for worker in self._workers.values() if worker.state is _State.READY]
+            if ready:
+                self._leader = min(ready, key=lambda worker: worker.index)
+                self._leader.line.say(Word.LEAD)
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for index in [index for index, at in self._due.items() if at <= now and not self._told]:
+            self._fork(index)
+        for worker in self._workers.values():
+            if self._end_at is not None and now >= self._end_at:
+                os.kill(worker.pid, signal.SIGKILL)
+
+    def _look_after(self) -> None:
+        """End who has not moved for too many looks; a machine that was asleep has not looked either."""
+        for worker in self._workers.values():
+            beats = self._crew.beats(worker.index)
+            worker.idle_ticks = worker.idle_ticks + 1 if beats == worker.beats else 0
+            worker.beats = beats
+            seconds = worker.idle_ticks * _TICK_SECONDS
+            if worker.state is _State.READY and seconds >= self._config.server.hang_seconds:
+                journal.worker_hung(self._line, worker=worker.index, pid=worker.pid, seconds=seconds)
+                worker.idle_ticks = 0
+                os.kill(worker.pid, signal.SIGKILL)
+
+    # --- the end of a worker -------------------------------------------------------------------------------------
+
+    def _bury(self, worker: _Worker, *, is_starting: bool) -> None:
+        """Know that *worker* has ended, and plan who comes for it."""
+        cause = _reap(worker)
+        worker.line.close()
+        del self._workers[worker.index]
+        self._crew.leave(worker.index)
+        if self._common is not None:
+            self._common.clear(worker.index)
+        if self._leader is worker:
+            self._leader = None
+        if self._told:
+            return
+        if is_starting:
+            raise ConfigError(worker.failure or f"the relay cannot start: a worker {cause}")
+        if not cause:
+            journal.worker_ended(self._line, worker=worker.index, pid=worker.pid)
+            self._due[worker.index] = 0.0
+            return
+        is_settled = time.monotonic() - worker.started_at > _SETTLED_SECONDS
+        failures = self._failures[worker.index] = 1 if is_settled else self._failures.get(worker.index, 0) + 1
+        wait = 0.0 if failures == 1 else min(_AGAIN_MOST_SECONDS, 2.0 ** min(failures - 2, _DOUBLINGS_MOST))
+        self._due[worker.index] = time.monotonic() + wait
+        journal.worker_died(
+            self._line,
+            worker=worker.index,
+            pid=worker.pid,
+            cause=worker.failure or cause,
+            others=sum(other.state is _State.READY for other in self._workers.values()),
+            again_in_seconds=wait,
+        )
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        """Let everybody finish; the second time, at once; the third time, without a word."""
+        self._told += 1
+        now = time.monotonic()
+        if self._told == 1:
+            self._notifier.tell("STOPPING=1")
+            for door in self._entrances.doors:
+                door.close()
+            self._end_at = now + self._config.server.drain_seconds + _END_SECONDS
+            self._tell_all(Word.STOP)
+        else:
+            self._end_at = now + (_END_SOON_SECONDS if self._told == 2 else 0.0)  # noqa: PLR2004 - the second time
+            self._tell_all(Word.NOW)
+
+    def _tell_all(self, word: Word) -> None:
+        for worker in self._workers.values():
+            worker.line.say(word)
+
+
+_ENDING = (signal.SIGTERM, signal.SIGCHLD)
+
+
+def _work(config: Config, post: Post) -> int:
+    """Work, and tell the supervisor why, where that cannot be."""
+    try:
+        work(config, post)
+    except Deferred as deferred:
+        post.line.say(Word.FAILED, f"{deferred.finding.message_en} ({deferred.code}) {deferred.detail}".encode())
+    except (RelayError, OSError) as error:
+        post.line.say(Word.FAILED, str(error).encode())
+    except Exception as error:  # noqa: BLE001 - the one wrapper around a process
+        journal.unexpected_error(journal.new_journal(), reference=f"worker {post.index}", exception=error)
+    else:
+        return 0
+    return 1
+
+
+def _name_process(name: str) -> None:
+    """Let ps and top tell the processes from each other."""
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as comm:  # noqa: PTH123
+        comm.write(name[:15])
+
+
+def _has_ended(worker: _Worker) -> bool:
+    found = os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    return found is not None
+
+
+def _reap(worker: _Worker) -> str:
+    """Return how *worker* has ended, in words; '' where it did so in peace."""
+    _, status = os.waitpid(worker.pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        try:
+            return f"was killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"was killed by signal {-code}"
+    return f"ended with {code}" if code else ""
