@@ -11,6 +11,7 @@ from datetime import timedelta, timezone
 
 from relay.config import Config, OperatorSettings, describe_size
 from relay.model import Office, Refusal
+from relay.quickstart import FOR_CLERKS, FOR_VENDORS
 
 # Fixed, since Japan has no summer time and a small machine no table of zones.
 JAPAN = timezone(timedelta(hours=9))
@@ -22,7 +23,10 @@ def render_readme(config: Config, office: Office) -> bytes:
     extensions = " ".join(config.names.extensions)
     facts = {"number": office.number, "name": office.name, "size": size, "extensions": extensions}
     help_ja, help_en = tell_help(config)
-    return as_text(_README_JA.format(**facts, help=help_ja) + "\n\n" + _README_EN.format(**facts, help=help_en))
+    starts = {"clerks": FOR_CLERKS, "vendors": FOR_VENDORS}
+    return as_text(
+        _README_JA.format(**facts, **starts, help=help_ja) + "\n\n" + _README_EN.format(**facts, help=help_en)
+    )
 
 
 def render_refusal_note(config: Config, refusal: Refusal) -> bytes:
@@ -111,6 +115,7 @@ _README_JA = """\
 
   ログイン中の事業所: {number}  {name}
 
+{clerks}
 ■ フォルダー
 
   send/     送るファイルをここに入れます。宛先はファイル名で決まります。
@@ -184,6 +189,7 @@ _README_JA = """\
   certificate. 公開鍵が使えません。画面の文のとおりにしてください。
   server.   サーバー側の都合です。しばらくしてから、もう一度送ってください。
 
+{vendors}
 ■ お問い合わせ
 
 {help}

@@ -16,7 +16,7 @@ the disk, named, and written into the journal before the relay is told that it w
 works in a folder; a second one ends at once.
 
 Exit codes: 0 all is done; 1 something was refused or could not be confirmed; 2 the command or the set-up is wrong;
-3 the relay cannot be reached.
+3 the relay cannot be reached, or another run is at work.
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import asyncssh
+try:
+    import asyncssh
+except ImportError:
+    print("asyncssh が必要です / asyncssh is needed: python3 -m pip install asyncssh rich", file=sys.stderr)
+    sys.exit(2)
 
 DONE, UNFINISHED, MISUSED, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 JOURNAL, LOCK = ".bulk_transfer.journal", ".bulk_transfer.lock"
@@ -55,6 +59,8 @@ CONFIRMED_AT_ONCE = 1_000
 SETTLED_SECONDS = 2.0
 # What passes by itself: the relay or the line is busy.  Everything else that it says is for good.
 PASSING = ("server.", "limit.rate", "limit.handles", "limit.sessions")
+# What may be taken another day, when somebody has done something about it: it stays where it is.
+LATER = ("server.", "office.", "limit.quota", "limit.partials", "limit.rate", "limit.handles", "limit.sessions")
 TRIES = 5
 WAIT_MOST_SECONDS = 300.0
 _CODE = re.compile(r"^([a-z_]+\.[a-z_]+): ")
@@ -141,14 +147,23 @@ class Run:
         if self.arguments.json:
             print(json.dumps(asdict(result), ensure_ascii=False), flush=True)
         elif not self.arguments.quiet or result.outcome not in ("sent", "fetched"):
-            where = f" -> {result.office}" if result.office else ""
+            arrow = "from" if result.do == "fetch" else "->"
+            where = f" {arrow} {result.office}" if result.office else ""
             why = f": {result.reason}" if result.reason else ""
             print(f"{result.outcome:9} {result.name}{where}{why}", flush=True)
 
     @property
     def code(self) -> int:
         """The exit code so far."""
-        return UNFINISHED if any(self.outcomes[word] for word in ("refused", "unsure", "failed")) else DONE
+        return UNFINISHED if any(self.outcomes[word] for word in ("refused", "unsure", "failed", "left")) else DONE
+
+    def sum_up(self) -> None:
+        """End with a line that says how it went."""
+        if self.arguments.json:
+            return
+        told = ", ".join(f"{count:,} {word}" for word, count in self.outcomes.items())
+        if not self.arguments.quiet:
+            print(told or "nothing to do", flush=True)
 
 
 class Journal:
@@ -333,7 +348,10 @@ class Sender:
         except LocalTrouble as error:
             self._run.tell(Result("send", item.path.name, "failed", item.recipient, str(error)))
         except asyncssh.SFTPError as error:
-            self.refuse(item, str(error.reason))
+            if is_of(error, LATER):
+                self._run.tell(Result("send", item.path.name, "left", item.recipient, str(error.reason)))
+            else:
+                self.refuse(item, str(error.reason))
         else:
             self._journal.note_sent(item.remote, digest)
             self._waiting.append((item, digest))
@@ -606,8 +624,7 @@ class Link:
                 return await work(sftp)
             except asyncssh.SFTPError as error:
                 is_broken = isinstance(error, (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection))
-                match = _CODE.match(str(error.reason))
-                if (not is_broken and not (match and match[1].startswith(PASSING))) or attempt == TRIES - 1:
+                if (not is_broken and not is_of(error, PASSING)) or attempt == TRIES - 1:
                     raise
                 if is_broken:
                     await self._drop(sftp)
@@ -629,6 +646,12 @@ class Link:
         if self._conn is not None and self._conn.is_closed():
             await self.close()
         return await self.open()
+
+
+def is_of(error: asyncssh.SFTPError, codes: tuple[str, ...]) -> bool:
+    """True where the relay said one of *codes*, or one that begins with it."""
+    match = _CODE.match(str(error.reason))
+    return match is not None and match[1].startswith(codes)
 
 
 # --- files here --------------------------------------------------------------------------------------------------
@@ -779,7 +802,7 @@ async def carry_out(arguments: argparse.Namespace) -> int:
             await {"send": send, "fetch": fetch, "sync": sync}[arguments.do](run, link, folder)
     except* Busy as errors:
         print(f"{describe(errors)}", file=sys.stderr)
-        return_code = MISUSED
+        return_code = UNREACHABLE
     except* Shut as errors:
         print(f"The relay does not let this office in, or is another one: {describe(errors)}", file=sys.stderr)
         return_code = MISUSED
@@ -787,6 +810,7 @@ async def carry_out(arguments: argparse.Namespace) -> int:
         print(f"The relay cannot be reached, or ended the connection: {describe(errors)}", file=sys.stderr)
         return_code = UNREACHABLE
     else:
+        run.sum_up()
         return_code = run.code
     finally:
         await link.close()

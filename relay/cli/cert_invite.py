@@ -93,9 +93,10 @@ async def _invite(home: Path, numbers: list[str], label: str, within: str, valid
         ]
     )
     say("")
-    say("Hand the code over by letter or telephone, not by mail. It is shown only now. The office runs:")
-    say(f"  python enroll {address.host}:{address.port} CODE")
-    say("The file is scripts/enroll; it needs Python and OpenSSH, and nothing else.")
+    say("Hand the code over by letter or telephone, not by mail. It is shown only now.")
+    say("The office runs, with the name by which it reaches this relay:")
+    say(f"  python3 enroll {address.host}:{address.port}")
+    say("The file is scripts/enroll; it asks for the code, and needs Python and OpenSSH.")
 
 
 def invitations(

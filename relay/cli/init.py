@@ -68,7 +68,7 @@ def _print_next_steps(config: Config, keyring: Keyring) -> None:
     steps = (
         ("Say who runs it, and for a network where it listens", f"edit {config.home / 'relay.toml'}"),
         ("Register offices", f"relay office import offices.csv{option}"),
-        ("Give each one a certificate", f"relay cert issue OFFICE --public-key id.pub{option}"),
+        ("Invite each one to fetch its certificate", f"relay cert invite OFFICE{option}"),
         ("Start", f"relay serve{option}"),
     )
     say("")

@@ -112,7 +112,7 @@ def test_a_folder_goes_and_comes(house: House, tmp_path: Path) -> None:
     assert any(name.endswith("提供票 七月.pdf") for name in names(inbox))
     assert all(transfer.state == "collected" and transfer.is_removed for transfer in house.transfers())
     again = bulk(house, HOME_HELP, "fetch", inbox)
-    assert (again.returncode, again.stdout) == (0, "")
+    assert (again.returncode, again.stdout) == (0, "nothing to do\n")
 
 
 def test_before_anything_is_sent_it_is_shown_to_whom(house: House, tmp_path: Path) -> None:
@@ -278,13 +278,13 @@ def count_rows(house: House, table: str) -> int:
 
 
 def test_two_runs_in_one_folder_do_not_meet(house: House, tmp_path: Path) -> None:
-    """The second one says so and ends with 2; nothing is sent twice, and the first one's files are its own."""
+    """The second one says so and ends with 3; nothing is sent twice, and the first one's files are its own."""
     out = tmp_path / "out"
     fill(out, 1)
     with (out / ".bulk_transfer.lock").open("wb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         second = bulk(house, CARE_MANAGER, "send", out)
-    assert (second.returncode, "another run is at work" in second.stderr) == (2, True)
+    assert (second.returncode, "another run is at work" in second.stderr) == (3, True)
     assert names(out) == {plan_name(number=0)}
     assert bulk(house, CARE_MANAGER, "send", out).returncode == 0
 
@@ -306,6 +306,26 @@ def test_a_file_that_cannot_be_read_or_kept_stops_no_other(house: House, tmp_pat
     blocker.rmdir()
     assert bulk(house, HOME_HELP, "fetch", inbox).returncode == 0
     assert names(inbox) == set(made)
+
+
+def test_what_the_relay_has_no_room_for_stays_for_another_day(make_house: Callable[..., House], tmp_path: Path) -> None:
+    """A full quota is no fault of the file: it is told and left where it is, and goes when there is room."""
+    house = with_identities(make_house(limits={"upload_bytes": 8_000, "stored_bytes_per_office": 8_000}))
+    out = tmp_path / "out"
+    out.mkdir()
+    for number in range(2):
+        (out / general_name(number=number)).write_bytes(pdf(5_000))
+    full = bulk(house, CARE_MANAGER, "send", out)
+    assert (full.returncode, full.stdout.count("limit.quota")) == (1, 1), full.stdout
+    assert len(names(out)) == len(names(out / "sent")) == 1
+    assert not (out / "refused").exists()
+
+
+def test_without_asyncssh_it_says_what_is_missing() -> None:
+    """No traceback for who runs it with a bare Python."""
+    bare = run_program([sys.executable, "-S", str(SCRIPTS / "bulk_transfer.py"), "send", "."])
+    assert (bare.returncode, bare.stdout) == (2, "")
+    assert bare.stderr.endswith("asyncssh is needed: python3 -m pip install asyncssh rich\n")
 
 
 def test_an_office_that_is_let_in_no_more_is_told_so_at_once(house: House, tmp_path: Path) -> None:
@@ -345,7 +365,8 @@ def test_a_bar_on_a_terminal_and_lines_otherwise(house: House, tmp_path: Path) -
     for number in range(100, 103):
         (tmp_path / "lines" / plan_name(number=number)).write_bytes(plan_csv())
     piped = bulk(house, CARE_MANAGER, "send", tmp_path / "lines")
-    assert [line.split()[0] for line in piped.stdout.splitlines()] == ["sent"] * 3
+    assert [line.split()[0] for line in piped.stdout.splitlines()[:-1]] == ["sent"] * 3
+    assert piped.stdout.endswith("\n3 sent\n")
     assert (piped.stderr, "\x1b" in piped.stdout) == ("", False)
 
 
