@@ -29,12 +29,13 @@ import mmap
 import os
 import secrets
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Final, Self
 
-WORKERS_MOST: Final = 256
+PLACES_MOST: Final = 256
 # The supervisor looks and clears; it has nothing of its own to count.
 NOBODY: Final = -1
 # Marks this form of the memory: a program of another version makes its own.
@@ -42,6 +43,8 @@ _MAGIC: Final = 0x52454C41_59000001
 _KEY_BYTES = 16
 _WORD = 8
 _HEADER_WORDS = 1024
+# In the header: mark, workers, places; behind them the key, and the descriptors of the inboxes.
+_KEY_AT, _ENDS_AT = 64, 16
 # Certificates, offices and networks that have something open, and open uploads; some thousands on a busy day.
 _COUNT_ROWS = 32_768
 # Offices that sent something within a minute, and limits that were told in the last one.
@@ -219,10 +222,11 @@ class Common:
         self.on_full: Callable[[str], None] = lambda _table: None
         words = memoryview(memory).cast("Q")
         self._header = words[:_HEADER_WORDS]
-        self.workers = self._header[1]
-        self._digest_key = bytes(memory[2 * _WORD : 2 * _WORD + _KEY_BYTES])
+        # How many workers share what there is, and how many places they may have.
+        self.workers, self.places = self._header[1], self._header[2]
+        self._digest_key = bytes(memory[_KEY_AT : _KEY_AT + _KEY_BYTES])
         ends = [_HEADER_WORDS, _HEADER_WORDS + _COUNT_ROWS]
-        ends.append(ends[-1] + _COUNT_ROWS * self.workers)
+        ends.append(ends[-1] + _COUNT_ROWS * self.places)
         ends.append(ends[-1] + _MOMENT_ROWS)
         self._counts = words[ends[1] : ends[2]]
         own = max(index, 0) * _COUNT_ROWS
@@ -237,27 +241,31 @@ class Common:
     # --- where it comes from -------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, workers: int) -> Common:
-        """Make the memory for so many workers, in the supervisor: what it makes is open as long as it is not closed."""
-        if not 1 <= workers <= WORKERS_MOST:
-            raise ValueError(f"{workers} workers: there can be 1 to {WORKERS_MOST}")
+    def create(cls, workers: int, places: int | None = None) -> Common:
+        """Make the memory for so many workers, in the supervisor: what it makes is open as long as it is not closed.
+
+        *places*, where there may be more of them for a while: two servers, while one hands over to the other.
+        """
+        places = places or workers
+        if not 1 <= workers <= places <= PLACES_MOST:
+            raise ValueError(f"{workers} workers in {places} places: there can be 1 to {PLACES_MOST}")
         fd = os.memfd_create("careplan-relay", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        size = _size_bytes(workers)
+        size = _size_bytes(places)
         os.ftruncate(fd, size)
         # A file that somebody shortened would kill whoever reads behind its end.
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         memory = mmap.mmap(fd, size)
-        inboxes = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) for _ in range(workers)]
+        inboxes = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) for _ in range(places)]
         ends = [(inner.detach(), outer.detach()) for inner, outer in inboxes]
-        _write_header(memory, workers, ends)
+        _write_header(memory, workers, places, ends)
         return cls(memory, fd, NOBODY)
 
     @classmethod
     def attach(cls, fd: int, index: int) -> Common:
         """Take the place *index* in the memory behind *fd*, where nothing counts yet; ValueError where it is none of ours."""
         memory = mmap.mmap(fd, os.fstat(fd).st_size)
-        common = cls(memory, fd, index) if memory[:_WORD] == _MAGIC.to_bytes(_WORD, "little") else None
-        if common is None or not NOBODY <= index < common.workers:
+        common = cls(memory, fd, index) if memory[:_WORD] == struct.pack("=Q", _MAGIC) else None
+        if common is None or not NOBODY <= index < common.places:
             raise ValueError("this memory was made by another version of the relay, or for fewer workers")
         if index != NOBODY:
             common.clear(index)
@@ -267,7 +275,7 @@ class Common:
     def alone(cls) -> Common:
         """Return memory of this process alone: the same counts, seen by nobody else."""
         memory = mmap.mmap(-1, _size_bytes(1))
-        _write_header(memory, 1, [])
+        _write_header(memory, 1, 1, [])
         return cls(memory, None, 0)
 
     def fileno(self) -> int:
@@ -284,7 +292,7 @@ class Common:
     @property
     def inboxes(self) -> list[tuple[int, int]]:
         """The two ends of each worker's inbox: where it reads, where others write.  None for a process alone."""
-        words = self._header[16 : 16 + 2 * self.workers].tolist()
+        words = self._header[_ENDS_AT : _ENDS_AT + 2 * self.places].tolist()
         return [] if self._fd is None else list(zip(words[::2], words[1::2], strict=True))
 
     def close(self) -> None:
@@ -324,7 +332,7 @@ class Common:
 
     def whereabouts(self, limit: str, scope: str = "") -> list[int]:
         """Return the other workers that have anything under *limit* in *scope*."""
-        if self.workers == 1:
+        if self.places == 1:
             return []
         row = self._count_rows.find(self._key(limit, scope))
         if row < 0:
@@ -372,7 +380,7 @@ class Common:
 
         Who says something remembers that himself; this keeps the others from repeating it.
         """
-        if self.workers == 1:
+        if self.places == 1:
             return True
         now = time.monotonic()
         with self.moment(f"said {what}", scope, now) as until:
@@ -387,15 +395,15 @@ class Common:
         return int.from_bytes(digest.digest(), "little") or 1
 
 
-def _size_bytes(workers: int) -> int:
-    words = _HEADER_WORDS + _COUNT_ROWS * (1 + workers) + 2 * _MOMENT_ROWS
+def _size_bytes(places: int) -> int:
+    words = _HEADER_WORDS + _COUNT_ROWS * (1 + places) + 2 * _MOMENT_ROWS
     return -(-words * _WORD // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
-def _write_header(memory: mmap.mmap, workers: int, ends: list[tuple[int, int]]) -> None:
-    words = [end for pair in ends for end in pair]
-    memory[0:_WORD] = _MAGIC.to_bytes(_WORD, "little")
-    memory[_WORD : 2 * _WORD] = workers.to_bytes(_WORD, "little")
-    memory[2 * _WORD : 2 * _WORD + _KEY_BYTES] = secrets.token_bytes(_KEY_BYTES)
-    for place, word in enumerate(words, start=16):
-        memory[place * _WORD : (place + 1) * _WORD] = word.to_bytes(_WORD, "little")
+def _write_header(memory: mmap.mmap, workers: int, places: int, ends: list[tuple[int, int]]) -> None:
+    key = secrets.token_bytes(_KEY_BYTES)
+    words = [_MAGIC, workers, places, *(end for pair in ends for end in pair)]
+    packed = struct.pack(f"={len(words)}Q", *words)
+    memory[: 3 * _WORD] = packed[: 3 * _WORD]
+    memory[_KEY_AT : _KEY_AT + _KEY_BYTES] = key
+    memory[_ENDS_AT * _WORD : _ENDS_AT * _WORD + len(packed) - 3 * _WORD] = packed[3 * _WORD :]

@@ -37,6 +37,7 @@ from relay.model import Identity, OfficeNumber, Route, Transfer, fold_name
 from relay.pace import Pace
 from relay.rival import Rival, find_rival
 from relay.temporary import is_temporary, may_be_cut, strip_temporary
+from relay.underway import Underway, Unfinished, final_path
 from relay.upload import Upload
 from relay.vault import Vault
 
@@ -65,8 +66,9 @@ class Intake:
         self._pace = Pace(config.limits.transfers_per_minute, common)
         self._limit_log = LimitLog(common)
         self._buffers = Buffers(OF_PROCESS)
-        # The uploads that this process holds open, so that a reconnecting client finds its dead connection's bytes.
-        self._live: dict[tuple[OfficeNumber, str], Upload] = {}
+        # A reconnecting client finds its dead connection's bytes here.
+        self._underway = Underway(common)
+        self.reachable = self._underway.reachable
 
     def lend_buffers(self) -> Buffers:
         """Return what bounds all uploads of one session, and of all sessions together."""
@@ -99,8 +101,25 @@ class Intake:
             await self._bench.refuse(strip_temporary(name) or name, folder, identity, refused, journal_)
             raise
         await self._clear(path, identity, is_afresh=is_afresh)
-        if destination.is_temporary:
-            await self._require_partial_room(destination, identity, journal_)
+        if not destination.is_temporary:
+            return await self._begin(destination, identity, manners, journal_, buffers, rival, is_afresh=is_afresh)
+        with self._underway.one_more(identity.office) as others:
+            await self._require_partial_room(destination, identity, journal_, others)
+            return await self._begin(destination, identity, manners, journal_, buffers, rival, is_afresh=is_afresh)
+
+    async def _begin(
+        self,
+        destination: Destination,
+        identity: Identity,
+        manners: Manners,
+        journal_: Journal,
+        buffers: Buffers | None,
+        rival: Rival | None,
+        *,
+        is_afresh: bool,
+    ) -> Upload:
+        """Begin what nothing in its name or place refuses."""
+        path = destination.path
         room = await self._find_room(destination, identity, journal_)
         partial = None if is_afresh else await self._take_over(path, identity)
         lent = buffers or self.lend_buffers()
@@ -109,7 +128,7 @@ class Intake:
             upload.room_bytes = room + (0 if partial is None else partial.size_bytes)
         if partial is not None:
             await upload.resume(partial)
-        self._live[identity.office, fold_name(path)] = upload
+        self._underway.enter(upload, identity)
         if destination.route is not None:
             journal.upload_opened(journal_, kind=destination.route.address.kind, recipient=destination.route.recipient)
         return upload
@@ -126,11 +145,10 @@ class Intake:
             self._limit_log.slowed(journal_, limit="transfers_per_minute", scope=identity.office, until=until, now=now)
             await asyncio.sleep(turn.wait_seconds)
 
-    async def _require_partial_room(self, destination: Destination, identity: Identity, journal_: Journal) -> None:
+    async def _require_partial_room(
+        self, destination: Destination, identity: Identity, journal_: Journal, others: int
+    ) -> None:
         """Refuse a new upload under a temporary name, ``limit.partials``, where too many wait to be finished."""
-        others = sum(
-            office == identity.office and live.destination.is_temporary for (office, _), live in self._live.items()
-        )
         if await self._bench.may_leave_partial(destination.path, identity, others=others):
             return
         refused = Refused("limit.partials", limit=self._config.limits.partials_per_office)
@@ -174,10 +192,8 @@ class Intake:
         )
 
     async def _clear(self, path: str, identity: Identity, *, is_afresh: bool) -> None:
-        """End what this process holds open at *path*, and with *is_afresh* what was kept there."""
-        live = self._live.pop((identity.office, fold_name(path)), None)
-        if live is not None and not live.is_over:
-            await (live.abort("opened again") if is_afresh else live.leave("taken over"))
+        """End what is open at *path*, and with *is_afresh* what was kept there."""
+        await self._underway.give_way(path, identity.office, is_afresh=is_afresh)
         if is_afresh and await self._ledger.find_partial(identity.office, path) is not None:
             await self.drop(path, identity)
 
@@ -206,25 +222,17 @@ class Intake:
             return None
         return await self._ledger.take_over(identity.office, path, os.urandom(_HOLDER_BYTES), now=self._clock())
 
-    def find_live(self, path: str, identity: Identity) -> Upload | None:
-        """Return the upload that is open at *path*, on whatever connection of this office."""
-        live = self._live.get((identity.office, fold_name(path)))
-        return None if live is None or live.is_over else live
+    async def find_open(self, path: str, identity: Identity) -> Unfinished | None:
+        """Return what is open at *path*, on whatever connection of this office."""
+        return await self._underway.find_anywhere(path, identity.office)
 
     async def settled(self, path: str, identity: Identity) -> None:
-        """Wait for the end of a CLOSE at *path* that is under way on another connection of this office.
-
-        Until then neither an upload nor what becomes of it would be found there.
-        """
-        upload = self._live.get((identity.office, fold_name(path)))
-        if upload is not None and upload.is_over:
-            await upload.ended()
+        """Wait for the end of a CLOSE at *path* that is under way on another connection of this office."""
+        await self._underway.settled(path, identity.office)
 
     def forget(self, upload: Upload, identity: Identity) -> None:
         """Know *upload* no more: its handle is gone."""
-        key = (identity.office, fold_name(upload.destination.path))
-        if self._live.get(key) is upload:
-            del self._live[key]
+        self._underway.forget(upload, identity)
 
     async def find_partial(self, path: str, identity: Identity) -> Partial | None:
         """Return what was left unfinished at *path*, or None."""
@@ -233,10 +241,12 @@ class Intake:
     async def amend(
         self, path: str, identity: Identity, *, size_bytes: int | None, client_mtime: datetime | None
     ) -> bool:
-        """Give what is kept at *path* another size or time; False where nothing is.
+        """Give what is open or kept at *path* another size or time; False where nothing is.
 
-        Refused ``upload.hole`` where it would have to grow.
+        Refused ``upload.hole`` where what is kept would have to grow, or as the open upload says.
         """
+        if await self._underway.amend(path, identity.office, size_bytes=size_bytes, client_mtime=client_mtime):
+            return True
         partial = await self._ledger.find_partial(identity.office, path)
         if partial is None:
             return False
@@ -250,12 +260,10 @@ class Intake:
 
     async def drop(self, path: str, identity: Identity) -> bool:
         """Give up what is unfinished at *path*; False where nothing is.  Never touches an accepted transfer."""
-        live = self.find_live(path, identity)
-        if live is not None:
-            await live.abort("removed by the client")
+        was_open = await self._underway.abort(path, identity.office, "removed by the client")
         partial = await self._ledger.find_partial(identity.office, path)
         if partial is None:
-            return live is not None
+            return was_open
         await self._bench.note_attempt(path, identity)
         await self._ledger.drop_partial(identity.office, path)
         if partial.payload is not None:
@@ -272,9 +280,9 @@ class Intake:
             return True
         folder, _, _ = path.rpartition("/")
         partials = await self._ledger.list_partials(identity.office, OfficeNumber(folder) if folder else None)
-        live = [place for office, place in self._live if office == identity.office]
-        staged = {fold_name(partial.path) for partial in partials}.union(live)
-        return any(_final_path(place) == fold_name(path) for place in staged)
+        if any(final_path(partial.path) == fold_name(path) for partial in partials):
+            return True
+        return await self._underway.is_in_hand(path, identity.office)
 
     async def rename(
         self, path: str, target: str, folder: OfficeNumber | None, identity: Identity, journal_: Journal
@@ -286,8 +294,10 @@ class Intake:
         """
         name = target.rpartition("/")[2]
         partial = await self._ledger.find_partial(identity.office, path)
-        if partial is None or not partial.is_closed or self.find_live(path, identity):
-            return await self._find_renamed(path, name, folder, identity, is_unfinished=partial is not None)
+        is_open = await self.find_open(path, identity) is not None
+        if partial is None or not partial.is_closed or is_open:
+            is_unfinished = partial is not None or is_open
+            return await self._find_renamed(path, name, folder, identity, is_unfinished=is_unfinished)
         try:
             route = await self._route(name, folder, identity)
         except Refused as refused:
@@ -320,7 +330,7 @@ class Intake:
     async def _find_renamed(
         self, path: str, name: str, folder: OfficeNumber | None, identity: Identity, *, is_unfinished: bool
     ) -> Accepted:
-        if is_unfinished or self.find_live(path, identity):
+        if is_unfinished:
             raise Refused("upload.unfinished", detail="a RENAME of what was not closed")
         try:
             address = naming.parse_name(name, self._config.naming_rules, folder=folder)
@@ -330,9 +340,3 @@ class Intake:
         if transfer is None or not await self._ledger.was_renamed_from(transfer.id, identity.office, path):
             raise Refused("tree.not_found")
         return Accepted(transfer, is_repeat=True)
-
-
-def _final_path(path: str) -> str:
-    """Return where an upload to *path* will be in the end."""
-    folder, slash, name = path.rpartition("/")
-    return fold_name(f"{folder}{slash}{strip_temporary(name) or name}")

@@ -147,7 +147,8 @@ async def run_worker(config: Config, post: Post) -> None:
             common=common,
         )
         _open_ca(desks.renewal, keyring, line)
-        await _Worker(config, post, reception, sessions, desks, line).serve()
+        with desks.intake.reachable():
+            await _Worker(config, post, reception, sessions, desks, line).serve()
 
 
 def _tell_full(line: journal.Journal, told: set[str], table: str) -> None:

@@ -87,7 +87,7 @@ class Supervisor:
         self._line = journal.new_journal()
         self._crew = Crew(self._size)
         # Twice as many places: while the server is handed over, the workers of both count.
-        self._common = Common.create(2 * self._size) if self._size > 1 else None
+        self._common = Common.create(self._size, 2 * self._size) if self._size > 1 else None
         self._workers: dict[int, _Worker] = {}
         self._leader: _Worker | None = None
         self._failures: dict[int, int] = {}

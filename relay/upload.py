@@ -192,6 +192,12 @@ class Upload:
             await self.go_back(size)
             self._buffers.touch(self)
 
+    async def amend(self, size_bytes: int | None, client_mtime: datetime | None) -> None:
+        """Take size and time as the client sets them, where it does; permissions mean nothing here."""
+        if size_bytes is not None:
+            await self.truncate(size_bytes)
+        self.client_mtime = client_mtime or self.client_mtime
+
     async def go_back(self, size: int) -> None:
         """Forget what is behind *size*: the client goes on from there."""
         await self._sheaf.cut(size)

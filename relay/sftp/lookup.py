@@ -22,6 +22,7 @@ from relay.sftp.handles import Downloading, Generated, Handle, Handles, Swallowi
 from relay.sftp.keytray import KeyDraft, KeyTray
 from relay.sftp.wire import Attributes
 from relay.tree import Directory, Folder, GeneratedFile, KeyFile, Place, RecalledFile, SentFile, ShelfFile
+from relay.underway import Unfinished
 from relay.upload import Upload
 from relay.welcome import render_folder_notice, render_readme, render_refusal_note
 
@@ -128,8 +129,8 @@ class Lookup:
 
     async def _find_unfinished(self, place: SentFile) -> Attributes | None:
         await self._desks.intake.settled(place.upload_path, self._identity)
-        live = self._desks.intake.find_live(place.upload_path, self._identity)
-        if live is not None and live.failure is None:
+        live = await self._desks.intake.find_open(place.upload_path, self._identity)
+        if live is not None and not live.has_failed:
             return self._upload_attributes(live)
         if (earlier := self.remembered(place)) is not None:
             raise earlier
@@ -175,7 +176,7 @@ class Lookup:
         ):
             raise Refused("tree.not_found", detail="a month of which nothing is kept")
 
-    def _upload_attributes(self, upload: Upload) -> Attributes:
+    def _upload_attributes(self, upload: Upload | Unfinished) -> Attributes:
         seconds = int((upload.client_mtime or self._desks.clock()).timestamp())
         return Attributes(upload.size_bytes, _UPLOAD_MODE, seconds, seconds)
 

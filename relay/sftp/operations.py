@@ -30,7 +30,6 @@ from relay.sftp.order import find_lanes
 from relay.sftp.wire import Attributes, NameEntry, Request
 from relay.temporary import is_temporary
 from relay.tree import Directory, GeneratedFile, KeyFile, Place, SentFile
-from relay.upload import Upload
 
 _WRITING = wire.FXF_WRITE | wire.FXF_APPEND | wire.FXF_CREAT | wire.FXF_TRUNC
 # From this version on a client says in INIT that it is lftp, the one that asks for it.
@@ -312,10 +311,6 @@ class Operations:
 
     async def _set_sent(self, place: SentFile, attributes: Attributes) -> None:
         await self._desks.intake.settled(place.upload_path, self._identity)
-        live = self._desks.intake.find_live(place.upload_path, self._identity)
-        if live is not None:
-            await self._apply(live, attributes)
-            return
         mtime = moment(attributes.mtime)
         if not await self._desks.intake.amend(
             place.upload_path, self._identity, size_bytes=attributes.size, client_mtime=mtime
@@ -329,7 +324,8 @@ class Operations:
     async def _fsetstat(self, request: Request) -> bytes:
         handle = self._handles.require(request.subject)
         if isinstance(handle, Uploading):
-            await self._apply(handle.upload, request.attributes)
+            # Permissions are accepted quietly (LESSONS: SETSTAT).
+            await handle.upload.amend(request.attributes.size, moment(request.attributes.mtime))
         elif isinstance(handle, Swallowing):
             size, _, _, mtime = request.attributes
             handle.size = handle.size if size is None else size
@@ -337,12 +333,6 @@ class Operations:
         elif isinstance(handle, KeyDraft) and request.attributes.size is not None:
             self._lookup.keys.truncate(handle, request.attributes.size)
         return wire.pack_status(request.id, FX_OK)
-
-    async def _apply(self, upload: Upload, attributes: Attributes) -> None:
-        """Take size and time; permissions mean nothing here and are accepted quietly (LESSONS: SETSTAT)."""
-        if attributes.size is not None:
-            await upload.truncate(attributes.size)
-        upload.client_mtime = moment(attributes.mtime) or upload.client_mtime
 
     # --- directories ---------------------------------------------------------------------------------------------
 

@@ -342,7 +342,7 @@ async def test_a_session_that_ends_leaves_no_upload_in_memory(line: Line) -> Non
         handle = await line.open(f"/send/{plan_name(number=number)}")
         (written,) = line.send(request(sftp.WRITE, handle, Long(0), plan_csv()))
         await line.replies(written)
-    assert len(line.intake._live) == 3
+    assert len(line.intake._underway._live) == 3
     line.session.connection_lost(None)
     await asyncio.wait_for(line.ended.wait(), PATIENCE_SECONDS)
-    assert line.intake._live == {}
+    assert line.intake._underway._live == {}
