@@ -51,6 +51,8 @@ class Acceptor:
         self._arriving: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._is_open = False
+        # Told once, however many connections wait.
+        self._is_short = False
 
     def open(self) -> None:
         """Begin to accept."""
@@ -96,9 +98,14 @@ class Acceptor:
         except OSError as error:
             if error.errno not in _ITS_OWN:
                 # No descriptors, no memory: the connection waits, and asking at once would only take up time.
-                journal.accept_failed(self._line, cause=str(error), seconds=_PAUSE_SECONDS)
+                if not self._is_short:
+                    journal.accept_failed(self._line, cause=str(error), seconds=_PAUSE_SECONDS)
+                self._is_short = True
                 self._pause(door, _PAUSE_SECONDS)
             return
+        if self._is_short:
+            self._is_short = False
+            journal.accept_recovered(self._line)
         self._crew.note_connections(self._index, count + 1)
         task = self._loop.create_task(self._receive(guest))
         self._arriving.add(task)

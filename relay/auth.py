@@ -331,7 +331,7 @@ class OfficeServer(asyncssh.SSHServer):
             return await self._answer(_Offer(username, key_data, msg, signature), ask)
         except Deferred as deferred:
             # Not a wrong key: a client that is told so would bar itself, or call the help desk.
-            journal.store_failed(self.journal, cause=deferred.detail or deferred.code)
+            journal.login_deferred(self.journal, code=deferred.code, detail=deferred.detail)
             self.disconnect(deferred.client_text)
         except Exception as error:  # noqa: BLE001 - the one wrapper at this edge
             journal.unexpected_error(self.journal, reference=self.id, exception=error)

@@ -48,6 +48,7 @@ class Collection:
         self.clock = clock
         self._may_discard = may_discard
         self._reads: dict[tuple[OfficeNumber, TransferId], datetime] = {}
+        self._damaged: set[TransferId] = set()
 
     def note_read(self, transfer: TransferId, office: OfficeNumber, detail: str = "") -> None:
         """Let history tell that *office* was given bytes of what is collected, or of what it did not close.
@@ -79,8 +80,16 @@ class Collection:
                 payload.wrapped_key, payload.uid, size_bytes=payload.size_bytes, chunk_count=payload.chunk_count
             )
         except VaultError as error:
-            raise Deferred("server.busy", detail=f"payload {payload.id}: {error}") from error
+            raise self.damaged(transfer, error, journal_) from error
         return Reading(self, transfer, payload, sealer, identity, journal_)
+
+    def damaged(self, transfer: Transfer, error: Exception, journal_: Journal) -> Deferred:
+        """Return what to raise where bytes of an accepted file are gone or changed; the operator is told once."""
+        cause = f"{type(error).__name__}: {error}"
+        if transfer.id not in self._damaged:
+            self._damaged.add(transfer.id)
+            journal.payload_damaged(journal_, transfer=transfer.id, cause=cause)
+        return Deferred("server.storage_damaged", detail=f"transfer {transfer.id}: {cause}")
 
     async def move(self, transfer: Transfer, to: Shelf, identity: Identity, journal_: Journal) -> Transfer:
         """Put a file away into ``done/`` or take it back from there; Refused where it was never collected."""
@@ -175,7 +184,7 @@ class Reading:
             now = await self._desk.ledger.find_transfer(self.transfer.id)
             if now is not None:
                 refuse_ended(now)
-            raise Deferred("server.busy", detail=f"payload {self._payload.id}: {error}") from error
+            raise self._desk.damaged(self.transfer, error, self._journal) from error
 
     def note_served(self, offset: int, length: int) -> None:
         """Remember that these bytes were given to the channel."""

@@ -758,6 +758,14 @@ TABLE: Mapping[str, Row] = _rows(
         permanent=False,
     ),
     Row(
+        "server.storage_damaged",
+        "サーバーの保存場所に障害があり、受け付けていません。運営者の窓口に電話してください",
+        "the relay's storage is damaged; nothing was accepted. Call the operator's help desk",
+        "運営者が直すまで、送ることも受け取ることもできないことがあります。送ったファイルは、お手元に残しておいてください。",
+        "Until the operator has mended it, sending and receiving may fail. Keep your copies of what you have sent.",
+        permanent=False,
+    ),
+    Row(
         "server.fault",
         "サーバーの不具合で、受け付けていません。窓口へのお問い合わせ番号 {reference}",
         "a fault of the relay; nothing was accepted (reference {reference})",

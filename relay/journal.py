@@ -145,8 +145,17 @@ def supervisor_lost(journal: Journal) -> None:
 
 
 def accept_failed(journal: Journal, *, cause: str, seconds: float) -> None:
-    """Tell that a connection could not be taken; it waits, and is tried again after *seconds*."""
-    journal.logger.error("connection.not_accepted", cause=cause, again_in_seconds=seconds)
+    """Tell that connections cannot be taken; they wait, and are tried again every *seconds*."""
+    advice = (
+        "let the relay open more files (LimitNOFILE= of its service, ulimit -n) and give it more memory (MemoryMax=), or lower "
+        "limits.connections_total; connections wait meanwhile"
+    )
+    journal.logger.error("connection.not_accepted", cause=cause, again_in_seconds=seconds, advice=advice)
+
+
+def accept_recovered(journal: Journal) -> None:
+    """Tell that connections are taken again, after `accept_failed`."""
+    journal.logger.info("connection.accepted_again")
 
 
 def store_warned(journal: Journal, *, warning: str) -> None:
@@ -157,6 +166,12 @@ def store_warned(journal: Journal, *, warning: str) -> None:
 def store_failed(journal: Journal, *, cause: str) -> None:
     """Tell that the store could not do what it was asked; clients are told to try again."""
     journal.logger.error("store.failed", cause=cause)
+
+
+def payload_damaged(journal: Journal, *, transfer: TransferId, cause: str) -> None:
+    """Tell that the bytes of an accepted file cannot be read any more; only a backup has them, or its sender."""
+    advice = "let `relay doctor` look through the store; a backup may have it, or its sender sends it again"
+    journal.logger.error("payload.damaged", transfer=transfer, cause=cause, advice=advice)
 
 
 def store_recovered(journal: Journal, *, seconds: float | None = None) -> None:
@@ -310,7 +325,14 @@ def request_refused(journal: Journal, *, request: str) -> None:
 
 
 def unexpected_error(journal: Journal, *, reference: str, exception: BaseException) -> None:
-    """Tell a defect: where it happened and under which *reference* the client was told of it."""
+    """Tell a defect: where it happened and under which *reference* the client was told of it.
+
+    That there is no memory left is none, wherever it shows first.
+    """
+    if isinstance(exception, MemoryError):
+        advice = "give the relay more memory (MemoryMax= of its service), or lower limits.connections_total"
+        journal.logger.error("memory.used_up", reference=reference, frames=_frames(exception), advice=advice)
+        return
     journal.logger.error(
         "error.unexpected", reference=reference, exception=_describe(exception), frames=_frames(exception)
     )
@@ -434,6 +456,11 @@ def outside_cas_trusted(journal: Journal, *, anchors: int, anchors_over: int, li
 def revocation_list_unusable(journal: Journal, *, file: str, reason: str) -> None:
     """Tell that a revocation list of an outside CA cannot be read: what was read before goes on until it ends."""
     journal.logger.error("x509.list_unusable", file=file, reason=reason)
+
+
+def login_deferred(journal: Journal, *, code: str, detail: str) -> None:
+    """Tell that somebody could not be let in because of the store, and was asked to try again."""
+    journal.logger.warning("login.deferred", code=code, detail=detail)
 
 
 def keys_unreadable(journal: Journal, *, reason: str) -> None:

@@ -54,8 +54,9 @@ async def carry_mail(ledger: Ledger, config: Config, clock: Callable[[], datetim
     while True:
         try:
             await postman.go_round()
-        except Deferred as deferred:
-            journal.store_failed(journal_, cause=deferred.detail or deferred.code)
+        except Deferred:
+            # The store has told of it, and this comes again every few seconds.
+            pass
         except Exception as error:  # noqa: BLE001 - one spoilt row must not end the server
             journal.unexpected_error(journal_, reference="mailing", exception=error)
         await asyncio.sleep(_LOOK_SECONDS)

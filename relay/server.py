@@ -93,6 +93,7 @@ def _allow_open_files(needed: int) -> None:
 async def run_worker(config: Config, post: Post) -> None:
     """Serve until told to stop, then drain; says to the supervisor when connections are taken."""
     line = journal.new_journal()
+    asyncio.get_running_loop().set_exception_handler(partial(_tell_loose, line))
     common = Common.alone() if post.common is None else Common.attach(post.common.fileno(), post.place)
     common.on_full = partial(_tell_full, line, set())
     if post.is_first and ensure_audit_key(config.keys_path, config.store.path):
@@ -156,6 +157,13 @@ def _tell_full(line: journal.Journal, told: set[str], table: str) -> None:
     if table not in told:
         told.add(table)
         journal.common_full(line, table=table)
+
+
+def _tell_loose(line: journal.Journal, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """Tell of an exception that nobody waits for, in the journal's own form."""
+    error = context.get("exception")
+    known = error if isinstance(error, BaseException) else RuntimeError(context.get("message"))
+    journal.unexpected_error(line, reference="loop", exception=known)
 
 
 def _tell_trouble(line: journal.Journal, meters: Meters, cause: str | None) -> None:

@@ -173,6 +173,12 @@ class Upload:
             self._fail(refused)
             self._let_go()
             raise
+        except MemoryError as error:
+            # How much of it was taken nobody knows: nothing of this upload may be accepted.
+            deferred = Deferred("server.busy", detail="no memory left")
+            self._fail(deferred)
+            self._let_go()
+            raise deferred from error
 
     def _require_open(self) -> None:
         """Raise what failed; also where this upload was taken over or given up while its client still writes."""

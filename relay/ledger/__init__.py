@@ -7,8 +7,9 @@ What every engine guarantees:
 
 * A verb that changes something returns only after the change is on stable storage, whole, in one transaction
   with its event; or it raises and nothing of it is there.
-* `Deferred` (``server.busy``, ``server.storage_full``) says that nothing was promised and that the same call may
-  succeed later.  A caller that is cancelled while it waits learns nothing; the change itself is never half made.
+* `Deferred` (``server.busy``, ``server.storage_full``, ``server.storage_damaged``) says that nothing was promised and
+  that the same call may succeed later.  A caller that is cancelled while it waits learns nothing; the change itself is
+  never half made.
 * Reading verbs never wait for a writer.
 
 No verb reads a clock: times come in as *now*.

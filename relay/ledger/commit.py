@@ -21,7 +21,6 @@ What is guaranteed:
 from __future__ import annotations
 
 import asyncio
-import errno
 import sqlite3
 import time
 from collections import deque
@@ -35,6 +34,7 @@ from relay.audit import AuditKey
 from relay.errors import Deferred, Refused
 from relay.ledger import storefile
 from relay.ledger.trail import Trail, WritingConnection
+from relay.ledger.trouble import TroubleLog, diagnose
 from relay.meters import Commit, Meters
 
 T = TypeVar("T")
@@ -49,8 +49,8 @@ _BUSY_POLL_SECONDS = 0.02
 _CHECKPOINT_AGAIN_SECONDS = 1.0
 # What may wait rides with the next transaction, and goes by itself after so long.
 _RIDE_SECONDS = 1.0
-# SQLite's primary result code (https://sqlite.org/rescode.html).
-_SQLITE_FULL = 13
+# Who has the trouble.
+_WRITER = "writer"
 # What a unit of work may raise about itself; it must do so before it has changed anything.
 _VERDICTS = (Refused, LookupError, ValueError)
 
@@ -75,14 +75,14 @@ class Writer:
         audit_key: AuditKey,
         *,
         checkpoint_bytes: int,
-        on_trouble: Callable[[str | None], None],
+        troubles: TroubleLog,
         meters: Meters | None = None,
     ) -> None:
         self._path = path
         self._lock = lock
         self._audit_key = audit_key
         self._checkpoint_bytes = checkpoint_bytes
-        self._on_trouble = on_trouble
+        self._troubles = troubles
         self._meters = meters or Meters()
         self._connection: WritingConnection | None = None
         self._waiting: deque[_Item[object]] = deque()
@@ -90,7 +90,6 @@ class Writer:
         self._departure: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._is_closing = False
-        self._in_trouble = False
         self._checkpoint_after = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._task = asyncio.create_task(self._run(), name="ledger-writer")
@@ -162,14 +161,14 @@ class Writer:
         try:
             await self._transact(batch)
         except Exception as error:  # noqa: BLE001 - whatever was raised must reach those who wait
-            if len(batch) == 1 or _as_deferred(error) is not None:
+            if len(batch) == 1 or diagnose(error) is not None:
                 self._answer_failure(batch, error)
             else:
                 for item in batch:
                     item.verdict = None
                     await self._write([item])
             return
-        self._report(None)
+        self._troubles.works(_WRITER)
         self._measure(batch)
         for item in batch:
             if item.answer.done():
@@ -249,7 +248,9 @@ class Writer:
     async def _acquire(self, deadline: float) -> None:
         while not self._lock.try_acquire():
             if asyncio.get_running_loop().time() > deadline:
-                raise Deferred("server.busy", detail=f"the store was locked for {self._lock.wait_seconds} s")
+                raise storefile.LockedDeferred(
+                    "server.busy", detail=f"the store was locked for {self._lock.wait_seconds} s"
+                )
             await asyncio.sleep(_LOCK_POLL_SECONDS)
 
     async def _in_thread(self, call: Callable[..., object], *arguments: object) -> None:
@@ -272,22 +273,23 @@ class Writer:
             if self._connection is not None:
                 await self._in_thread(storefile.checkpoint, self._connection, "TRUNCATE")
         except sqlite3.Error as error:
-            self._report(f"checkpoint: {error}")
+            self._report(error)
         finally:
             self._lock.release()
 
     def _answer_failure(self, batch: list[_Item[object]], error: Exception) -> None:
-        self._report(f"{type(error).__name__}: {error}")
+        self._report(error)
+        trouble = diagnose(error)
         for item in batch:
             if not item.answer.done():
                 # An exception of its own for each: what is raised twice collects the tracebacks of both.
-                item.answer.set_exception(_as_deferred(error) or error)
+                item.answer.set_exception(error if trouble is None else trouble.deferred)
 
-    def _report(self, cause: str | None) -> None:
-        """Tell of the first failure and of the first success after one, not of each."""
-        if (cause is not None) != self._in_trouble:
-            self._in_trouble = cause is not None
-            self._on_trouble(cause)
+    def _report(self, error: Exception) -> None:
+        """Tell of what the store suffers from; a defect of ours is told by whoever waits for the answer."""
+        trouble = diagnose(error)
+        if trouble is not None:
+            self._troubles.failed(_WRITER, trouble)
 
     def _drop_connection(self) -> None:
         """Roll back by closing: after a failed COMMIT nothing else is known to be clean.  The lock is held.
@@ -306,22 +308,6 @@ class Writer:
             with self._lock.held():
                 storefile.checkpoint(self._connection, "TRUNCATE")
         except (Deferred, sqlite3.Error) as error:
-            self._report(f"last checkpoint: {error}")
+            self._report(error)
         self._connection.close()
         self._connection = None
-
-
-def _as_deferred(error: Exception) -> Deferred | None:
-    """Return what to tell those who wait where the store failed, None where our own code did."""
-    if isinstance(error, Deferred):
-        return Deferred(error.code, detail=error.detail)
-    if not isinstance(error, (sqlite3.Error, OSError)) or isinstance(
-        error, (sqlite3.IntegrityError, sqlite3.ProgrammingError)
-    ):
-        return None
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF == _SQLITE_FULL or getattr(error, "errno", None) == errno.ENOSPC:
-        return Deferred("server.storage_full", detail=str(error))
-    return Deferred(
-        "server.busy",
-        detail=f"{'locked by another program' if storefile.is_busy(error) else 'the store failed'}: {error}",
-    )

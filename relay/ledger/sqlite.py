@@ -30,6 +30,7 @@ from relay.ledger.register import RegisterVerbs
 from relay.ledger.retention import RetentionVerbs
 from relay.ledger.rotation import RotationVerbs
 from relay.ledger.store import Store
+from relay.ledger.trouble import TroubleLog
 from relay.ledger.units import UnitVerbs
 from relay.letters import Rhythm
 from relay.meters import Meters
@@ -113,16 +114,17 @@ async def open_ledger(
 
     History is sealed with *audit_key*, and how far it has come is kept in the file *anchor*, if one is named.
     Offices are told of arrivals in the rhythm of *mail*, or not at all.
-    *on_trouble* hears the cause of the first failure of the store, and None when it works again.  *meters* count commits.
+    *on_trouble* hears what the store suffers from and what to do, once, and None when it works again.  *meters* count commits.
     """
     storefile.check_disk(path)
     # Lock, log and store lie side by side, whatever link led here.
     path = path.resolve()  # noqa: ASYNC240 - once, before anything is served
     reader = storefile.open_checked(path, lock_wait_seconds)
     lock = storefile.StoreLock(path, lock_wait_seconds)
-    writer = Writer(path, lock, audit_key, checkpoint_bytes=checkpoint_bytes, on_trouble=on_trouble, meters=meters)
+    troubles = TroubleLog(path, on_trouble)
+    writer = Writer(path, lock, audit_key, checkpoint_bytes=checkpoint_bytes, troubles=troubles, meters=meters)
     keeper = None if anchor is None else AnchorKeeper(anchor, path, audit_key)
-    store = Store(path, vault, writer, lock, reader, keeper)
+    store = Store(path, vault, writer, lock, reader, keeper, troubles)
     try:
         store.check_master()
     except ConfigError:

@@ -33,6 +33,7 @@ from relay.ledger.rows import (
 )
 from relay.ledger.statements import SQL
 from relay.ledger.trail import append_event
+from relay.ledger.trouble import TroubleLog, diagnose
 from relay.vault import Vault, VaultError
 
 __all__ = ["Store", "append_event", "transfer_sql"]
@@ -40,6 +41,8 @@ __all__ = ["Store", "append_event", "transfer_sql"]
 T = TypeVar("T")
 
 _READ_THREADS = 2
+# Who has the trouble.
+_READER = "reader"
 
 
 class Store:
@@ -53,6 +56,7 @@ class Store:
         lock: storefile.StoreLock,
         reader: sqlite3.Connection,
         keeper: AnchorKeeper | None,
+        troubles: TroubleLog,
     ) -> None:
         self.path = path
         self.keeper = keeper
@@ -61,17 +65,28 @@ class Store:
         self._writer = writer
         self._lock = lock
         self._reader = reader
+        self._troubles = troubles
         self._is_closed = False
         self._threads = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="read")
         self._of_thread = threading.local()
         self._thread_readers: list[sqlite3.Connection] = []
 
     def rows(self, sql: str, parameters: Sequence[Cell] | dict[str, Cell] = ()) -> list[Row]:
-        """Return all rows of a quick look-up; Deferred ``server.busy`` where the store cannot be read."""
+        """Return all rows of a quick look-up; Deferred where the store cannot be read."""
         try:
-            return self._reader.execute(sql, parameters).fetchall()
-        except sqlite3.Error as error:
-            raise Deferred("server.busy", detail=f"the store cannot be read: {error}") from error
+            found = self._reader.execute(sql, parameters).fetchall()
+        except (sqlite3.Error, MemoryError) as error:
+            raise self._fail(error) from error
+        self._troubles.works(_READER)
+        return found
+
+    def _fail(self, error: Exception) -> Exception:
+        """Return what to raise where the store could not be read, having told of it."""
+        trouble = diagnose(error)
+        if trouble is None:
+            return error
+        self._troubles.failed(_READER, trouble)
+        return trouble.deferred
 
     def row(self, sql: str, parameters: Sequence[Cell] | dict[str, Cell] = ()) -> Row | None:
         """Return the first row, or None."""
@@ -145,8 +160,8 @@ class Store:
             self._thread_readers.append(reader)
         try:
             return reader.execute(sql, parameters).fetchall()
-        except sqlite3.Error as error:
-            raise Deferred("server.busy", detail=f"the store cannot be read: {error}") from error
+        except (sqlite3.Error, MemoryError) as error:
+            raise self._fail(error) from error
 
     async def close(self) -> None:
         """Write what is waiting and let go of everything; the second time there is nothing to do."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _Connection = TypeVar("_Connection", bound=sqlite3.Connection)
 
 # SQLite's primary result codes (https://sqlite.org/rescode.html).
-_SQLITE_BUSY, _SQLITE_LOCKED = 5, 6
+_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_CORRUPT, _SQLITE_NO_DATABASE = 5, 6, 11, 26
 
 _NETWORK = frozenset(
     {
@@ -113,6 +113,10 @@ def _mount_table() -> str:
         return ""
 
 
+class LockedDeferred(Deferred):
+    """Somebody kept the store for longer than it is waited for."""
+
+
 class StoreLock:
     """The one file lock over all writing; one object a process, never carried over a fork."""
 
@@ -140,7 +144,7 @@ class StoreLock:
         deadline = time.monotonic() + self.wait_seconds
         while not self.try_acquire():
             if time.monotonic() > deadline:
-                raise Deferred("server.busy", detail=f"the store was locked for {self.wait_seconds} s")
+                raise LockedDeferred("server.busy", detail=f"the store was locked for {self.wait_seconds} s")
             time.sleep(_LOCK_POLL_SECONDS)
         try:
             yield
@@ -227,15 +231,21 @@ def peeked(path: Path) -> Iterator[sqlite3.Connection]:
         raise ConfigError(f"The store {path} cannot be read ({error}). {_unreadable_advice(error)}") from error
     finally:
         # Whoever keeps the lock has the store open: this one then is not the last to close.
-        with suppress(Deferred), StoreLock(path.resolve(), 0.0).held():
+        lock = StoreLock(path.resolve(), 0.0)
+        with suppress(Deferred), lock.held():
             connection.close()
         connection.close()
+        lock.close()
 
 
 def _unreadable_advice(error: sqlite3.Error) -> str:
     if is_busy(error):
         return "Another program keeps it; end that one, then try again."
-    return "Look at the disk and at who may read the file; if it is damaged, restore it from a backup."
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in (_SQLITE_CORRUPT, _SQLITE_NO_DATABASE):
+        return "It is damaged: look at the disk, then put the newest backup in its place with `relay restore FILE`."
+    return (
+        "Look at the disk and at who may read the file and write to its folder; if it is damaged, restore it from a backup."
+    )
 
 
 def is_busy(error: Exception) -> bool:

@@ -266,11 +266,14 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
             reply = await self._operations.answer(request)
         except Exception as error:  # noqa: BLE001 - the one wrapper at this edge
             reply = self._explain(request, error)
-        self._send(reply)
-        del self._running[running]
-        self._operations.share.requests.add(-1)
-        self._bytes_in_flight -= running.size
-        running.done.set()
+        try:
+            self._send(reply)
+        finally:
+            # Also where there is no memory left to send it: others wait for this one's end.
+            del self._running[running]
+            self._operations.share.requests.add(-1)
+            self._bytes_in_flight -= running.size
+            running.done.set()
         self._pump()
 
     def _explain(self, request: Request, error: Exception) -> bytes:
@@ -374,7 +377,10 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         while self._running:
             await next(iter(self._running)).done.wait()
         self._is_over = True
-        await self._operations.abandon(reason)
+        try:
+            await self._operations.abandon(reason)
+        except Exception as error:  # noqa: BLE001 - a session that never ends would keep the server from ending
+            journal.unexpected_error(self._journal, reference=secrets.token_hex(4), exception=error)
         if self._is_started:
             # A channel whose connection was lost before it asked for SFTP was no session.
             journal.session_closed(self._journal, reason=reason)

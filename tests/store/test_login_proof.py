@@ -175,7 +175,7 @@ async def test_store_that_cannot_be_read_is_no_wrong_key(door: Door, monkeypatch
             await knock.enter()
         assert not inside.is_closed()
     assert door.reasons() == []
-    assert door.lines("store.failed")[0]["cause"] == "locked"
+    assert door.lines("login.deferred")[0]["detail"] == "locked"
 
 
 async def test_defect_in_the_hook_is_a_failure_and_not_the_end(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,10 @@ import raw_sftp as sftp
 from house import HOME_HELP, Completed, House, general_name, pdf, plan_csv, plan_name, relay_command, run_program
 from hypothesis import given
 from hypothesis import strategies as st
+from psutil import Process
 from raw_sftp import open_raw
 
-from relay.ledger.backups import _DAYS_KEPT, name_backup, plan_removal
+from relay.ledger.backups import _DAYS_KEPT, make_backup, name_backup, plan_removal
 
 PATIENCE_SECONDS = 90
 
@@ -141,6 +142,13 @@ def test_a_backup_that_does_not_fit_is_refused_in_words(house: House, tmp_path: 
     assert key.read_text() == kept
     assert not list(house.config.store.path.parent.glob("*replaced*"))
     house.start()
+
+
+def test_backups_leave_no_file_open(make_house: Callable[..., House], tmp_path: Path) -> None:
+    """A program that makes one every few minutes for ever would come to the end of what it may open."""
+    store = make_house().config.store.path
+    files = {make_backup(store, tmp_path / f"{n}.db", now=datetime.now(UTC)): Process().num_fds() for n in range(4)}
+    assert len(set(files.values())) == 1, files
 
 
 def test_backups_go_on_by_themselves(house: House, tmp_path: Path) -> None:
