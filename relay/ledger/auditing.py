@@ -127,14 +127,14 @@ class History:
 
     def batches(self, after: int = 0) -> Iterator[Batch]:
         """Yield the batches in order."""
-        while rows := self._page("list_batches", after, self.newest_batch):
+        while rows := self._page("list_batches", after, self.newest_batch, numbers=6):
             yield from map(batch_of, rows)
             after = rows[-1][0]
 
     def events(self, after: int = 0, until: int | None = None) -> Iterator[EventRow]:
         """Yield the events in order."""
         last = self.newest_event if until is None else until
-        while rows := self._page("list_event_rows", after, last):
+        while rows := self._page("list_event_rows", after, last, numbers=2):
             yield from map(event_row_of, rows)
             after = rows[-1][0]
 
@@ -175,8 +175,12 @@ class History:
         found = self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
         return _GUARDS - {name.decode("utf-8", "replace") for (name,) in found}
 
-    def _page(self, statement: str, after: int, last: int) -> list[tuple[int, ...]]:
-        return self._connection.execute(SQL[statement], (after, last, _PAGE_ROWS)).fetchall()
+    def _page(self, statement: str, after: int, last: int, *, numbers: int) -> list[tuple[int, ...]]:
+        """Return rows, whose first *numbers* columns are numbers as long as the file is whole."""
+        rows = self._connection.execute(SQL[statement], (after, last, _PAGE_ROWS)).fetchall()
+        if any(None in row[:numbers] for row in rows):
+            raise sqlite3.DatabaseError("it is damaged: there are rows in history without their numbers")
+        return rows
 
 
 @contextmanager

@@ -243,9 +243,7 @@ def _unreadable_advice(error: sqlite3.Error) -> str:
         return "Another program keeps it; end that one, then try again."
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in (_SQLITE_CORRUPT, _SQLITE_NO_DATABASE):
         return "It is damaged: look at the disk, then put the newest backup in its place with `relay restore FILE`."
-    return (
-        "Look at the disk and at who may read the file and write to its folder; if it is damaged, restore it from a backup."
-    )
+    return "Look at the disk and at who may read the file and write to its folder; if it is damaged, restore it from a backup."
 
 
 def is_busy(error: Exception) -> bool:

@@ -27,14 +27,12 @@ from relay.cli.audit_verify import _judge_store
 from relay.cli.audit_words import say_fault
 from relay.collection import Collection
 from relay.config import Config, load_config
-from relay.errors import ConfigError, RelayError
 from relay.keyring import Keyring, load_keyring
 from relay.ledger import Ledger, Shelf
 from relay.ledger.backups import inspect_backup
 from relay.ledger.sqlite import open_ledger
 from relay.model import Identity, OfficeNumber
 from relay.status import StatusDesk
-from relay.vault import VaultError
 
 _LINE = journal.new_journal()
 _KEYRINGS: dict[bytes, Keyring] = {}
@@ -52,7 +50,7 @@ async def examine(home: Path, notebook: Notebook, ended: int, backups: list[Prom
     """Return what is wrong in *home*, where the power went at the moment *ended*."""
     try:
         return await _examine(home, notebook, ended, backups)
-    except (RelayError, ConfigError, VaultError, sqlite3.Error, OSError, LookupError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever is raised by what is left is a fault of it
         return [f"unusable: {type(error).__name__}: {error}"]
 
 
