@@ -7,115 +7,90 @@ business who watches the machine; only `snapshot`, on a socket of the relay's ow
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from typing import TypedDict
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from relay.census import AGE_LABELS, Census, Gauges, Sight
 from relay.meters import Histogram, Meters
-
-AGE_LABELS = ("5m", "1h", "1d", "1w", "1M", "older")
-
-
-@dataclass(frozen=True, slots=True)
-class Gauges:
-    """What is there at this moment.
-
-    *waiting* are files that nobody has collected, for each of `AGE_LABELS`, the youngest first; it and the sizes are
-    as old as *looked_at* says (seconds since 1970; 0 where nobody has looked yet).
-    """
-
-    sessions: int = 0
-    connections: int = 0
-    strangers: int = 0
-    handles: int = 0
-    uploads: int = 0
-    lag_seconds: float = 0.0
-    is_draining: bool = False
-    is_anchor_behind: bool = False
-    waiting: tuple[int, ...] = (0,) * len(AGE_LABELS)
-    oldest_waiting_seconds: float = 0.0
-    store_bytes: int = 0
-    log_bytes: int = 0
-    free_bytes: int = 0
-    looked_at: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Present:
-    """An office that is here: its sessions, handles and uploads, and what its program calls itself."""
-
-    office: str
-    software: str
-    sessions: int
-    handles: int
-    uploads: int
-
-
-def tally(each: Sequence[Present]) -> list[Present]:
-    """Return one line for each office and program, the busiest first."""
-    found: dict[tuple[str, str], Present] = {}
-    for one in each:
-        before = found.get((one.office, one.software), Present(one.office, one.software, 0, 0, 0))
-        found[one.office, one.software] = Present(
-            one.office,
-            one.software,
-            before.sessions + one.sessions,
-            before.handles + one.handles,
-            before.uploads + one.uploads,
-        )
-    return sorted(found.values(), key=lambda one: (-one.uploads, -one.handles, -one.sessions, one.office))
 
 
 class Exposition(Collector):
     """What is told of one server."""
 
-    def __init__(self, meters: Meters, version: str) -> None:
-        """Tell of *meters*."""
-        self._meters = meters
+    def __init__(self, version: str, started_at: float) -> None:
+        """Tell of a server that started at *started_at*; what is told is set before each telling."""
         self._version = version
+        self._started_at = started_at
+        self.census = Census(Sight())
         self.gauges = Gauges()
-        self.limits: dict[str, int] = {}
+        self.deaths = 0
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
-        ProcessCollector(registry=self._registry)
 
     def render(self) -> bytes:
         """Return everything in Prometheus's text format."""
         return generate_latest(self._registry)
 
-    def snapshot(self, present: Sequence[Present]) -> dict[str, object]:
+    def snapshot(self) -> dict[str, object]:
         """Return the same for a program that looks often: counters, histograms, the newest commits, and who is here."""
-        meters = self._meters
+        total = self.census.total
+        meters = total.meters
         return {
             "version": self._version,
-            "started_at": meters.started_at,
+            "started_at": self._started_at,
             "gauges": asdict(self.gauges),
             "counters": {name: value for name, _, value in _counters(meters)},
             "rejected": dict(meters.logins_rejected),
             "refusals": dict(meters.refusals),
-            "limits": dict(self.limits),
+            "limits": dict(total.limits),
             "histograms": {name: _describe(histogram) for name, _, histogram in _histograms(meters)},
             "commits": [asdict(commit) for commit in meters.commits],
-            "present": [asdict(each) for each in present],
+            "present": [asdict(each) for each in total.present],
+            "workers": [_describe_worker(sight) for sight in self.census.workers],
+            "silent": [*self.census.silent],
+            "deaths": self.deaths,
         }
 
     def collect(self) -> Iterator[Metric]:
         """Give prometheus_client what it asks for."""
+        total = self.census.total
+        meters = total.meters
         yield _labelled_gauge("relay_info", "Which version this is.", "version", {self._version: 1})
-        for name, told, value in _counters(self._meters):
+        for name, told, value in _counters(meters):
             yield CounterMetricFamily(name, told, value=value)
-        yield _labelled(
-            "relay_logins_rejected", "Logins turned away, by reason.", "reason", self._meters.logins_rejected
-        )
-        yield _labelled("relay_refusals", "Requests refused or deferred, by code.", "code", self._meters.refusals)
-        yield _labelled("relay_limits_reached", "How often a limit was met, by setting.", "limit", self.limits)
-        for name, told, histogram in _histograms(self._meters):
+        yield CounterMetricFamily("relay_worker_deaths", "Workers that died and were replaced.", value=self.deaths)
+        yield _labelled("relay_logins_rejected", "Logins turned away, by reason.", "reason", meters.logins_rejected)
+        yield _labelled("relay_refusals", "Requests refused or deferred, by code.", "code", meters.refusals)
+        yield _labelled("relay_limits_reached", "How often a limit was met, by setting.", "limit", total.limits)
+        for name, told, histogram in _histograms(meters):
             yield _family(name, told, histogram)
         yield from self._collect_gauges()
+        yield from self._collect_workers()
+        yield from self._collect_usage()
+
+    def _collect_workers(self) -> Iterator[Metric]:
+        workers = {str(sight.index): sight for sight in self.census.workers}
+        answering = len(workers) - len(self.census.silent)
+        yield GaugeMetricFamily("relay_workers", "Workers that answer.", value=float(answering))
+        for name, told, take in _OF_EACH:
+            yield _labelled_gauge(name, told, "worker", {index: take(sight) for index, sight in workers.items()})
+
+    def _collect_usage(self) -> Iterator[Metric]:
+        """Tell of all workers together under the names that every exporter uses for one process."""
+        usage = self.census.total.usage
+        yield CounterMetricFamily("process_cpu_seconds", "Processor time.", value=usage.cpu_seconds)
+        for name, told, value in (
+            ("process_resident_memory_bytes", "Memory, what is shared counted once.", usage.memory_bytes),
+            ("process_open_fds", "Open files.", usage.open_files),
+            ("process_max_fds", "How many files one worker may have open.", usage.most_files),
+            ("process_start_time_seconds", "When this server started.", self._started_at),
+        ):
+            yield GaugeMetricFamily(name, told, value=float(value))
 
     def _collect_gauges(self) -> Iterator[Metric]:
         gauges = self.gauges
@@ -127,9 +102,13 @@ class Exposition(Collector):
             ("relay_uploads", "Uploads under way.", gauges.uploads),
             ("relay_event_loop_lag_seconds", "How late the server was when it last woke.", gauges.lag_seconds),
             ("relay_draining", "1 while the server is ending.", gauges.is_draining),
-            ("relay_store_ok", "0 while the store cannot be written.", not self._meters.is_store_in_trouble),
+            (
+                "relay_store_ok",
+                "0 while the store cannot be written.",
+                not self.census.total.meters.is_store_in_trouble,
+            ),
             ("relay_anchor_ok", "0 while the audit's anchor cannot follow history.", not gauges.is_anchor_behind),
-            ("relay_start_time_seconds", "When this server started.", self._meters.started_at),
+            ("relay_start_time_seconds", "When this server started.", self._started_at),
             ("relay_waiting_oldest_seconds", "Age of the oldest file nobody collected.", gauges.oldest_waiting_seconds),
             ("relay_store_bytes", "Size of the store's file.", gauges.store_bytes),
             ("relay_store_log_bytes", "Size of the store's log.", gauges.log_bytes),
@@ -139,6 +118,14 @@ class Exposition(Collector):
             yield GaugeMetricFamily(name, told, value=float(value))
         waiting = dict(zip(AGE_LABELS, gauges.waiting, strict=True))
         yield _labelled_gauge("relay_waiting_transfers", "Files nobody has collected, by age up to.", "age", waiting)
+
+
+_OF_EACH: tuple[tuple[str, str, Callable[[Sight], float]], ...] = (
+    ("relay_worker_sessions", "SFTP sessions of each worker.", lambda sight: sight.gauges.sessions),
+    ("relay_worker_connections", "Connections of each worker.", lambda sight: sight.gauges.connections),
+    ("relay_worker_lag_seconds", "How late each worker last woke.", lambda sight: sight.gauges.lag_seconds),
+    ("relay_worker_cpu_seconds", "Processor time of each worker.", lambda sight: sight.usage.cpu_seconds),
+)
 
 
 def _counters(meters: Meters) -> Iterator[tuple[str, str, int]]:
@@ -181,14 +168,29 @@ def _describe(histogram: Histogram) -> HistogramFacts:
     return HistogramFacts(bounds=[*histogram.bounds], counts=[*histogram.counts], sum=histogram.sum)
 
 
-def _labelled(name: str, told: str, label: str, counts: dict[str, int]) -> Metric:
+def _describe_worker(sight: Sight) -> dict[str, object]:
+    gauges = sight.gauges
+    return {
+        "worker": sight.index,
+        "pid": sight.pid,
+        "sessions": gauges.sessions,
+        "connections": gauges.connections,
+        "uploads": gauges.uploads,
+        "logins": sight.meters.logins,
+        "requests": sight.meters.requests,
+        "lag_seconds": gauges.lag_seconds,
+        "cpu_seconds": sight.usage.cpu_seconds,
+    }
+
+
+def _labelled(name: str, told: str, label: str, counts: Mapping[str, int]) -> Metric:
     family = CounterMetricFamily(name, told, labels=[label])
     for value, count in sorted(counts.items()):
         family.add_metric([value], count)
     return family
 
 
-def _labelled_gauge(name: str, told: str, label: str, values: dict[str, int]) -> Metric:
+def _labelled_gauge(name: str, told: str, label: str, values: Mapping[str, float]) -> Metric:
     family = GaugeMetricFamily(name, told, labels=[label])
     for each, value in values.items():
         family.add_metric([each], value)

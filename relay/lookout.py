@@ -1,9 +1,10 @@
 """Lookout: where the server can be asked how it does, by monitoring and by the operator.
 
-A small HTTP server in the server's own loop, so that an answer says that the loop turns:
+A small HTTP server in a worker's own loop.  It asks all workers and tells of them together, so that an answer says
+that every loop turns:
 
     /metrics   Prometheus's text format
-    /healthz   200 as long as the process answers; how late it is
+    /healthz   200 as long as every worker that is there answers; how late they are
     /readyz    200 while files can be taken: the store can be read and written, the keys are there, it is not ending
     /state     JSON for ``relay top``; on the socket alone, because it names offices
 
@@ -19,15 +20,16 @@ import json
 import shutil
 import socket
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from relay import journal
+from relay.census import Gauges, gather
 from relay.config import Config
+from relay.crew import Crew
 from relay.errors import ConfigError, Deferred
-from relay.exposition import Exposition, Gauges, Present
+from relay.exposition import Exposition
 from relay.journal import Journal
 from relay.keyring import load_keyring
 from relay.ledger import Ledger
@@ -46,15 +48,6 @@ _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
-class Views:
-    """What the server lets be seen of itself; each is asked at each request."""
-
-    gauges: Callable[[], Gauges]
-    limits: Callable[[], dict[str, int]]
-    present: Callable[[], Sequence[Present]]
-
-
-@dataclass(frozen=True, slots=True)
 class _Answer:
     status: str
     body: bytes
@@ -62,14 +55,14 @@ class _Answer:
 
 
 class Lookout:
-    """One a process; `open` makes it listen and `close` ends it."""
+    """One a process, at work in the one that leads: `open` makes it answer and `close` ends that."""
 
-    def __init__(self, config: Config, ledger: Ledger, exposition: Exposition, views: Views, line: Journal) -> None:
+    def __init__(self, config: Config, ledger: Ledger, exposition: Exposition, crew: Crew, line: Journal) -> None:
         """Prepare; nothing listens yet."""
         self._config = config
         self._ledger = ledger
         self._exposition = exposition
-        self._views = views
+        self._crew = crew
         self._line = line
         self._seen = Gauges()
         self._callers: set[asyncio.Task[None]] = set()
@@ -170,12 +163,13 @@ class Lookout:
         return _Answer("400 Bad Request", b"no HTTP\n")
 
     async def _tell(self, path: bytes, *, is_operator: bool) -> _Answer:
-        self._refresh()
         match path:
             case b"/metrics":
+                await self._refresh()
                 return _Answer("200 OK", self._exposition.render(), _METRICS)
             case b"/healthz":
-                return _Answer("200 OK", f"alive, {self._exposition.gauges.lag_seconds:.3f} s late\n".encode())
+                await self._refresh()
+                return self._tell_health()
             case b"/readyz":
                 fault = await self._find_fault()
                 return (
@@ -184,12 +178,26 @@ class Lookout:
                     else _Answer("200 OK", b"ready\n")
                 )
             case b"/state" if is_operator:
-                state = self._exposition.snapshot(self._views.present())
+                await self._refresh()
+                state = self._exposition.snapshot()
                 return _Answer("200 OK", json.dumps(state, ensure_ascii=False).encode(), "application/json")
         return _Answer("404 Not Found", b"there are /metrics, /healthz and /readyz\n")
 
-    def _refresh(self) -> None:
-        now, seen = self._views.gauges(), self._seen
+    def _tell_health(self) -> _Answer:
+        census, size = self._exposition.census, self._crew.size
+        if census.silent:
+            silent = ", ".join(str(index) for index in census.silent)
+            return _Answer("503 Service Unavailable", f"does not answer: worker {silent} of {size}\n".encode())
+        told = f"alive, {self._exposition.gauges.lag_seconds:.3f} s late"
+        if size > 1:
+            told += f", {len(census.workers)} of {size} workers"
+        return _Answer("200 OK", f"{told}\n".encode())
+
+    async def _refresh(self) -> None:
+        """Ask all workers, and put what they say beside what was seen of the store."""
+        self._exposition.census = census = await gather(self._crew)
+        now, seen = census.total.gauges, self._seen
+        self._exposition.deaths = self._crew.deaths
         self._exposition.gauges = replace(
             now,
             is_draining=self.is_draining,
@@ -200,7 +208,6 @@ class Lookout:
             free_bytes=seen.free_bytes,
             looked_at=seen.looked_at,
         )
-        self._exposition.limits = self._views.limits()
 
     async def _find_fault(self) -> str:
         """Return what keeps the server from taking files, '' where nothing does."""

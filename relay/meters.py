@@ -38,6 +38,11 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
+    def add(self, other: Histogram) -> None:
+        """Count all that *other* has counted between the same bounds."""
+        self.counts = [one + more for one, more in zip(self.counts, other.counts, strict=True)]
+        self.sum += other.sum
+
 
 @dataclass(frozen=True, slots=True)
 class Commit:
@@ -79,3 +84,26 @@ class Meters:
         """Know that the store failed, or works again."""
         self.is_store_in_trouble = is_troubled
         self.troubles += is_troubled
+
+    def add(self, other: Meters) -> None:
+        """Count what another process of the same server has counted."""
+        for name in ("accept", "commit", "first_visible", "collection_age"):
+            getattr(self, name).add(getattr(other, name))
+        for name in _NUMBERS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.logins_rejected.update(other.logins_rejected)
+        self.refusals.update(other.refusals)
+        self.commits = deque(sorted([*self.commits, *other.commits], key=lambda commit: commit.at), maxlen=_COMMITS)
+        self.is_store_in_trouble = self.is_store_in_trouble or other.is_store_in_trouble
+
+
+_NUMBERS = (
+    "transactions",
+    "repeats",
+    "logins",
+    "requests",
+    "bytes_in",
+    "bytes_out",
+    "sessions_opened",
+    "troubles",
+)

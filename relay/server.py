@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
 import signal
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -26,6 +29,7 @@ from relay import auditor, housekeeping, journal, mailing
 from relay.acceptor import Acceptor
 from relay.auth import WATCH_SECONDS, ConnectionFacts, Reception
 from relay.authority import open_user_ca
+from relay.census import Gauges, Sight, Usage, measure_processor, measure_usage, tally
 from relay.collection import Collection
 from relay.common import Common
 from relay.config import Config
@@ -33,14 +37,14 @@ from relay.crew import Crew
 from relay.edge import Welcomer
 from relay.enrolment import EnrolmentDesk, EnrolmentSession
 from relay.errors import ConfigError
-from relay.exposition import Exposition, Gauges, Present, tally
+from relay.exposition import Exposition
 from relay.intake import Intake
 from relay.keyring import Keyring, load_keyring, stamp_keyring
 from relay.lease import Lease
 from relay.ledger.auditing import ensure_audit_key
 from relay.ledger.sqlite import open_ledger
 from relay.listening import Entrances
-from relay.lookout import Lookout, Views
+from relay.lookout import Lookout
 from relay.meters import Meters
 from relay.model import Identity
 from relay.news import NewsDesk
@@ -53,7 +57,7 @@ from relay.sftp.session import SftpSession
 from relay.status import StatusDesk
 
 _DRAIN_POLL_SECONDS = 0.05
-_BEAT_SECONDS = 0.5
+_BEAT_SECONDS = 1.0
 # The store, its threads, and connections that are being sent away.
 _OTHER_FILES = 512
 
@@ -192,7 +196,8 @@ class _Worker:
         self._sessions = sessions
         self._desks = desks
         self._line = line
-        self._lookout = _make_lookout(config, reception, sessions, desks, line)
+        exposition = Exposition(version("careplan-relay"), post.crew.started_at)
+        self._lookout = Lookout(config, desks.ledger, exposition, post.crew, line)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._lead = asyncio.Event()
@@ -234,12 +239,15 @@ class _Worker:
     @contextlib.contextmanager
     def _listen_to_orders(self) -> Iterator[None]:
         loop, line = asyncio.get_running_loop(), self._post.line
+        crew, index = self._post.crew, self._post.index
         loop.add_reader(line.fileno(), self._hear)
+        loop.add_reader(crew.bell(index), self._show)
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         try:
             yield
         finally:
             loop.remove_reader(line.fileno())
+            loop.remove_reader(crew.bell(index))
             loop.remove_signal_handler(signal.SIGTERM)
 
     def _hear(self) -> None:
@@ -262,12 +270,25 @@ class _Worker:
                 self._stop.set()
                 self._hurry.set()
 
+    def _show(self) -> None:
+        """Let the others see what this worker is doing."""
+        crew, index = self._post.crew, self._post.index
+        crew.hush(index)
+        crew.write(index, _sight(self._post, self._reception, self._sessions, self._desks).pack())
+
     async def _beat(self) -> None:
         """Show that this process does what it has to do; never returns."""
         crew, index = self._post.crew, self._post.index
         while True:
             crew.beat(index)
             crew.note_connections(index, self._count())
+            kept = Sight(
+                at=time.monotonic(),
+                meters=self._desks.meters,
+                limits=_limits(self._reception, self._desks),
+                usage=Usage(cpu_seconds=measure_processor()),
+            )
+            crew.keep(index, kept.pack())
             await asyncio.sleep(_BEAT_SECONDS)
 
     async def _lead_when_told(self) -> None:
@@ -302,30 +323,32 @@ class _Worker:
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
 
 
-def _make_lookout(
-    config: Config, reception: Reception, sessions: dict[SftpSession, None], desks: Desks, line: journal.Journal
-) -> Lookout:
+def _sight(post: Post, reception: Reception, sessions: Iterable[SftpSession], desks: Desks) -> Sight:
+    """Return what this worker is doing at this moment."""
     attendance = reception.attendance
+    gauges = Gauges(
+        sessions=sum(1 for _ in sessions),
+        connections=len(attendance.connections),
+        strangers=len(attendance.strangers),
+        handles=sum(session.handle_count for session in sessions),
+        uploads=sum(session.upload_count for session in sessions),
+        lag_seconds=attendance.load.lag_seconds,
+        is_anchor_behind=desks.ledger.anchor_trouble is not None,
+    )
+    return Sight(
+        at=time.monotonic(),
+        index=post.index,
+        pid=os.getpid(),
+        meters=desks.meters,
+        gauges=gauges,
+        limits=_limits(reception, desks),
+        present=tuple(tally([session.presence for session in sessions])),
+        usage=measure_usage(),
+    )
 
-    def gauges() -> Gauges:
-        return Gauges(
-            sessions=len(sessions),
-            connections=len(attendance.connections),
-            strangers=len(attendance.strangers),
-            handles=sum(session.handle_count for session in sessions),
-            uploads=sum(session.upload_count for session in sessions),
-            lag_seconds=attendance.load.lag_seconds,
-            is_anchor_behind=desks.ledger.anchor_trouble is not None,
-        )
 
-    def limits() -> dict[str, int]:
-        return dict(attendance.limit_log.counts + desks.shares.limit_log.counts)
-
-    def present() -> list[Present]:
-        return tally([session.presence for session in sessions])
-
-    exposition = Exposition(desks.meters, version("careplan-relay"))
-    return Lookout(config, desks.ledger, exposition, Views(gauges, limits, present), line)
+def _limits(reception: Reception, desks: Desks) -> Counter[str]:
+    return reception.attendance.limit_log.counts + desks.shares.limit_log.counts
 
 
 def _open_ca(renewal: RenewalDesk, keyring: Keyring, line: journal.Journal) -> None:

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NoReturn
 
-from relay import journal
+from relay import census, journal
 from relay.common import Common
 from relay.config import Config
 from relay.crew import Crew
@@ -283,7 +283,7 @@ class Supervisor:
         cause = _reap(worker)
         worker.line.close()
         del self._workers[worker.index]
-        self._crew.leave(worker.index)
+        census.bury(self._crew, worker.index)
         if self._common is not None:
             self._common.clear(worker.index)
         if self._leader is worker:
@@ -296,6 +296,7 @@ class Supervisor:
             journal.worker_ended(self._line, worker=worker.index, pid=worker.pid)
             self._due[worker.index] = 0.0
             return
+        self._crew.deaths += 1
         is_settled = time.monotonic() - worker.started_at > _SETTLED_SECONDS
         failures = self._failures[worker.index] = 1 if is_settled else self._failures.get(worker.index, 0) + 1
         wait = 0.0 if failures == 1 else min(_AGAIN_MOST_SECONDS, 2.0 ** min(failures - 2, _DOUBLINGS_MOST))

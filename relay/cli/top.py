@@ -19,10 +19,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from relay.census import AGE_LABELS
 from relay.cli.installation import HomeOption
 from relay.cli.terminal import CommandFailed, JsonOption, Tone, console, print_json, say_size
 from relay.cli.watching import ask_server
-from relay.exposition import AGE_LABELS, HistogramFacts
+from relay.exposition import HistogramFacts
 
 _COMMITS_SHOWN = 5
 _PRESENT_SHOWN = 10
@@ -67,6 +68,20 @@ class PresentFacts(TypedDict):
     uploads: int
 
 
+class WorkerFacts(TypedDict):
+    """One worker of several, in JSON."""
+
+    worker: int
+    pid: int
+    sessions: int
+    connections: int
+    uploads: int
+    logins: int
+    requests: int
+    lag_seconds: float
+    cpu_seconds: float
+
+
 class StateFacts(TypedDict):
     """What the server tells at ``/state``."""
 
@@ -80,6 +95,9 @@ class StateFacts(TypedDict):
     histograms: dict[str, HistogramFacts]
     commits: list[CommitFacts]
     present: list[PresentFacts]
+    workers: list[WorkerFacts]
+    silent: list[int]
+    deaths: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +160,7 @@ def _start_of(look: Look) -> Look:
         for name, each in state["histograms"].items()
     }
     nothing: dict[str, int] = {}
+    workers = [WorkerFacts(**{**each, "logins": 0, "requests": 0, "cpu_seconds": 0.0}) for each in state["workers"]]
     return Look(
         state["started_at"],
         {
@@ -151,6 +170,7 @@ def _start_of(look: Look) -> Look:
             "rejected": nothing,
             "refusals": nothing,
             "limits": nothing,
+            "workers": workers,
         },
     )
 
@@ -173,6 +193,8 @@ def render(before: Look, now: Look, *, width: int) -> Group:
     ):
         if counts:
             parts.append(_line(title, counts, width))
+    if len(now.state["workers"]) > 1:
+        parts += [Text(), _workers(before, now)]
     parts += [Text(), _commits(now), Text(), _present(now.state["present"], width)]
     return Group(*parts)
 
@@ -283,6 +305,24 @@ def _line(title: str, counts: Mapping[str, int], width: int) -> Text:
     text = Text(f"{title}: " + ", ".join(f"{name} {count:,}" for name, count in most))
     text.truncate(width, overflow="ellipsis")
     return text
+
+
+def _workers(before: Look, now: Look) -> Table:
+    """Return a line for each worker: what it has, and how much of a core it took between two looks."""
+    seconds = max(now.at - before.at, 0.001)
+    earlier = {each["pid"]: each["cpu_seconds"] for each in before.state["workers"]}
+    table = _grid("left", "right", "right", "right", "right", "right", "right")
+    titles = ("worker", "sessions", "connections", "uploads", "logins", "requests", "of a core")
+    table.add_row(*(Text(title, style="bold") for title in titles))
+    for each in now.state["workers"]:
+        part = max(0.0, each["cpu_seconds"] - earlier.get(each["pid"], 0.0)) / seconds
+        is_silent = each["worker"] in now.state["silent"]
+        table.add_row(
+            Text(f"{each['worker']} ({each['pid']})", style=Tone.BAD if is_silent else ""),
+            *(f"{each[name]:,}" for name in ("sessions", "connections", "uploads", "logins", "requests")),
+            "does not answer" if is_silent else f"{part:.0%}",
+        )
+    return table
 
 
 def _commits(now: Look) -> Table:

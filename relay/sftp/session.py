@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING
 import asyncssh
 
 from relay import edge, journal
+from relay.census import Present
 from relay.errors import FX_BAD_MESSAGE, Deferred, Refused, finding
-from relay.exposition import Present
 from relay.journal import LimitEnd
 from relay.model import Identity
 from relay.sftp import wire
