@@ -88,17 +88,25 @@ class Attendance(Generic[G]):
 
     def __init__(self, config: Config, journal: Journal, common: Common) -> None:
         """Begin with nobody here."""
-        self._limits = limits = config.limits
+        self._config = config
+        self._limits = config.limits
         self._journal = journal
         self._common = common
         self.limit_log = LimitLog(common)
-        # How late a worker is, is its own: each has its part of the room for when all of them are.
-        least = max(1, limits.unauthenticated_when_busy // common.workers)
-        self.load = Load(config.server.busy_seconds, least=least, most=limits.unauthenticated_total)
+        self.load = Load(config.server.busy_seconds, least=self._least, most=config.limits.unauthenticated_total)
         self.strangers = Strangers(config, common)
         self._total = common.count("connections_total")
         self._connections: dict[G, None] = {}
         self._live: dict[OfficeNumber, _Party[G]] = {}
+
+    @property
+    def _least(self) -> int:
+        # How late a worker is, is its own: each has its part of the room for when all of them are.
+        return max(1, self._limits.unauthenticated_when_busy // self._config.server.worker_count)
+
+    def adopt_settings(self) -> None:
+        """Go by the settings as they are now."""
+        self.load.adopt(self._config.server.busy_seconds, least=self._least, most=self._limits.unauthenticated_total)
 
     @property
     def connections(self) -> list[G]:

@@ -155,6 +155,11 @@ class Reception:
             server.forget_judgement()
         return self._host_keys
 
+    def adopt_settings(self) -> ListenOptions:
+        """Go by the settings as they are now, and return what new connections are made with."""
+        self.attendance.adopt_settings()
+        return self.listen_options()
+
     @property
     def connection_count(self) -> int:
         """How many connections there are, strangers included."""

@@ -46,7 +46,7 @@ class Collection:
         self.meters = meters or Meters()
         self._vault = vault
         self.clock = clock
-        self._may_discard = may_discard
+        self.may_discard = may_discard
         self._reads: dict[tuple[OfficeNumber, TransferId], datetime] = {}
         self._damaged: set[TransferId] = set()
 
@@ -95,7 +95,7 @@ class Collection:
         """Put a file away into ``done/`` or take it back from there; Refused where it was never collected."""
         try:
             moved = await self.ledger.move_shelf(
-                transfer.id, to, identity=identity, now=self.clock(), may_discard=self._may_discard
+                transfer.id, to, identity=identity, now=self.clock(), may_discard=self.may_discard
             )
         except LookupError:
             raise Refused("tree.not_found", detail="its sender took it back meanwhile") from None

@@ -19,6 +19,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import time, timedelta
 from functools import cached_property
 from importlib import resources
@@ -171,6 +172,7 @@ class ServerSettings(_Section):
     unused_seconds: Seconds = 300.0
     busy_seconds: Seconds = 0.2
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+    handover_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 600.0
     hang_seconds: Seconds = 60.0
     rekey_bytes: Annotated[Bytes, Field(ge=65_536)] = 1024 * MIB
 
@@ -394,6 +396,14 @@ class JournalSettings(_Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The settings (``limits.upload_bytes``) that differ: those that can change *now*, and those that change *later*."""
+
+    now: tuple[str, ...]
+    later: tuple[str, ...]
+
+
 class Config(_Section):
     """Everything that can be set, checked; sections are attributes, named as in the file."""
 
@@ -411,6 +421,19 @@ class Config(_Section):
     mail: MailSettings = MailSettings()
     journal: JournalSettings = JournalSettings()
     metrics: MetricsSettings = MetricsSettings()
+
+    def adopt(self, new: Config) -> Change:
+        """Let what can change at once be as in *new*, and return what that was, and what has to wait.
+
+        A Config is frozen for everybody else.  The sections stay the same objects, so that whoever holds one goes by
+        what it says now; nothing runs between the first change and the last one.
+        """
+        change = plan_change(self, new)
+        for name in change.now:
+            section, _, key = name.partition(".")
+            getattr(self, section).__dict__[key] = getattr(getattr(new, section), key)
+        self.__dict__.pop("naming_rules", None)
+        return change
 
     @property
     def keys_path(self) -> Path:
@@ -432,8 +455,28 @@ _SECTIONS: Mapping[str, type[_Section]] = {
     name: cast(type[_Section], field.annotation) for name, field in Config.model_fields.items() if name != "home"
 }
 
+# What is read when the server starts and never again: it changes with a hand-over or a restart.
+_READ_ONCE = frozenset(
+    {
+        *("store", "audit", "mail", "journal", "metrics"),
+        *("server.host", "server.port", "server.workers", "tree.sent_listed_seconds"),
+        *("certificates.x509", "certificates.x509_offices", "certificates.x509_tls_client", "certificates.x509_crl"),
+    }
+)
+
 # The settings that are lists of tables.
 _TABLES_WITHIN: Mapping[str, type[_Section]] = {"grammars": GrammarSettings, "x509_offices": OfficeRuleSettings}
+
+
+def plan_change(old: Config, new: Config) -> Change:
+    """Return in what *new* differs from *old*, and what of it can change while the relay runs."""
+    differing = [
+        f"{section}.{key}"
+        for section, key in _settings()
+        if getattr(getattr(old, section), key) != getattr(getattr(new, section), key)
+    ]
+    later = [name for name in differing if not {name, name.partition(".")[0]}.isdisjoint(_READ_ONCE)]
+    return Change(tuple(name for name in differing if name not in later), tuple(later))
 
 
 def load_template() -> str:
@@ -457,7 +500,8 @@ def load_config(home: Path, environ: Mapping[str, str] = os.environ) -> Config:
     unknown = sorted(raw.keys() - _SECTIONS.keys())
     faults.extend(f"{FILE_NAME}: {section}: {_explain_unknown(section, raw[section])}" for section in unknown)
     try:
-        known = {section: table for section, table in raw.items() if section in _SECTIONS}
+        # A table of its own for each section: one that is left out must not be the default of all.
+        known = {section: raw.get(section, {}) for section in _SECTIONS}
         config = Config.model_validate({"home": home, **known})
     except ValidationError as error:
         faults.extend(_explain(details, overrides) for details in error.errors())

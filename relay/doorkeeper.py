@@ -159,7 +159,7 @@ class Strangers:
     def __init__(self, config: Config, common: Common) -> None:
         """Begin with nobody at this worker's door."""
         self._limits = config.limits
-        self._login_time = timedelta(seconds=config.server.login_seconds)
+        self._server = config.server
         self._common = common
         self._total = common.count("unauthenticated_total")
         # In order of arrival: the first is the first whose time runs out.
@@ -203,7 +203,7 @@ class Strangers:
             self._networks.pop(name).tally.close()
 
     def _turn_away(self, limit: str, scope: str, oldest: datetime) -> Crowd:
-        return Crowd(limit, scope, oldest + self._login_time)
+        return Crowd(limit, scope, oldest + timedelta(seconds=self._server.login_seconds))
 
 
 class Load:
@@ -222,6 +222,13 @@ class Load:
         self._lags: deque[float] = deque(maxlen=_LAGS)
         self.room = most
         self.lag_seconds = 0.0
+
+    def adopt(self, busy_seconds: float, *, least: int, most: int) -> None:
+        """Go by other settings from now on, with room for *most* until it is seen that there is not."""
+        self._busy_seconds = busy_seconds
+        if most != self._most:
+            self.room = most
+        self._least, self._most = min(least, most), most
 
     def note(self, lag_seconds: float, *, strangers: int) -> None:
         """Know that the server has woken so late, while so many were logging in."""

@@ -521,6 +521,7 @@ class Welcomer:
 
     def update(self, **options: object) -> None:
         """Exchange *options* for the connections that come from now on."""
+        options.pop("backlog", None)
         self._options.update(**options)
 
 

@@ -70,6 +70,10 @@ class Intake:
         self._underway = Underway(common)
         self.reachable = self._underway.reachable
 
+    def adopt_settings(self) -> None:
+        """Go by the settings as they are now."""
+        self._pace.per_minute = self._config.limits.transfers_per_minute
+
     def lend_buffers(self) -> Buffers:
         """Return what bounds all uploads of one session, and of all sessions together."""
         return Buffers(OF_SESSION, self._buffers)

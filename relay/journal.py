@@ -20,7 +20,7 @@ import sqlite3
 import sys
 import traceback
 from collections import Counter
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -107,6 +107,36 @@ def server_listening(journal: Journal, *, host: str, port: int, workers: int | N
 def server_draining(journal: Journal, *, sessions: int, seconds: float) -> None:
     """Tell that no more connections are accepted and that open sessions have *seconds* to end."""
     journal.logger.info("server.draining", sessions=sessions, seconds=seconds)
+
+
+def server_leaving(journal: Journal, *, connections: int, seconds: float) -> None:
+    """Tell that another server takes new connections from now on, and that those here may go on for *seconds*."""
+    journal.logger.info("server.leaving", connections=connections, seconds=seconds)
+
+
+def handover_begun(journal: Journal, *, pid: int) -> None:
+    """Tell that a successor is starting; nothing has changed yet."""
+    journal.logger.info("handover.begun", successor=pid)
+
+
+def handover_failed(journal: Journal, *, reason: str) -> None:
+    """Tell why no successor takes over: this server goes on as it was."""
+    journal.logger.error("handover.failed", reason=reason)
+
+
+def handover_done(journal: Journal, *, pid: int) -> None:
+    """Tell that the successor takes connections; this server ends with the sessions that it still has."""
+    journal.logger.info("handover.done", successor=pid)
+
+
+def settings_adopted(journal: Journal, *, changed: Sequence[str], later: Sequence[str]) -> None:
+    """Tell which settings hold from now on, and which only with a hand-over or a restart."""
+    journal.logger.info("settings.adopted", changed=[*changed], need_restart=[*later] or None)
+
+
+def settings_unusable(journal: Journal, *, reason: str) -> None:
+    """Tell why the settings cannot be used: those from before go on."""
+    journal.logger.error("settings.unusable", reason=reason)
 
 
 def server_stopped(journal: Journal, *, reason: str = "asked to") -> None:

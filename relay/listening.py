@@ -4,10 +4,10 @@ They belong to the supervisor and are inherited by every worker, so that no work
 be accepted is never lost.  They come
 
     from systemd      LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, as sd_listen_fds(3) says
-    from a relay      that hands over to this one, in the same words
+    from a relay      that hands over to this one (`relay.succession`)
     from here         where nobody gave them, by ``server.host`` and ``server.port``
 
-Names tell what a socket is for: ``metrics``, ``watch``, anything else is a door for SFTP.
+To systemd a name tells what a socket is for: ``metrics`` is for monitoring, anything else is a door for SFTP.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from relay.config import Config
 from relay.errors import ConfigError
 
 SOCKET_SUFFIX = ".watch"
-DOOR, METRICS, WATCH = "ssh", "metrics", "watch"
+METRICS = "metrics"
 _FIRST = 3
 # Connections that wait to be taken: beyond, the system drops them and their clients hang instead of reading why.
 BACKLOG = 1024
@@ -31,12 +31,11 @@ _CALLERS_WAITING = 64
 
 @dataclass(frozen=True, slots=True)
 class Inherited:
-    """What was received at the start: sockets, and other descriptors that a relay hands over, by name."""
+    """The sockets that were received at the start."""
 
     doors: tuple[socket.socket, ...] = ()
     metrics: socket.socket | None = None
     watch: socket.socket | None = None
-    others: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +56,6 @@ class Entrances:
         """The port of the first door."""
         return int(self.doors[0].getsockname()[1])
 
-    def named(self) -> list[tuple[str, int]]:
-        """Return name and descriptor of each socket, for who takes over."""
-        found = [(DOOR, door.fileno()) for door in self.doors]
-        for name, each in ((METRICS, self.metrics), (WATCH, self.watch)):
-            if each is not None:
-                found.append((name, each.fileno()))
-        return found
-
     def close(self) -> None:
         """Let go of all of them; who inherited them still has them."""
         for each in (*self.doors, self.metrics, self.watch):
@@ -82,21 +73,19 @@ def receive(environ: MutableMapping[str, str] = os.environ) -> Inherited:
     if told != str(os.getpid()) or not count.isdecimal():
         return Inherited()
     doors: list[socket.socket] = []
-    rest: dict[str, socket.socket] = {}
-    others: dict[str, int] = {}
+    metrics: socket.socket | None = None
     for number in range(int(count)):
         descriptor, name = _FIRST + number, names[number] if number < len(names) else ""
         os.set_inheritable(descriptor, False)
-        if name in (METRICS, WATCH):
-            rest[name] = _adopt(descriptor, name)
-        elif name.startswith("relay-"):
-            others[name] = descriptor
+        if name == METRICS:
+            metrics = adopt(descriptor, name)
         else:
-            doors.append(_adopt(descriptor, name or DOOR))
-    return Inherited(tuple(doors), rest.get(METRICS), rest.get(WATCH), others)
+            doors.append(adopt(descriptor, name or "a door"))
+    return Inherited(tuple(doors), metrics)
 
 
-def _adopt(descriptor: int, name: str) -> socket.socket:
+def adopt(descriptor: int, name: str) -> socket.socket:
+    """Return the socket behind *descriptor*; ConfigError where it is none that listens."""
     try:
         found = socket.socket(fileno=descriptor)
         is_listening = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)

@@ -70,7 +70,7 @@ class Postman:
     ) -> None:
         self._ledger = ledger
         self._settings = config.mail
-        self._head = letterhead(config)
+        self._config = config
         self._rhythm = rhythm
         self._clock = clock
         self._journal = journal_
@@ -103,7 +103,7 @@ class Postman:
         if letter is None:
             return False
         try:
-            await _send(smtp, self._settings, letter.mailbox, write_letter(letter, self._head))
+            await _send(smtp, self._settings, letter.mailbox, write_letter(letter, letterhead(self._config)))
         except ValueError:
             await self._give_up(letter, "the address cannot be read")
         except (aiosmtplib.SMTPRecipientRefused, aiosmtplib.SMTPDataError) as refused:

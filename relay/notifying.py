@@ -22,7 +22,11 @@ class Notifier:
         """Take the manager's address out of *environ*, so that no child speaks for the service."""
         address = environ.pop("NOTIFY_SOCKET", "")
         watched, told = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
-        self.address = address
+        # What a successor, who will be the main process, has to know.
+        self.environ = {
+            name: value for name, value in (("NOTIFY_SOCKET", address), ("WATCHDOG_USEC", watched)) if value
+        }
+        self._address = address
         is_watched = watched.isdecimal() and told in ("", str(os.getpid()))
         # Half of the time that is allowed, as sd_watchdog_enabled(3) advises; None where nobody waits for a sign.
         self.sign_seconds = int(watched) / _MICRO / 2 if is_watched else None
@@ -34,7 +38,7 @@ class Notifier:
     def tell(self, *lines: str) -> None:
         """Send *lines*, such as ``READY=1``, in one message."""
         if self._socket is not None:
-            address = "\0" + self.address[1:] if self.address.startswith("@") else self.address
+            address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
             with contextlib.suppress(OSError):
                 self._socket.sendto("\n".join(lines).encode(), address)
 

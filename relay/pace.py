@@ -51,7 +51,7 @@ class Pace:
         self, per_minute: int, common: Common | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Begin with the buckets that *common* has."""
-        self._per_minute = per_minute
+        self.per_minute = per_minute
         self._common = common or Common.alone()
         self._clock = clock
 
@@ -59,6 +59,6 @@ class Pace:
         """Return when *office* may begin its next file, and count it unless that is too long."""
         now = self._clock()
         with self._common.moment("transfers_per_minute", office, now) as full:
-            turn = plan_turn(full.at, now, per_minute=self._per_minute)
+            turn = plan_turn(full.at, now, per_minute=self.per_minute)
             full.at = turn.full_at
         return turn

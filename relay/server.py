@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pickle
 import resource
 import signal
 import time
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
+from typing import cast
 
 import uvloop
 
@@ -201,12 +203,14 @@ class _Worker:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._lead = asyncio.Event()
-        self._is_succeeded = False
+        self._welcomer: Welcomer
+        # A successor is at work already, so that there is no hurry.
+        self._is_leaving = False
 
     async def serve(self) -> None:
         """Take connections until told to stop, then drain."""
         post, reception, line = self._post, self._reception, self._line
-        welcomer = await Welcomer.prepare(**reception.listen_options())
+        self._welcomer = welcomer = await Welcomer.prepare(**reception.listen_options())
         acceptor = Acceptor(post.entrances.doors, welcomer, post.crew, post.index, self._count, line)
         with self._listen_to_orders():
             async with asyncio.TaskGroup() as group:
@@ -223,6 +227,10 @@ class _Worker:
                 await self._stop.wait()
                 acceptor.close()
                 self._lookout.is_draining = True
+                if self._is_leaving:
+                    # What is to be done once is the successor's from now on.
+                    leading.cancel()
+                    await self._take_leave()
                 await self._drain()
                 reception.dismiss("The relay is being restarted; please connect again in a minute")
                 await acceptor.wait_closed()
@@ -264,11 +272,21 @@ class _Worker:
             case (Word.STOP, _):
                 self._stop.set()
             case (Word.LEAVE, _):
-                self._is_succeeded = True
+                self._is_leaving = True
                 self._stop.set()
+            case (Word.ADOPT, data):
+                # Only the supervisor has the other end of the line.
+                self._adopt(cast(Config, pickle.loads(data)))  # noqa: S301
             case (Word.NOW, _):
                 self._stop.set()
                 self._hurry.set()
+
+    def _adopt(self, new: Config) -> None:
+        """Go by *new* in all that can change at once; the supervisor tells of the rest."""
+        self._config.adopt(new)
+        self._desks.intake.adopt_settings()
+        self._desks.collection.may_discard = self._config.tree.remove_uncollected
+        self._welcomer.update(**self._reception.adopt_settings())
 
     def _show(self) -> None:
         """Let the others see what this worker is doing."""
@@ -307,7 +325,20 @@ class _Worker:
         finally:
             lease.release()
             await self._lookout.close()
-            auditor.note_stop(ledger, _now)
+            auditor.note_stop(ledger, _now, detail="handed over" if self._is_leaving else "")
+
+    async def _take_leave(self) -> None:
+        """Go on with everybody who is here, for as long as a hand-over may take, or until somebody wants it ended."""
+        seconds = self._config.server.handover_seconds
+        journal.server_leaving(self._line, connections=self._count(), seconds=seconds)
+        deadline = asyncio.get_running_loop().time() + seconds
+
+        def is_worth_waiting() -> bool:
+            is_late = asyncio.get_running_loop().time() >= deadline or self._hurry.is_set()
+            return not is_late and bool(self._count() or self._sessions)
+
+        while is_worth_waiting():  # noqa: ASYNC110 - no one event ends it
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
 
     async def _drain(self) -> None:
         """Let uploads and replies in progress finish, for a time."""

@@ -260,8 +260,7 @@ class StatusDesk:
 
     def __init__(self, ledger: Ledger, config: Config) -> None:
         self._ledger = ledger
-        self._offices_shown = config.tree.offices_shown
-        self._kept = timedelta(days=config.housekeeping.uncollected_days)
+        self._config = config
         self._all_offices: dict[bool, tuple[int, bytes]] = {}
         self._rendering = asyncio.Lock()
 
@@ -341,9 +340,10 @@ class StatusDesk:
 
     def _due_at(self, transfer: Transfer) -> datetime | None:
         """Return when a file that waits expires; a held one does not."""
-        if not self._kept or transfer.state is not State.ACCEPTED or transfer.is_held:
+        kept = timedelta(days=self._config.housekeeping.uncollected_days)
+        if not kept or transfer.state is not State.ACCEPTED or transfer.is_held:
             return None
-        return transfer.accepted_at + self._kept
+        return transfer.accepted_at + kept
 
     async def _find_names(self, numbers: Iterable[OfficeNumber]) -> Mapping[OfficeNumber, str]:
         offices = {number: await self._ledger.find_office(number) for number in set(numbers)}
@@ -363,9 +363,10 @@ class StatusDesk:
         return await _render_aside(render, [*sent, *received], most=_PAGE_PARTS)
 
     async def _render_offices(self, office: OfficeNumber, since: datetime, *, as_csv: bool) -> bytes:
-        if self._offices_shown == "none":
+        shown = self._config.tree.offices_shown
+        if shown == "none":
             return render_offices([], as_csv=as_csv)
-        if self._offices_shown == "partners":
+        if shown == "partners":
             sent = await self._ledger.list_transfers(sender=office, since=since)
             received = await self._ledger.list_transfers(recipient=office, since=since)
             numbers = {transfer.recipient for transfer in sent} | {transfer.sender for transfer in received}

@@ -8,6 +8,8 @@ store, no event loop and no thread crosses the fork, because the supervisor neve
 * A worker that does nothing for ``server.hang_seconds`` is ended, which makes it one that died.
 * One worker leads: it does what is to be done once.  When it dies, another one is told to.
 * SIGTERM and SIGINT let everybody finish, for ``server.drain_seconds``; told a second time, at once.
+* SIGHUP reads the settings again; where they cannot be used, those from before go on.
+* SIGUSR2 hands over to the program as it lies on the disk now (`relay.succession`), without refusing a connection.
 
 The supervisor does nothing else, so that there is nothing for it to fail at.  Should it end all the same, the workers
 notice by the end of their line, let their clients finish and go too.
@@ -18,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import pickle
 import select
 import signal
 import socket
@@ -38,6 +41,7 @@ from relay.listening import Entrances, open_entrances, receive, socket_path
 from relay.notifying import Notifier
 from relay.orders import Line, Word
 from relay.server import Post, work
+from relay.succession import Legacy, Successor, find_legacy
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
 _TICK_SECONDS = 1.0
@@ -72,31 +76,41 @@ def serve(load: Callable[[], Config]) -> None:
 
     Prints one line, ``listening on HOST:PORT``, to standard output once connections are taken.
     """
-    config = load()
-    journal.configure_journal(config.journal.format, config.journal.level)
-    Supervisor(config).run()
+    legacy = find_legacy()
+    try:
+        config = load()
+        journal.configure_journal(config.journal.format, config.journal.level)
+        Supervisor(config, load, legacy).run()
+    except (RelayError, OSError) as error:
+        if legacy is not None:
+            legacy.report(str(error))
+        raise
 
 
 class Supervisor:
     """One a server, in a process that does nothing else."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, load: Callable[[], Config], legacy: Legacy | None = None) -> None:
         """Prepare; nothing listens yet."""
         self._config = config
+        self._load = load
+        self._legacy = legacy
+        self._successor: Successor | None = None
+        self._is_succeeded = False
         self._size = config.server.worker_count
         self._line = journal.new_journal()
         self._crew = Crew(self._size)
-        # Twice as many places: while the server is handed over, the workers of both count.
-        self._common = Common.create(self._size, 2 * self._size) if self._size > 1 else None
+        self._first_place, self._common = self._share_memory()
         self._workers: dict[int, _Worker] = {}
         self._leader: _Worker | None = None
         self._failures: dict[int, int] = {}
         self._due: dict[int, float] = {}
         self._end_at: float | None = None
         self._told = 0
-        self._tick_at = time.monotonic() + _TICK_SECONDS
+        self._tick_at = 0.0
         self._entrances: Entrances
         self._notifier = Notifier()
+        self._tick_seconds = min(_TICK_SECONDS, self._notifier.sign_seconds or _TICK_SECONDS)
         self._signals, self._signalled = socket.socketpair()
 
     def run(self) -> None:
@@ -104,7 +118,8 @@ class Supervisor:
         warning = storefile.check_disk(self._config.store.path)
         if warning:
             journal.store_warned(self._line, warning=warning)
-        self._entrances = entrances = open_entrances(self._config, receive())
+        inherited = receive() if self._legacy is None else self._legacy.sockets()
+        self._entrances = entrances = open_entrances(self._config, inherited)
         # What is there now is there for good: not to be looked through, and so not to be copied, by each worker.
         gc.collect()
         gc.freeze()
@@ -113,6 +128,8 @@ class Supervisor:
             self._start_all()
             if not self._told:
                 self._tell_listening()
+            if self._legacy is not None:
+                self._legacy.report()
             while self._workers or not self._told:
                 self._turn()
         finally:
@@ -120,9 +137,17 @@ class Supervisor:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(worker.pid, signal.SIGKILL)
             entrances.close()
-            if entrances.watch is not None:
+            if entrances.watch is not None and not self._is_succeeded:
                 socket_path(self._config).unlink(missing_ok=True)
-        journal.server_stopped(self._line)
+        journal.server_stopped(self._line, reason="handed over" if self._is_succeeded else "asked to")
+
+    def _share_memory(self) -> tuple[int, Common | None]:
+        """Return the first place of our workers in the memory in which limits are counted, and that memory."""
+        common = None if self._legacy is None else self._legacy.memory(self._size)
+        if common is not None and self._legacy is not None:
+            return self._legacy.place, common
+        # Twice as many places: while the server is handed over, the workers of both count.  One alone needs none.
+        return 0, Common.create(self._size, 2 * self._size) if self._size > 1 else None
 
     def _catch_signals(self) -> None:
         for end in (self._signals, self._signalled):
@@ -138,7 +163,8 @@ class Supervisor:
         """Start the first worker, then the others beside each other; ConfigError where one cannot."""
         for group in ([0], range(1, self._size)):
             for index in group:
-                self._fork(index, is_first=index == 0)
+                if not self._told:
+                    self._fork(index, is_first=index == 0)
             while any(worker.state is _State.STARTING for worker in self._workers.values()):
                 self._turn(is_starting=True)
 
@@ -156,7 +182,11 @@ class Supervisor:
         workers = self._size if self._size > 1 else None
         journal.server_listening(self._line, host=entrances.host, port=entrances.port, workers=workers)
         print(f"listening on {entrances.host}:{entrances.port}", flush=True)  # noqa: T201 - what scripts wait for
-        self._notifier.tell("READY=1", f"STATUS=listening on {entrances.host}:{entrances.port}")
+        self._notifier.tell("READY=1", self._describe())
+
+    def _describe(self) -> str:
+        ready = sum(worker.state is _State.READY for worker in self._workers.values())
+        return f"STATUS={ready} of {self._size} workers serve port {self._entrances.port}"
 
     def _fork(self, index: int, *, is_first: bool = False) -> None:
         ours, theirs = Line.pair()
@@ -177,12 +207,13 @@ class Supervisor:
     def _plan_post(self, index: int, line: Line, *, is_first: bool) -> Post:
         return Post(
             index=index,
-            place=index,
+            place=self._first_place + index,
             crew=self._crew,
             entrances=self._entrances,
             line=line,
             common=self._common,
             is_first=is_first,
+            detail="" if self._legacy is None else "took over",
         )
 
     def _become_worker(self, post: Post, mask: Iterable[int]) -> NoReturn:
@@ -215,21 +246,25 @@ class Supervisor:
         """Wait for the next thing to happen, for a second at most, and do what follows from it."""
         lines = {worker.line.fileno(): worker for worker in self._workers.values()}
         signals = self._signals.fileno()
-        readable, _, _ = select.select([signals, *lines], [], [], max(0.0, self._tick_at - time.monotonic()))
+        answers = [] if self._successor is None else [self._successor.answer]
+        readable, _, _ = select.select([signals, *answers, *lines], [], [], max(0.0, self._tick_at - time.monotonic()))
         for descriptor in readable:
             if descriptor == signals:
                 for number in self._signals.recv(256):
                     self._heed(signal.Signals(number))
-            else:
+            elif descriptor in lines:
                 self._hear(lines[descriptor])
         for worker in [*self._workers.values()]:
             if _has_ended(worker):
                 self._bury(worker, is_starting=is_starting)
         self._appoint()
         if time.monotonic() >= self._tick_at:
-            self._tick_at = time.monotonic() + _TICK_SECONDS
+            self._tick_at = time.monotonic() + self._tick_seconds
             self._look_after()
+            if self._notifier.sign_seconds is not None:
+                self._notifier.tell("WATCHDOG=1")
         self._start_due()
+        self._look_at_successor()
 
     def _hear(self, worker: _Worker) -> None:
         try:
@@ -239,6 +274,7 @@ class Supervisor:
         match heard:
             case (Word.READY, _):
                 worker.state = _State.READY
+                self._notifier.tell(self._describe())
                 if self._failures.get(worker.index):
                     journal.worker_ready(self._line, worker=worker.index, pid=worker.pid)
             case (Word.FAILED, reason):
@@ -247,6 +283,10 @@ class Supervisor:
     def _heed(self, number: signal.Signals) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
             self._stop()
+        elif number == signal.SIGHUP and not self._told:
+            self._reload()
+        elif number == signal.SIGUSR2 and not self._told:
+            self._begin_handover()
 
     def _appoint(self) -> None:
         """See that one worker leads, as long as there is one."""
@@ -270,11 +310,66 @@ class Supervisor:
             beats = self._crew.beats(worker.index)
             worker.idle_ticks = worker.idle_ticks + 1 if beats == worker.beats else 0
             worker.beats = beats
-            seconds = worker.idle_ticks * _TICK_SECONDS
+            seconds = worker.idle_ticks * self._tick_seconds
             if worker.state is _State.READY and seconds >= self._config.server.hang_seconds:
                 journal.worker_hung(self._line, worker=worker.index, pid=worker.pid, seconds=seconds)
                 worker.idle_ticks = 0
                 os.kill(worker.pid, signal.SIGKILL)
+
+    # --- other settings, another version -------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        """Let everybody go by the settings as they are now, or leave everything as it was."""
+        self._notifier.reloading()
+        try:
+            new = self._load()
+        except ConfigError as error:
+            journal.settings_unusable(self._line, reason=str(error))
+        else:
+            # Workers that are forked from now on go by it as well.
+            change = self._config.adopt(new)
+            for worker in self._workers.values():
+                worker.line.say(Word.ADOPT, pickle.dumps(new))
+            journal.settings_adopted(self._line, changed=change.now, later=change.later)
+        self._notifier.tell("READY=1")
+
+    def _begin_handover(self) -> None:
+        if self._successor is not None:
+            journal.handover_failed(self._line, reason="a successor is starting already")
+        elif os.getpid() == 1:
+            # A container ends with its first process, and all others with it.
+            journal.handover_failed(
+                self._line, reason="the first process of a container cannot leave: start another one"
+            )
+        else:
+            place = 0 if self._first_place else self._size
+            try:
+                self._successor = Successor(self._entrances, self._common, place, self._notifier.environ)
+            except OSError as error:
+                journal.handover_failed(self._line, reason=str(error))
+            else:
+                journal.handover_begun(self._line, pid=self._successor.pid)
+
+    def _look_at_successor(self) -> None:
+        """Leave when the successor takes connections; go on where it cannot."""
+        successor = self._successor
+        if successor is None or (failure := successor.hear()) is None:
+            return
+        self._successor = None
+        successor.close()
+        if failure or self._told:
+            successor.end()
+            journal.handover_failed(self._line, reason=failure or "this server was told to end meanwhile")
+            return
+        journal.handover_done(self._line, pid=successor.pid)
+        self._notifier.tell(f"MAINPID={successor.pid}")
+        self._notifier = Notifier({})
+        self._is_succeeded = True
+        self._told = 1
+        self._end_at = (
+            time.monotonic() + self._config.server.handover_seconds + self._config.server.drain_seconds + _END_SECONDS
+        )
+        self._tell_all(Word.LEAVE)
 
     # --- the end of a worker -------------------------------------------------------------------------------------
 
@@ -285,7 +380,7 @@ class Supervisor:
         del self._workers[worker.index]
         census.bury(self._crew, worker.index)
         if self._common is not None:
-            self._common.clear(worker.index)
+            self._common.clear(self._first_place + worker.index)
         if self._leader is worker:
             self._leader = None
         if self._told:
@@ -296,6 +391,7 @@ class Supervisor:
             journal.worker_ended(self._line, worker=worker.index, pid=worker.pid)
             self._due[worker.index] = 0.0
             return
+        self._notifier.tell(self._describe())
         self._crew.deaths += 1
         is_settled = time.monotonic() - worker.started_at > _SETTLED_SECONDS
         failures = self._failures[worker.index] = 1 if is_settled else self._failures.get(worker.index, 0) + 1
