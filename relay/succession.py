@@ -67,7 +67,7 @@ class Legacy:
             common = Common.attach(self.common, NOBODY)
         except (ValueError, OSError):
             return None
-        return common if self.place + workers <= common.workers else None
+        return common if common.workers == workers and self.place + workers <= common.places else None
 
     def report(self, failure: str = "") -> None:
         """Say that connections are taken from now on, or why they cannot be; the old one acts upon it."""
