@@ -57,7 +57,8 @@ class Collection:
         """
         now = self.clock()
         last = self._reads.get((office, transfer))
-        if last is not None and now - last < _TOLD_AGAIN:
+        # The clock may have been set back meanwhile.
+        if last is not None and abs(now - last) < _TOLD_AGAIN:
             return
         if len(self._reads) >= _READS_KEPT:
             self._reads = {key: at for key, at in self._reads.items() if now - at < _TOLD_AGAIN}

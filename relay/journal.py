@@ -256,7 +256,8 @@ def audit_anchor_recovered(journal: Journal) -> None:
 
 def clock_set_back(journal: Journal, *, now: datetime, latest: datetime) -> None:
     """Tell that the clock went back: ends are judged by the *latest* time seen until it catches up, or a restart."""
-    journal.logger.error("clock.set_back", now=now.isoformat(), latest=latest.isoformat())
+    advice = "see that the clock is right (NTP); if it was wrong before, and is right now, restart the relay"
+    journal.logger.error("clock.set_back", now=now.isoformat(), latest=latest.isoformat(), advice=advice)
 
 
 def register_changed(journal: Journal, *, version: int) -> None:

@@ -83,7 +83,7 @@ class Postman:
         before = now - timedelta(seconds=self._settings.give_up_seconds)
         while (stale := await self._ledger.give_up_stale(before=before, now=now)) is not None:
             journal.mail_given_up(self._journal, office=stale[0], arrivals=stale[1], cause="too late")
-        if (self._not_before is not None and now < self._not_before) or not self._ledger.is_mail_due(now):
+        if self._is_resting(now) or not self._ledger.is_mail_due(now):
             return
         try:
             async with connected(self._settings) as smtp:
@@ -92,6 +92,10 @@ class Postman:
                     pass
         except (aiosmtplib.SMTPException, OSError, ConfigError) as error:
             self._note_failure(error)
+
+    def _is_resting(self, now: datetime) -> bool:
+        """True while a mail server that failed is left alone; a clock that was set back makes that no longer."""
+        return self._not_before is not None and now < self._not_before <= now + _SERVER_RETRY_MOST
 
     async def _deliver_next(self, smtp: aiosmtplib.SMTP) -> bool:
         """Send one letter and note the outcome; False where none is due.
