@@ -1,5 +1,5 @@
-"""What `./scripts/demo` and `./scripts/bench` share: a relay set up in a folder, and clients for it.
+"""What `./scripts/demo`, `./scripts/bench`, `./scripts/month-end` and `./scripts/soak` share: a relay, and clients for it.
 
-Everything here uses the relay as its operator does, by the `relay` command, and imports nothing of the package:
-what is shown and measured is what people run.
+Everything here uses the relay as its operator does, by the `relay` command: what is shown and measured is what people
+run.  `rig.inside` alone imports the package, where the command line would take hours.
 """

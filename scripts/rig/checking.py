@@ -6,42 +6,44 @@ too: the record of which unit the file belongs to, and whom it is about.
 """
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from rig.figures import Figure
+from rig.machine import tell
 from rig.servers import RelayHome
-from rig.workloads import Amounts, Side, upload
+from rig.sides import Bench
+from rig.workloads import upload
 
 # Some 15 MB, and 1.5 KB.
 _PERSONS = {"big": 10_000, "small": 1}
 # Reading is quick beside the rest: more of it makes one figure of it that can be relied on.
 _READINGS = 3
+_TARGET_MS = 0.15
 
 
-@dataclass(frozen=True, slots=True)
-class CheckCost:
-    """*bytes_per_second* of `relay check`; *added_cpu_seconds* of the server for a slip of 10 KB."""
-
-    bytes_per_second: float
-    added_cpu_seconds: float
-
-
-def measure_checking(side: Side, home: RelayHome, amounts: Amounts, *, rounds: int) -> CheckCost:
-    """Measure both, from the best of several times; for uploads, of *rounds*."""
-    big, small = (_make_results(home, side.scratch / name, persons) for name, persons in _PERSONS.items())
+def measure_checking(bench: Bench) -> tuple[list[Figure], float]:
+    """Measure both, from the best of several times."""
+    tell("(check) relay")
+    big, small = (_make_results(bench.home, bench.folder / name, persons) for name, persons in _PERSONS.items())
     reading: list[list[float]] = [[], []]
     uploading: list[list[float]] = [[], []]
     for _ in range(_READINGS):
         for file, seconds in zip((big, small), reading, strict=True):
             started = time.perf_counter()
-            home.relay("check", str(file))
+            bench.home.relay("check", str(file))
             seconds.append(time.perf_counter() - started)
-    for _ in range(rounds):
+    for _ in range(bench.amounts.rounds):
         for is_text, spent in zip((False, True), uploading, strict=True):
-            spent.append(upload(side, amounts, is_text=is_text)["b"].cpu_seconds)
+            spent.append(upload(bench.relay, bench.amounts, is_text=is_text)["b"].cpu_seconds)
     # Both start Python; only what one reads more is reading.
     read = big.stat().st_size - small.stat().st_size
-    return CheckCost(read / (min(reading[0]) - min(reading[1])), min(uploading[0]) - min(uploading[1]))
+    speed = read / (min(reading[0]) - min(reading[1])) / 1e6
+    added = 1000 * (min(uploading[0]) - min(uploading[1]))
+    what = "a slip of 10 KB costs the server more CPU than the same bytes as a text"
+    return [
+        Figure("check", "relay check reads", "MB/s", speed),
+        Figure("check", what, "ms", added, target=_TARGET_MS),
+    ], 0.0
 
 
 def _make_results(home: RelayHome, folder: Path, persons: int) -> Path:

@@ -27,7 +27,7 @@ class Office:
 
 def make_office(running: int, name: str, service_type: str, status: str = "active") -> Office:
     """Make an office whose number has the check digit of the standard."""
-    return Office(_with_check_digit(f"01785{running:04d}"), name, service_type, status)
+    return Office(add_check_digit(f"01785{running:04d}"), name, service_type, status)
 
 
 def render_register(offices: Sequence[Office]) -> str:
@@ -86,6 +86,7 @@ def _slip_line(sender: str, recipient: str, index: int, padding: int = 0) -> byt
     ).encode("cp932")
 
 
-def _with_check_digit(nine: str) -> str:
+def add_check_digit(nine: str) -> str:
+    """Return the office number that begins with these *nine* digits, by the rule of the standard."""
     products = [int(digit) * (2 if place % 2 == 0 else 1) for place, digit in enumerate(reversed(nine))]
     return f"{nine}{-sum(product // 10 + product % 10 for product in products) % 10}"

@@ -12,7 +12,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,8 @@ HOST = "127.0.0.1"
 _STARTS_WITHIN_SECONDS = 30.0
 _STOPS_WITHIN_SECONDS = 30.0
 
-_SCRIPTS = Path(__file__).resolve().parent.parent
-_KEEPER = (sys.executable, "-m", "rig.keeper")
+SCRIPTS = Path(__file__).resolve().parent.parent
+KEEPER = (sys.executable, "-m", "rig.keeper")
 
 
 class RigError(Exception):
@@ -35,7 +36,7 @@ class Running:
     """A server that accepts connections.
 
     *user* is the name to log in as: None means the office's own number.  *inbox* is where a file put into
-    ``send/`` can be read again.  *wait* waits for it to end by itself.
+    ``send/`` can be read again.  *wait* waits for it to end by itself.  *start_seconds* passed until it listened.
     """
 
     label: str
@@ -44,6 +45,7 @@ class Running:
     user: str | None
     inbox: str
     wait: Callable[[], int]
+    start_seconds: float = 0.0
 
 
 class RelayHome:
@@ -93,20 +95,30 @@ class RelayHome:
         return config
 
     @contextlib.contextmanager
-    def serve(self, port: int = 0, workers: int = 1) -> Iterator[Running]:
-        """Run the server until the end of the block, then ask it to end and see that it does."""
-        command = [*_KEEPER, *self._command, "serve", "--host", HOST, "--port", str(port), "--workers", str(workers)]
+    def serve(self, port: int = 0, workers: int = 1, *, settings: Mapping[str, str] | None = None) -> Iterator[Running]:
+        """Run the server until the end of the block, then ask it to end and see that it does.
+
+        *settings* are environment variables.  With one worker there is one process, whose costs are the easiest to tell.
+        """
+        command = [*KEEPER, *self._command, "serve", "--host", HOST, "--port", str(port), "--workers", str(workers)]
         with (self.home / "journal.txt").open("ab") as journal:
+            started = time.perf_counter()
             process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=journal, cwd=_SCRIPTS, start_new_session=True
+                command,
+                stdout=subprocess.PIPE,
+                stderr=journal,
+                cwd=SCRIPTS,
+                start_new_session=True,
+                env={**os.environ, **(settings or {})},
             )
-        with _ended_after(process):
+        with ended_after(process):
             assert process.stdout is not None
             said = process.stdout.readline().decode()
             found = re.fullmatch(r"listening on (\S+):(\d+)\n", said)
             if found is None:
                 raise RigError(f"the relay did not start; see {self.home / 'journal.txt'}")
-            yield Running("relay", process.pid, int(found[2]), None, "receive", process.wait)
+            took = time.perf_counter() - started
+            yield Running("relay", process.pid, int(found[2]), None, "receive", process.wait, took)
 
 
 class OpenSshHome:
@@ -158,10 +170,10 @@ class OpenSshHome:
         configuration = self.home / "sshd_config"
         configuration.write_text(self._configuration(port))
         log = self.home / "log.txt"
-        command = [*_KEEPER, "/usr/sbin/sshd", "-D", "-f", str(configuration), "-E", str(log)]
-        process = subprocess.Popen(command, cwd=_SCRIPTS, start_new_session=True)
-        with _ended_after(process):
-            if not _answers(port, process):
+        command = [*KEEPER, "/usr/sbin/sshd", "-D", "-f", str(configuration), "-E", str(log)]
+        process = subprocess.Popen(command, cwd=SCRIPTS, start_new_session=True)
+        with ended_after(process):
+            if not answers(port, process):
                 raise RigError(f"sshd did not start: {log.read_text() if log.exists() else 'no reason given'}")
             yield Running("OpenSSH", process.pid, port, self._user, "send", process.wait)
 
@@ -190,9 +202,9 @@ def _escape(path: Path) -> str:
     return str(path).replace("%", "%%")
 
 
-def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
+def answers(port: int, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until somebody listens at *port*; False where *process* ends before, or takes too long."""
     import socket
-    import time
 
     until = time.monotonic() + _STARTS_WITHIN_SECONDS
     while time.monotonic() < until and process.poll() is None:
@@ -203,7 +215,8 @@ def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
 
 
 @contextlib.contextmanager
-def _ended_after(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def ended_after(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Ask *process* to end at the end of the block, and see that it does."""
     try:
         yield
     finally:

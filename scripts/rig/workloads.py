@@ -1,6 +1,6 @@
 """The workloads (a) to (e) of the bench, each run against a server that was started for it alone.
 
-A workload returns measures; what they cost on one server only means something beside the other's.
+A workload returns measures; what they cost on one server only means something beside the others'.
 """
 
 import filecmp
@@ -8,42 +8,57 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rig.load import Login, Task, prepared
+from rig.load import LOAD_PROCESSES, Login, Outcome, Task, prepared
 from rig.offices import name_report, render_report, render_serial
 from rig.processes import cpu_seconds, pss_bytes, tree_size, wait_for_tree
 from rig.servers import HOST, RigError, Running
 
 # Reading a server's memory while it still tidies up after the last login would count that too.
-_SETTLE_SECONDS = 1.0
-LOAD_PROCESSES = 2
+SETTLE_SECONDS = 1.0
+# Numbers that a load process may use up whose work is limited by time: more than it can.
+_NUMBERS_IN_TIME = 500_000
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What one line of the table shows of one server; 0 where the line does not measure it."""
+    """What one line of the table shows of one server; 0 where the line does not measure it.
+
+    *load_share* is the share of a processor that the busiest load process used.
+    """
 
     cpu_seconds: float = 0.0
     wall_seconds: float = 0.0
     memory_bytes: float = 0.0
+    load_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """How much of everything is done."""
+    """How much of everything is done.
 
+    *pace_seconds* is how long one run at a steady pace takes, *crowd* how many sessions are open at once, *offices* which
+    part of the country's the large store has, and *transfers* how many it holds.
+    """
+
+    rounds: int
     connections: int
     files: int
     large_bytes: int
     idle_sessions: int
     listings: int
+    listed: tuple[int, ...]
+    pace_seconds: float
+    crowd: int
+    offices: float
+    transfers: int
 
 
 # The large file's size is no multiple of a request's, as of 260,119 files in 260,120.
-FULL = Amounts(200, 2000, 512 * 1024 * 1024 + 7, 120, 20)
-QUICK = Amounts(80, 600, 64 * 1024 * 1024 + 7, 40, 5)
+FULL = Amounts(3, 200, 2000, 512 * 1024 * 1024 + 7, 120, 20, (1_000, 10_000), 30.0, 2_000, 1.0, 1_000_000)
+QUICK = Amounts(1, 60, 400, 64 * 1024 * 1024 + 7, 40, 5, (1_000,), 4.0, 200, 0.02, 10_000)
 
 
 class Numbers:
@@ -63,7 +78,8 @@ class Numbers:
 class Side:
     """A server, its clients and its directories of 1,000 and 10,000 files.
 
-    *start* runs it afresh; *folders* maps a number of files to the office that sees them and the path.
+    *start* runs it afresh; *folders* maps a number of files to the office that sees them and the path.  *readers* are
+    further recipients, *new* is where they look for what has come.  *is_bare* where it takes keys without certificates.
     """
 
     label: str
@@ -74,31 +90,36 @@ class Side:
     numbers: Numbers
     known_hosts: Path
     scratch: Path
+    readers: Sequence[Login] = ()
+    new: str = "send"
+    is_bare: bool = False
 
 
 def connect_and_put(side: Side, amounts: Amounts) -> dict[str, Measure]:
     """(a) Connect, authenticate by certificate, put one file of 10 KB, disconnect."""
     with side.start() as server:
         idle = tree_size(server.pid)
-        _warm_up(side, server)
+        warm_up(side, server)
         wait_for_tree(server.pid, idle)
-        with prepared(_split(side, server, "connect", amounts.connections, concurrency=8)) as load:
+        with prepared(split(side, server, "connect", amounts.connections, concurrency=8)) as load:
             before = cpu_seconds(server.pid)
-            wall = load.go()
+            outcome = load.go()
         wait_for_tree(server.pid, idle)
         cpu = cpu_seconds(server.pid) - before
-    return {"a": Measure(cpu / amounts.connections, wall / amounts.connections)}
+    return {"a": measure_of(outcome, cpu)}
 
 
 def upload(side: Side, amounts: Amounts, *, is_text: bool = False) -> dict[str, Measure]:
     """(b) Put files of 10 KB over open sessions: slips, or the same bytes as texts."""
     with side.start() as server:
-        _warm_up(side, server)
-        with prepared(_split(side, server, "upload", amounts.files, concurrency=16, is_text=is_text)) as load:
+        warm_up(side, server)
+        with prepared(
+            deal(replace(task_of(side, server, "upload", amounts.files, concurrency=16), is_text=is_text), side.numbers)
+        ) as load:
             before = cpu_seconds(server.pid)
-            wall = load.go()
+            outcome = load.go()
             cpu = cpu_seconds(server.pid) - before
-    return {"b": Measure(cpu / amounts.files, wall / amounts.files)}
+    return {"b": measure_of(outcome, cpu)}
 
 
 def transfer_large(side: Side, amounts: Amounts) -> dict[str, Measure]:
@@ -124,14 +145,14 @@ def idle_memory(side: Side, amounts: Amounts) -> dict[str, Measure]:
     """
     with (
         side.start() as server,
-        prepared(_split(side, server, "idle", amounts.idle_sessions // 4)) as few,
-        prepared(_split(side, server, "idle", amounts.idle_sessions)) as many,
+        prepared(split(side, server, "idle", amounts.idle_sessions // 4)) as few,
+        prepared(split(side, server, "idle", amounts.idle_sessions)) as many,
     ):
         few.go()
-        time.sleep(_SETTLE_SECONDS)
+        time.sleep(SETTLE_SECONDS)
         before = pss_bytes(server.pid)
         many.go()
-        time.sleep(_SETTLE_SECONDS)
+        time.sleep(SETTLE_SECONDS)
         grown = pss_bytes(server.pid) - before
     return {"d": Measure(memory_bytes=grown / amounts.idle_sessions)}
 
@@ -141,12 +162,12 @@ def list_directories(side: Side, amounts: Amounts) -> dict[str, Measure]:
     found: dict[str, Measure] = {}
     for files, (login, path) in side.folders.items():
         with side.start() as server:
-            task = Task("list", HOST, server.port, server.user, (login,), amounts.listings, path=path, expected=files)
+            task = replace(task_of(side, server, "list", amounts.listings), logins=(login,), path=path, expected=files)
             with prepared([task]) as load:
                 before = cpu_seconds(server.pid)
-                wall = load.go()
+                outcome = load.go()
                 cpu = cpu_seconds(server.pid) - before
-        found[f"e {files:,}"] = Measure(cpu / amounts.listings, wall / amounts.listings)
+        found[f"e {files:,}"] = measure_of(outcome, cpu)
     return found
 
 
@@ -163,57 +184,82 @@ def fill(side: Side, recipient: Login, files: int) -> None:
     """Upload *files* files for *recipient*, for listing them later."""
     with (
         side.start() as server,
-        prepared(_split(side, server, "upload", files, concurrency=16, recipient=recipient)) as load,
+        prepared(
+            deal(
+                replace(task_of(side, server, "upload", files, concurrency=16), recipient=recipient.office),
+                side.numbers,
+            )
+        ) as load,
     ):
         load.go()
 
 
-def _split(
-    side: Side,
-    server: Running,
-    work: str,
-    count: int,
-    *,
-    concurrency: int = 1,
-    recipient: Login | None = None,
-    is_text: bool = False,
-) -> list[Task]:
-    """Deal the work to several load processes, so that the server is what is busy."""
-    share = -(-count // LOAD_PROCESSES)
-    counts = [min(share, count - share * place) for place in range(LOAD_PROCESSES)]
+def measure_of(outcome: Outcome, cpu: float) -> Measure:
+    """Return what one of the things that were done cost."""
+    return Measure(cpu / outcome.done, outcome.wall_seconds / outcome.done, load_share=outcome.busiest)
+
+
+def task_of(side: Side, server: Running, work: str, count: int = 0, *, concurrency: int = 1) -> Task:
+    """Return what all load processes together are to do; `deal` shares it out."""
+    return Task(
+        work,
+        HOST,
+        server.port,
+        server.user,
+        tuple(side.senders),
+        count,
+        concurrency,
+        side.recipient.office,
+        is_bare=side.is_bare,
+    )
+
+
+def deal(task: Task, numbers: Numbers, *, processes: int = LOAD_PROCESSES) -> list[Task]:
+    """Share *task* out among several load processes, so that the server is what is busy.
+
+    Its *concurrency* and its *rate* are those of each process.
+    """
+    share = -(-task.count // processes)
+    counts = [min(share, task.count - share * place) for place in range(processes)]
     return [
-        Task(
-            work,
-            HOST,
-            server.port,
-            server.user,
-            tuple(side.senders[place::LOAD_PROCESSES]),
-            part,
-            concurrency,
-            (recipient or side.recipient).office,
-            side.numbers.take(part),
-            is_text=is_text,
+        replace(
+            task,
+            count=part,
+            logins=task.logins[place::processes] or task.logins,
+            readers=task.readers[place::processes],
+            first=numbers.take(part or _NUMBERS_IN_TIME),
         )
         for place, part in enumerate(counts)
-        if part > 0
+        if part > 0 or not task.count
     ]
 
 
-def _warm_up(side: Side, server: Running) -> None:
+def split(side: Side, server: Running, work: str, count: int, *, concurrency: int = 1) -> list[Task]:
+    """Share out the plain work."""
+    return deal(task_of(side, server, work, count, concurrency=concurrency), side.numbers)
+
+
+def warm_up(side: Side, server: Running) -> None:
     """Let the server do everything once that it only does once."""
-    with prepared(_split(side, server, "connect", 2 * LOAD_PROCESSES)) as load:
+    with prepared(split(side, server, "connect", 2 * LOAD_PROCESSES)) as load:
         load.go()
 
 
+def openssh_options(side: Side, login: Login) -> list[str]:
+    """Return what OpenSSH's client needs to be told for this server and this office."""
+    options = [f"IdentityFile={login.key}", "IdentitiesOnly=yes", "BatchMode=yes", "LogLevel=ERROR"]
+    # Who knows no certificates shows a host key that nobody here has seen.
+    options += ["StrictHostKeyChecking=no"] if side.is_bare else ["StrictHostKeyChecking=yes"]
+    options += [f"UserKnownHostsFile={'/dev/null' if side.is_bare else side.known_hosts}"]
+    return [part for option in options for part in ("-o", option)]
+
+
 def _run_sftp(side: Side, server: Running, login: Login, command: str) -> Measure:
-    options = [f"IdentityFile={login.key}", f"UserKnownHostsFile={side.known_hosts}", "IdentitiesOnly=yes"]
-    options += ["StrictHostKeyChecking=yes", "BatchMode=yes", "LogLevel=ERROR"]
-    arguments = [part for option in options for part in ("-o", option)]
     target = f"{server.user or login.office}@{HOST}"
     idle = tree_size(server.pid)
     before, started = cpu_seconds(server.pid), time.perf_counter()
     done = subprocess.run(
-        ["sftp", "-F", "none", "-q", "-b", "-", "-P", str(server.port), *arguments, target],
+        ["sftp", "-F", "none", "-q", "-b", "-", "-P", str(server.port), *openssh_options(side, login), target],
         input=f"{command}\n",
         capture_output=True,
         text=True,
