@@ -32,7 +32,7 @@ def measure_recovery(bench: Bench) -> tuple[list[Figure], float]:
         starts.append(start)
     return [
         Figure("m", "from kill -9 under load to the next OK, the worst", "ms", 1000 * max(waits)),
-        Figure("m", "of which until it listens again", "ms", 1000 * max(starts)),
+        Figure("m", "from the new start until it says that all of it listens", "ms", 1000 * max(starts)),
     ], 0.0
 
 

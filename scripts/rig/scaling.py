@@ -1,17 +1,21 @@
 """Workload (h): from one worker process to as many as there are processors.
 
-The load program runs on the same machine.  Only where there are enough processors to leave it its own can wall time scale
-with the workers; CPU a session says everywhere what sharing costs.
+The load program runs on the same machine.  Wall time is measured only for as many workers as leave it as many processors of
+its own (two of four, four of eight); CPU a session says everywhere what sharing costs.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 from rig.figures import Figure
 from rig.load import prepared
 from rig.machine import tell
 from rig.processes import connections_by_process
+from rig.servers import Running
 from rig.sides import Bench
-from rig.workloads import Measure, connect_and_put, split
+from rig.workloads import Measure, Side, connect_and_put, split
 
 _CPU_TARGET, _WALL_TARGET = 1.18, 0.85
 _SPREAD_SESSIONS = 160
@@ -33,7 +37,8 @@ def measure_scaling(bench: Bench) -> tuple[list[Figure], float]:
                 load_share=max(measure.load_share, earlier.load_share),
             )
     figures = [_cpu_line(found, count, is_judged=count == cores) for count in counts[1:]]
-    figures += [_wall_line(found, count, cores) for count in counts[1:]]
+    # Each worker and the client that keeps it busy need a processor of their own.
+    figures += [_wall_line(bench, count) for count in counts[1:] if cores >= 2 * count]
     figures += _spread_lines(bench, cores)
     return figures, max(each.load_share for each in found.values())
 
@@ -44,21 +49,37 @@ def _cpu_line(found: dict[int, Measure], count: int, *, is_judged: bool) -> Figu
     return Figure("h", text, "ms", ours, {"1 worker": alone}, _CPU_TARGET if is_judged else None)
 
 
-def _wall_line(found: dict[int, Measure], count: int, cores: int) -> Figure:
-    ours, alone = (1 / found[number].wall_seconds for number in (count, 1))
-    # Each worker and the client that keeps it busy need a processor of their own.
-    has_room = cores >= 2 * count
-    where = "" if has_room else ", not to be judged: the load program needs the same processors"
-    text = f"sessions a second with {count} workers, of {count} times those with one{where}"
-    return Figure(
-        "h",
-        text,
-        "1/s",
-        ours,
-        {f"{count} × 1 worker": count * alone},
-        _WALL_TARGET if has_room else None,
-        is_floor=True,
-    )
+def _wall_line(bench: Bench, count: int) -> Figure:
+    """Measure sessions a second with one worker and with *count*, the servers and the load on processors of their own."""
+    rates = {}
+    for workers in (1, count):
+        tell(f"(h) {workers} workers on processors of their own")
+        side = _pinned(bench.with_workers(workers), workers)
+        rates[workers] = max(
+            1 / connect_and_put(side, bench.amounts)["a"].wall_seconds for _ in range(bench.amounts.rounds)
+        )
+    text = f"sessions a second with {count} workers, each on a processor of its own"
+    others = {f"{count} × 1 worker": count * rates[1]}
+    return Figure("h", text, "1/s", rates[count], others, _WALL_TARGET, is_floor=True)
+
+
+def _pinned(side: Side, workers: int) -> Side:
+    """Return *side* with its server kept on the first processors and whatever is started beside it on the others."""
+
+    @contextmanager
+    def start() -> Iterator[Running]:
+        everything = os.sched_getaffinity(0)
+        processors = sorted(everything)
+        try:
+            # A process that is started inherits it, with all threads it will have.
+            os.sched_setaffinity(0, processors[:workers])
+            with side.start() as server:
+                os.sched_setaffinity(0, processors[workers:])
+                yield server
+        finally:
+            os.sched_setaffinity(0, everything)
+
+    return replace(side, start=start)
 
 
 def _spread_lines(bench: Bench, workers: int) -> list[Figure]:
