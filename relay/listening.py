@@ -46,15 +46,11 @@ class Entrances:
     """
 
     host: str
+    port: int
     doors: tuple[socket.socket, ...]
     metrics: socket.socket | None
     watch: socket.socket | None
     trouble: str = ""
-
-    @property
-    def port(self) -> int:
-        """The port of the first door."""
-        return int(self.doors[0].getsockname()[1])
 
     def close(self) -> None:
         """Let go of all of them; who inherited them still has them."""
@@ -115,7 +111,7 @@ def open_entrances(config: Config, inherited: Inherited) -> Entrances:
     for each in (*doors, metrics, watch):
         if each is not None:
             each.setblocking(False)
-    return Entrances(host, tuple(doors), metrics, watch, trouble)
+    return Entrances(host, int(doors[0].getsockname()[1]), tuple(doors), metrics, watch, trouble)
 
 
 def _open_doors(host: str, port: int) -> Sequence[socket.socket]:

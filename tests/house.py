@@ -222,8 +222,11 @@ class House:
         """What the servers of this house have written to stderr."""
         return self.path / "journal.txt"
 
-    def start(self, *, wrap: tuple[str, ...] = (), port: int = 0) -> None:
-        """Serve, and return when connections are taken; *wrap* is a command to run it under (``strace -f …``)."""
+    def start(self, *, wrap: tuple[str, ...] = (), port: int = 0, pass_fds: tuple[int, ...] = ()) -> None:
+        """Serve, and return when connections are taken; *wrap* is a command to run it under (``strace -f …``).
+
+        It inherits *pass_fds* under their numbers.
+        """
         assert self.process is None, "the relay runs already"
         with self.journal.open("ab") as journal:
             self.process = subprocess.Popen(
@@ -234,6 +237,7 @@ class House:
                 stderr=journal,
                 encoding="utf-8",
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
         said = self._first_line(self.process)
         assert said.startswith("listening on "), f"the relay did not start: {said}{self.journal.read_text()}"
