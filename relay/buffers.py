@@ -1,7 +1,8 @@
-"""How many bytes of uploads are in memory, for all handles of a session and for all sessions of the process.
+"""How many bytes of uploads are in memory, for all handles of a session and for all sessions of the machine.
 
 One upload is bounded by `relay.sheaf` and `relay.staging`; a client may have many open, and there may be many
-clients.  So all of them together are bounded too:
+clients.  So all of them together are bounded too.  What the machine may hold is divided among the workers rather than
+counted by all of them: who waits is woken by what his own worker gets rid of, and connections are spread anyway.
 
 * What *moves* into the store: beyond the bound a WRITE waits.  Nobody can wait for ever, because what moves comes back
   whatever clients do: the store takes it or fails.
@@ -33,7 +34,16 @@ class Bounds:
 # Programs send up to ten files at once; each of them rests with three chunks at most.
 OF_SESSION = Bounds(moving_bytes=16 * CHUNK_BYTES, ahead_bytes=16 * CHUNK_BYTES, resting=8)
 # Ahead is bounded for each session alone: one office's must not have another's refused.
-OF_PROCESS = Bounds(moving_bytes=256 * CHUNK_BYTES, ahead_bytes=0, resting=256)
+_OF_MACHINE = Bounds(moving_bytes=256 * CHUNK_BYTES, ahead_bytes=0, resting=256)
+
+
+def bounds_of_worker(workers: int) -> Bounds:
+    """Return what one of so many workers may hold: its part of the machine's, and no less than one session may."""
+    return Bounds(
+        moving_bytes=max(OF_SESSION.moving_bytes, _OF_MACHINE.moving_bytes // workers),
+        ahead_bytes=0,
+        resting=max(OF_SESSION.resting, _OF_MACHINE.resting // workers),
+    )
 
 
 class Resting(Protocol):
@@ -44,7 +54,7 @@ class Resting(Protocol):
 
 
 class Buffers:
-    """What the uploads of one session hold, or, as *above* of these, of the process."""
+    """What the uploads of one session hold, or, as *above* of these, of the worker."""
 
     def __init__(self, bounds: Bounds, above: Buffers | None = None) -> None:
         self._bounds = bounds

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from relay import journal
+from relay.common import Common
 from relay.errors import Deferred, Refused
 from relay.journal import Journal
 from relay.ledger import Ledger, Shelf, StoredPayload
@@ -41,7 +42,9 @@ class Collection:
         *,
         may_discard: bool,
         meters: Meters | None = None,
+        common: Common | None = None,
     ) -> None:
+        self._common = common or Common.alone()
         self.ledger = ledger
         self.meters = meters or Meters()
         self._vault = vault
@@ -63,6 +66,8 @@ class Collection:
         if len(self._reads) >= _READS_KEPT:
             self._reads = {key: at for key, at in self._reads.items() if now - at < _TOLD_AGAIN}
         self._reads[office, transfer] = now
+        if not self._common.say_once("read", f"{office} {transfer}", _TOLD_AGAIN.total_seconds()):
+            return
         self.ledger.note_event(EventKind.READ, actor=office, office=office, transfer=transfer, detail=detail, now=now)
 
     async def open(self, transfer: Transfer, identity: Identity, journal_: Journal) -> Reading:

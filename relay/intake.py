@@ -24,7 +24,7 @@ from datetime import datetime, timedelta
 
 from relay import journal, naming, routing, tree
 from relay.attempt import Bench, Destination
-from relay.buffers import OF_PROCESS, OF_SESSION, Buffers
+from relay.buffers import OF_SESSION, Buffers, bounds_of_worker
 from relay.common import Common
 from relay.config import Config, describe_size
 from relay.errors import Deferred, Refused
@@ -65,7 +65,7 @@ class Intake:
         self._clock = clock
         self._pace = Pace(config.limits.transfers_per_minute, common)
         self._limit_log = LimitLog(common)
-        self._buffers = Buffers(OF_PROCESS)
+        self._buffers = Buffers(bounds_of_worker(common.workers))
         # A reconnecting client finds its dead connection's bytes here.
         self._underway = Underway(common)
         self.reachable = self._underway.reachable

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from relay import journal
 from relay.authority import UserCa
 from relay.certificates import BACKDATED, CertificateRejected, fingerprint_of_line
+from relay.common import Common
 from relay.config import Config
 from relay.connecting import known_hosts_lines
 from relay.errors import Refused
@@ -30,6 +31,8 @@ from relay.tree import CERTIFICATE_SUFFIX, GUIDE, KNOWN_HOSTS
 
 _DAY_SECONDS = 86_400
 _DAILY_DAYS = 7
+# No level lasts longer.
+_LEVEL_SECONDS = 30 * _DAY_SECONDS
 _A_DAY = timedelta(days=1)
 # How many announcements are remembered; who is told once more is not harmed.
 _TOLD_MOST = 10_000
@@ -47,7 +50,10 @@ class Page:
 class RenewalDesk:
     """Answers for ``certificate/`` and for what is told of ends to come; one a process."""
 
-    def __init__(self, ledger: Ledger, config: Config, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, ledger: Ledger, config: Config, clock: Callable[[], datetime], common: Common | None = None
+    ) -> None:
+        self._common = common or Common.alone()
         self._ledger = ledger
         self._config = config
         self._clock = clock
@@ -189,6 +195,10 @@ class RenewalDesk:
         if len(self._told) >= _TOLD_MOST:
             self._told.clear()
         self._told[told] = None
+        # A program that comes every five minutes comes to every worker.
+        scope = f"{identity.certificate.ca_fingerprint} {identity.certificate.serial} {told[1]}"
+        if not self._common.say_once("ending", scope, _LEVEL_SECONDS):
+            return None
         return say_ending(ending, now, can_renew=self.can_renew)
 
     async def _list_endings(self, identity: Identity) -> list[Ending]:

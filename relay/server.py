@@ -125,11 +125,13 @@ async def run_worker(config: Config, post: Post) -> None:
         desks = Desks(
             ledger=ledger,
             intake=Intake(ledger, vault, config, _now, meters, common),
-            collection=Collection(ledger, vault, _now, may_discard=config.tree.remove_uncollected, meters=meters),
+            collection=Collection(
+                ledger, vault, _now, may_discard=config.tree.remove_uncollected, meters=meters, common=common
+            ),
             status=StatusDesk(ledger, config),
             receipts=ReceiptDesk(ledger, config, keyring.receipt_key, keyring.receipt_line),
             news=NewsDesk(ledger, config),
-            renewal=RenewalDesk(ledger, config, _now),
+            renewal=RenewalDesk(ledger, config, _now, common),
             config=config,
             clock=_now,
             shares=Shares(config.limits, common),

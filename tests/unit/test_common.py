@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from relay import journal
 from relay.common import NOBODY, Common
+from relay.latest import LatestTime
+from relay.neighbours import Neighbours
 
 # A worker that counts three in the memory it inherited, says so, and is killed with the lock in its hands.
 _DIES_WITH_THE_LOCK = """
@@ -99,4 +104,50 @@ def test_memory_of_another_form_is_not_attached_to() -> None:
     with pytest.raises(ValueError, match="fewer workers"):
         Common.attach(supervisor.fileno(), 1)
     assert Common.attach(supervisor.fileno(), NOBODY).workers == 1
+    supervisor.close()
+
+
+def test_what_one_worker_said_no_other_repeats_until_its_time_is_over() -> None:
+    """Each thing and scope is said once among all; who is alone says what he likes."""
+    supervisor = Common.create(2)
+    first, second = (Common.attach(supervisor.fileno(), index) for index in range(2))
+    assert first.say_once("limit", "here", 1_000.0)
+    assert not second.say_once("limit", "here", 1_000.0)
+    assert second.say_once("limit", "there", 0.0)
+    assert first.say_once("limit", "there", 1_000.0)
+    assert all(Common.alone().say_once("limit", "here", 1_000.0) for _ in range(2))
+    supervisor.close()
+
+
+def test_a_worker_that_comes_later_knows_the_latest_time_that_others_have_seen() -> None:
+    """A clock set back brings nothing to life again in a worker that was started since."""
+    supervisor, line = Common.create(2), journal.new_journal()
+    now = datetime(2026, 7, 1, 9, 0, 0, 250_000, tzinfo=UTC)
+    first = LatestTime(line, Common.attach(supervisor.fileno(), 0))
+    assert first.at(now) == now
+    second = LatestTime(line, Common.attach(supervisor.fileno(), 1))
+    assert second.at(now - timedelta(days=30)) == now
+    later = now + timedelta(seconds=1)
+    assert [each.at(later) for each in (second, first)] == [later, later]
+    supervisor.close()
+
+
+async def test_a_neighbour_answers_and_one_that_has_nothing_is_not_waited_for() -> None:
+    """What was asked before somebody began in that place is answered by nobody; what is asked afterwards is."""
+    supervisor = Common.create(2)
+    asked: list[bytes] = []
+
+    async def answer(question: bytes) -> bytes:
+        asked.append(question)
+        return question.upper()
+
+    first, second = (Neighbours(Common.attach(supervisor.fileno(), index), answer) for index in range(2))
+    looks = iter([True, False])
+    with first.reachable():
+        assert await first.ask(1, b"old", lambda: next(looks)) is None
+        with second.reachable():
+            said = await asyncio.gather(*(first.ask(1, b"new %d" % number, lambda: True) for number in range(50)))
+            assert await second.ask(0, b"back", lambda: True) == b"BACK"
+    assert said == [b"NEW %d" % number for number in range(50)]
+    assert b"old" not in asked
     supervisor.close()
