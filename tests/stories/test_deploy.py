@@ -36,21 +36,25 @@ def read_unit(unit: str) -> dict[str, str]:
 def verify(path: Path, folder: Path) -> str:
     """Return what systemd says of a unit whose program lies elsewhere."""
     copy = folder / path.name
-    text = path.read_text(encoding="utf-8").replace("/opt/relay/bin/relay", "/bin/true")
-    copy.write_text(text, encoding="utf-8")
+    # A socket is verified together with its service.
+    for unit in {path, *([DEPLOY / "relay.service"] if path.suffix == ".socket" else [])}:
+        text = unit.read_text(encoding="utf-8").replace("/opt/relay/bin/relay", "/bin/true")
+        (folder / unit.name).write_text(text, encoding="utf-8")
     done = run_program(["systemd-analyze", "verify", "--man=no", str(copy)])
     return f"{done.returncode} {done.stdout}{done.stderr}"
 
 
 @has_systemd
-@pytest.mark.parametrize("unit", UNITS)
-def test_systemd_understands_every_directive(unit: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("unit", "word"), [*((unit, "NoNewPrivileges") for unit in UNITS), ("relay.socket", "Backlog")]
+)
+def test_systemd_understands_every_directive(unit: str, word: str, tmp_path: Path) -> None:
     """`systemd-analyze verify` has nothing to say; it would say so of a word that it does not know."""
     assert verify(DEPLOY / unit, tmp_path).strip() == "0"
     misspelt = tmp_path / "misspelt" / unit
     misspelt.parent.mkdir()
-    misspelt.write_text((DEPLOY / unit).read_text(encoding="utf-8").replace("NoNewPriv", "NoNewPref"), encoding="utf-8")
-    assert "NoNewPrefileges" in verify(misspelt, tmp_path)
+    misspelt.write_text((DEPLOY / unit).read_text(encoding="utf-8").replace(f"{word}=", f"{word}s="), encoding="utf-8")
+    assert f"{word}s" in verify(misspelt, tmp_path)
 
 
 @has_systemd
