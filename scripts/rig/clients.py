@@ -23,10 +23,10 @@ from rig.offices import name_slip, name_text, render_serial, render_slip
 from rig.sftp3 import RefusedByServer, Sftp3
 
 # What OpenSSH's own client and server of Debian 12 agree on, where the relay can do it too.
-_KEY_EXCHANGE = ("curve25519-sha256",)
-_CIPHERS = ("chacha20-poly1305@openssh.com",)
+KEY_EXCHANGE = ("curve25519-sha256",)
+CIPHERS = ("chacha20-poly1305@openssh.com",)
 # ProFTPD has no ChaCha20.
-_CIPHERS_BARE = ("aes128-gcm@openssh.com",)
+CIPHERS_BARE = ("aes128-gcm@openssh.com",)
 _LOGIN_SECONDS = 60
 _OPENING_AT_ONCE = 8
 _KNOCK_AGAIN_SECONDS = 0.01
@@ -40,7 +40,7 @@ class Clients:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._keys = {login.office: _read_key(login, is_bare=task.is_bare) for login in (*task.logins, *task.readers)}
+        self._keys = {login.office: read_key(login, is_bare=task.is_bare) for login in (*task.logins, *task.readers)}
         self._sources = {login.office: login.source for login in (*task.logins, *task.readers)}
         self._senders = [login.office for login in task.logins]
         self._readers = [login.office for login in task.readers]
@@ -104,8 +104,8 @@ class Clients:
             known_hosts=None,
             config=None,
             agent_path=None,
-            kex_algs=_KEY_EXCHANGE,
-            encryption_algs=_CIPHERS_BARE if self._task.is_bare else _CIPHERS,
+            kex_algs=KEY_EXCHANGE,
+            encryption_algs=CIPHERS_BARE if self._task.is_bare else CIPHERS,
             login_timeout=_LOGIN_SECONDS,
         )
         return office, connection
@@ -215,7 +215,7 @@ class Clients:
         self.done += 1
 
 
-def _send_as_openssh_does() -> None:
+def send_as_openssh_does() -> None:
     """Keep asyncssh from sending an empty packet ahead of every packet, which no other client does.
 
     It is a remedy for old block ciphers in CBC mode and would double what every server here has to take in.
@@ -229,12 +229,19 @@ def _send_as_openssh_does() -> None:
     SSHConnection.send_packet = send_wanted  # type: ignore[method-assign]
 
 
-_Key = asyncssh.SSHKey | tuple[asyncssh.SSHKey, asyncssh.SSHCertificate]
+Key = asyncssh.SSHKey | tuple[asyncssh.SSHKey, asyncssh.SSHCertificate]
 
 
-def _read_key(login: Login, *, is_bare: bool) -> _Key:
+def read_key(login: Login, *, is_bare: bool) -> Key:
+    """Read what *login* logs in with: its key, and the certificate beside it unless *is_bare*."""
     key = asyncssh.read_private_key(login.key)
     return key if is_bare else (key, asyncssh.read_certificate(f"{login.key}-cert.pub"))
+
+
+def allow_open_files() -> None:
+    """Let this process have as many connections as the system allows."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _side_by_side(count: int, lanes: int, step: Callable[[int, int], Awaitable[None]]) -> None:
@@ -249,9 +256,8 @@ async def _side_by_side(count: int, lanes: int, step: Callable[[int, int], Await
 
 
 async def _main() -> None:
-    _send_as_openssh_does()
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    send_as_openssh_does()
+    allow_open_files()
     described = json.loads(sys.stdin.readline())
     for name in ("logins", "readers"):
         described[name] = tuple(Login(**login) for login in described[name])

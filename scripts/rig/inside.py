@@ -25,6 +25,9 @@ from relay.issuing import Wish, issue
 from relay.ledger import SealedChunk, SealedPayload, TransferDraft
 from relay.model import Certificate, Identity, OfficeNumber, Route
 from relay.naming import NamingRules, parse_name
+from relay.standard.invented import name_office
+from relay.standard.kinds import STANDARD_41
+from relay.standard.making import Order, Partners, choose_serial, make_unit
 from relay.unitparts import seal_part
 from relay.vault import Sealer, new_key, new_uid
 from rig.load import Login
@@ -35,6 +38,8 @@ _TOGETHER = 256
 _VALID = timedelta(days=7)
 # A slip of three records: the number of rows is what counts here, not how many bytes lie beside them.
 _CONTENT_BYTES = 700
+# Persons in a file between two partners.
+_PERSONS = 8
 _TOLD_EVERY = 25_000
 
 _Thing = TypeVar("_Thing")
@@ -73,6 +78,20 @@ def issue_logins(home: Path, numbers: Sequence[str], folder: Path, *, algorithm:
             return await _together(numbers, issue_one)
 
     return asyncio.run(work())
+
+
+def make_letters(pairs: Iterable[tuple[str, str, str, str]], kind: str, month: str) -> Iterator[tuple[str, bytes]]:
+    """Make a conforming file for every pair (sender, its service type, recipient, its type), as `relay standard make` does.
+
+    Yields the name without serial and ending, and the content.
+    """
+    for sender, sends_as, recipient, receives_as in pairs:
+        partners = Partners(
+            name_office(OfficeNumber(sender), sends_as), name_office(OfficeNumber(recipient), receives_as)
+        )
+        serial = choose_serial((kind,), month, 0)
+        made = next(make_unit(Order(STANDARD_41, (kind,), partners, month, serial, _PERSONS, 1)))
+        yield made.name[: made.name.rindex("_") + 1], made.content
 
 
 def record_certificates(home: Path, numbers: Sequence[str], on_progress: Callable[[int], None]) -> None:

@@ -14,6 +14,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 FILE_BYTES = 10 * 1024
 # So that the server is what is busy; one process of them, on one processor, drives the relay hardly faster than it goes.
@@ -119,12 +123,12 @@ class Load:
 
 
 @contextlib.contextmanager
-def prepared(tasks: Sequence[Task]) -> Iterator[Load]:
-    """Start a load process for each task; sessions stay open until the end of the block."""
+def prepared(tasks: Sequence["DataclassInstance"], *, module: str = "rig.clients") -> Iterator[Load]:
+    """Start a load process, which runs *module*, for each task; sessions stay open until the end of the block."""
     load = Load()
     try:
         for task in tasks:
-            command = [sys.executable, "-m", "rig.clients"]
+            command = [sys.executable, "-m", module]
             pipe = subprocess.PIPE
             load.processes.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=_SCRIPTS))
             _write_line(load.processes[-1], json.dumps(asdict(task)))

@@ -4,6 +4,7 @@ It sends what OpenSSH's client sends for the same work, and takes names apart no
 """
 
 import time
+from collections.abc import Iterator
 
 import asyncssh
 
@@ -65,6 +66,15 @@ class Sftp3:
         await self._ask(_CLOSE, handle, _STATUS)
         return sum(int.from_bytes(reply[5:9]) for reply in replies if reply)
 
+    async def list_files(self, path: str) -> list[tuple[str, int]]:
+        """List a directory to its end and return its names and sizes, without ``.`` and ``..``."""
+        handle = await self._open(_OPENDIR, _text(path.encode()))
+        files: list[tuple[str, int]] = []
+        while reply := await self._ask(_READDIR, handle, _NAME):
+            files += _parse_names(reply)
+        await self._ask(_CLOSE, handle, _STATUS)
+        return [(name, size) for name, size in files if name not in (".", "..")]
+
     async def has_name(self, path: str, name: str) -> bool:
         """List a directory to its end and say whether *name* stood in it."""
         handle = await self._open(_OPENDIR, _text(path.encode()))
@@ -118,3 +128,22 @@ def _number(value: int) -> bytes:
 
 def _text(value: bytes) -> bytes:
     return len(value).to_bytes(4) + value
+
+
+_HAS_SIZE, _HAS_OWNER, _HAS_MODE, _HAS_TIMES = 1, 2, 4, 8
+
+
+def _parse_names(reply: bytes) -> Iterator[tuple[str, int]]:
+    """Read the names and sizes of a reply; no attributes but those of version 3 are expected."""
+    at = 9
+    for _ in range(int.from_bytes(reply[5:9])):
+        texts = []
+        for _ in range(2):
+            end = at + 4 + int.from_bytes(reply[at : at + 4])
+            texts.append(reply[at + 4 : end])
+            at = end
+        flags = int.from_bytes(reply[at : at + 4])
+        at += 4
+        yield texts[0].decode(), int.from_bytes(reply[at : at + 8]) if flags & _HAS_SIZE else 0
+        for flag, length in ((_HAS_SIZE, 8), (_HAS_OWNER, 8), (_HAS_MODE, 4), (_HAS_TIMES, 8)):
+            at += length if flags & flag else 0
