@@ -76,6 +76,8 @@ _CODES: dict[Told, str] = {
     "expired": "office.expired",
     "revoked": "office.revoked",
     "suspended": "office.suspended",
+    "closed": "office.closed",
+    "moved": "office.moved",
     "unconfirmed": "office.unconfirmed",
 }
 
@@ -604,7 +606,8 @@ class OfficeServer(asyncssh.SSHServer):
                 # It holds as long as its CA's lists do, and those are renewed.
                 self._identity, _ = await self._reception.foreign.judge(offered, identity.office, None, now)
             else:
-                await self._judge(offered, identity.office, None, now)
+                # It may end earlier than the certificate by now, because its office does.
+                self._identity = await self._judge(offered, identity.office, None, now)
         except CertificateRejected as rejected:
             if self._conn is not None:
                 journal.identity_ended(

@@ -37,6 +37,7 @@ from relay.offered import (
     OfferedCertificate,
     Reason,
     Told,
+    check_holder,
     fingerprint,
     fingerprint_of_line,
     malformed,
@@ -103,7 +104,8 @@ def judge_certificate(
     _check_key(offered.key_algorithm, offered.key_bits)
     _check_signatures(offered, signature_algorithm)
     _check_claims(offered, office, trusted)
-    _check_register(offered, office, known, holder)
+    _check_register(offered, office, known)
+    until = check_holder(office, holder, now)
     _check_validity(offered, now)
     _check_source_address(offered, peer_address)
     return Identity(
@@ -111,7 +113,7 @@ def judge_certificate(
         ca_fingerprint=offered.ca_fingerprint,
         certificate_serial=offered.serial,
         key_id=offered.key_id,
-        valid_before=offered.valid_before,
+        valid_before=min(offered.valid_before, until),
         source_address=dict(offered.critical_options).get("source-address"),
     )
 
@@ -158,9 +160,7 @@ def _check_claims(offered: OfferedCertificate, office: OfficeNumber | None, trus
             raise CertificateRejected(Reason.CRITICAL_OPTION, f"unknown critical option {name!r}")
 
 
-def _check_register(
-    offered: OfferedCertificate, office: OfficeNumber, known: Certificate | None, holder: Office | None
-) -> None:
+def _check_register(offered: OfferedCertificate, office: OfficeNumber, known: Certificate | None) -> None:
     serial = offered.serial
     if known is None or (known.ca_fingerprint, known.serial) != (offered.ca_fingerprint, serial):
         raise CertificateRejected(Reason.UNKNOWN_SERIAL, f"serial {serial} of this CA is not in the register")
@@ -171,10 +171,6 @@ def _check_register(
     if known.revoked_at is not None:
         detail = f"serial {serial} was revoked at {known.revoked_at.isoformat()}"
         raise CertificateRejected(Reason.REVOKED, detail, told="revoked")
-    if holder is None or holder.number != office:
-        raise CertificateRejected(Reason.UNKNOWN_OFFICE, f"office {office} is not registered")
-    if not holder.is_active:
-        raise CertificateRejected(Reason.SUSPENDED, f"office {office} is suspended", told="suspended")
 
 
 def _check_validity(offered: OfferedCertificate, now: datetime) -> None:

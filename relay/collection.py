@@ -72,9 +72,13 @@ class Collection:
 
     async def open(self, transfer: Transfer, identity: Identity, journal_: Journal) -> Reading:
         """Begin to read *transfer*, as its recipient or its sender; Refused ``tree.not_found`` for anybody else."""
-        if identity.office not in (transfer.recipient, transfer.sender):
+        own = {identity.office}
+        if not own & {transfer.recipient, transfer.sender}:
+            own.update(await self.ledger.list_former(identity.office))
+        is_recipient = transfer.recipient in own
+        if not is_recipient and transfer.sender not in own:
             raise Refused("tree.not_found", detail="not this office's")
-        if transfer.state is State.RETURNED and identity.office != transfer.sender:
+        if transfer.state is State.RETURNED and transfer.sender not in own:
             refuse_ended(transfer)
         try:
             payload = await self.ledger.open_payload(transfer.id)
@@ -87,7 +91,7 @@ class Collection:
             )
         except VaultError as error:
             raise self.damaged(transfer, error, journal_) from error
-        return Reading(self, transfer, payload, sealer, identity, journal_)
+        return Reading(self, transfer, payload, sealer, identity, journal_, is_recipient=is_recipient)
 
     def damaged(self, transfer: Transfer, error: Exception, journal_: Journal) -> Deferred:
         """Return what to raise where bytes of an accepted file are gone or changed; the operator is told once."""
@@ -122,8 +126,11 @@ class Reading:
         sealer: Sealer,
         identity: Identity,
         journal_: Journal,
+        *,
+        is_recipient: bool,
     ) -> None:
         self.transfer = transfer
+        self._is_recipient = is_recipient
         self._desk = desk
         self._payload = payload
         self._sealer = sealer
@@ -218,7 +225,7 @@ class Reading:
         transfer = self.transfer
         if not self._served:
             return
-        if transfer.state is not State.ACCEPTED or self._identity.office != transfer.recipient:
+        if transfer.state is not State.ACCEPTED or not self._is_recipient:
             self._desk.note_read(transfer.id, self._identity.office)
             return
         now = self._desk.clock()

@@ -199,11 +199,13 @@ class AuditSettings(_Section):
 
 
 class HousekeepingSettings(_Section):
-    """For how long files are kept, in days; 0 keeps them for ever."""
+    """For how long files are kept, in days (0 keeps them for ever), and closed offices and old numbers go on."""
 
     uncollected_days: Annotated[int, Field(ge=0, le=36_500)] = 93
     collected_days: Annotated[int, Field(ge=0, le=36_500)] = 31
     refusals_days: Annotated[int, Field(ge=93, le=36_500)] = 731
+    closed_days: Annotated[int, Field(ge=0, le=3_650)] = 31
+    moved_days: Annotated[int, Field(ge=0, le=3_650)] = 93
 
 
 class OperatorSettings(_Section):

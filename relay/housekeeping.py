@@ -4,7 +4,8 @@ Files that nobody collected expire, and those that were collected lose their byt
 stays, and both offices read what happened; at half and at nine tenths of its time both are told that a file waits.
 Uploads that never became a transfer go a day after they were last added to.  Of what was taken back, replaced or
 expired the key is destroyed after a week; its bytes went at once.  What is free in the store is given back to the disk.
-Notes beside refused files go after a week, refusals after years.
+Notes beside refused files go after a week, refusals after years.  Offices close or change their number when their day has
+come, and what waits at a closed one goes back to its senders when its time to collect is over.
 
 A plan (`plan_round`) counts what a round would do, chore by chore, under the very cutoffs that the round goes by; what
 the round did is kept in the store, for whoever asks when it was and what comes next.
@@ -52,6 +53,8 @@ class Done:
     notes: int = 0
     refusals: int = 0
     attempts: int = 0
+    ended: int = 0
+    stranded: int = 0
     pages: int = 0
 
     @property
@@ -117,12 +120,14 @@ async def go_round(ledger: Ledger, settings: HousekeepingSettings, now: datetime
     notes = await ledger.forget_notes(before=due.notes)
     refusals = await ledger.forget_refusals(before=due.refusals)
     attempts = await ledger.forget_attempts(before=due.attempts)
+    ended = await ledger.end_offices(now=now)
+    stranded = await ledger.return_stranded(now=now)
     ledger.forget_destroyed_keys()
     pages = await ledger.give_space_back()
     done = Done(
         expired=expired, destroyed=destroyed, noticed=noticed, notices_over=notices_over, unfinished=unfinished,
         leftovers=max(0, leftovers), unlisted=unlisted, names=names, notes=notes, refusals=refusals,
-        attempts=attempts, pages=pages,
+        attempts=attempts, ended=ended, stranded=stranded, pages=pages,
     )  # fmt: skip
     await ledger.record_round(done.counts, now=now)
     return done

@@ -33,7 +33,7 @@ from relay.ledger import Accepted, Ledger, Partial
 from relay.lifecycle import LIVE
 from relay.manners import Manners
 from relay.meters import Meters
-from relay.model import Identity, OfficeNumber, Route, Transfer, fold_name
+from relay.model import Identity, OfficeNumber, OfficeStatus, Route, Transfer, fold_name
 from relay.pace import Pace
 from relay.rival import Rival, find_rival
 from relay.temporary import is_temporary, may_be_cut, strip_temporary
@@ -191,8 +191,15 @@ class Intake:
         sender, recipient = await self._ledger.find_two_offices(identity.office, address.recipient)
         if sender is None:
             raise Refused("office.suspended", office=identity.office, detail="the office is no longer registered")
+        is_moved = recipient is not None and recipient.status is OfficeStatus.MOVED
+        successor = await self._ledger.find_successor(recipient) if recipient is not None and is_moved else None
         return routing.resolve_route(
-            address, sender=sender, recipient=recipient, now=self._clock(), severities=self._config.content.severities
+            address,
+            sender=sender,
+            recipient=recipient,
+            successor=successor,
+            now=self._clock(),
+            severities=self._config.content.severities,
         )
 
     async def _clear(self, path: str, identity: Identity, *, is_afresh: bool) -> None:

@@ -31,22 +31,52 @@ class OfficeStatus(StrEnum):
 
     ACTIVE = "active"
     SUSPENDED = "suspended"
+    # For good, but for `OfficeEnd.until`.
+    CLOSED = "closed"
+    MOVED = "moved"
+
+    @property
+    def has_ended(self) -> bool:
+        """True where the office takes part no more under this number."""
+        return self in (OfficeStatus.CLOSED, OfficeStatus.MOVED)
+
+
+@dataclass(frozen=True, slots=True)
+class OfficeEnd:
+    """From when an office is closed, or has *successor* for its number; until then it may still log in."""
+
+    at: datetime
+    until: datetime
+    successor: OfficeNumber | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Office:
-    """A party that sends and receives; *service_types* are the codes it is registered for, in no order."""
+    """A party that sends and receives; *service_types* are the codes it is registered for, in no order.
+
+    *end* of one that is active still is planned.
+    """
 
     number: OfficeNumber
     name: str
     prefecture: str
     service_types: tuple[str, ...]
     status: OfficeStatus = OfficeStatus.ACTIVE
+    end: OfficeEnd | None = None
 
     @property
     def is_active(self) -> bool:
-        """True while the office may log in, send and receive."""
+        """True while the office takes part under this number without reserve."""
         return self.status is OfficeStatus.ACTIVE
+
+    def may_log_in(self, now: datetime) -> bool:
+        """True while its certificates open the door: a closed office may collect for a while what waits for it."""
+        return self.is_active or (self.status.has_ended and self.end is not None and now < self.end.until)
+
+    def may_exchange(self, now: datetime) -> bool:
+        """True while it may send and be sent to under this number: one that has changed does so for a while."""
+        return self.is_active or (self.status is OfficeStatus.MOVED and self.end is not None and now < self.end.until)
 
 
 class RevocationCause(StrEnum):
@@ -282,6 +312,10 @@ class EventKind(StrEnum):
     OFFICE_CHANGED = "office.changed"
     OFFICE_SUSPENDED = "office.suspended"
     OFFICE_RESUMED = "office.resumed"
+    OFFICE_END_PLANNED = "office.end_planned"
+    OFFICE_CLOSED = "office.closed"
+    OFFICE_MOVED = "office.moved"
+    OFFICE_REOPENED = "office.reopened"
     MAIL_CHANGED = "office.mail"
     MAIL_GIVEN_UP = "mail.given_up"
     CERTIFICATE_ISSUED = "certificate.issued"

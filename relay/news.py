@@ -37,24 +37,25 @@ class NewsDesk:
         Files that wait are told anew every day, because of the days that are left.
         """
         notices = await self._ledger.list_notices_for(office, now=now)
-        has_waiting = self._config.housekeeping.uncollected_days > 0 and await self._ledger.has_noticed(office)
-        waiting = await self._ledger.list_noticed(office, limit=_FILES_MOST + 1) if has_waiting else ()
-        incidents = await self._find_incidents(office, now)
+        own = (office, *await self._ledger.list_former(office))
+        waiting: list[Transfer] = []
+        incidents: list[Incident] = []
+        for number in own:
+            if self._config.housekeeping.uncollected_days > 0 and await self._ledger.has_noticed(number):
+                waiting += await self._ledger.list_noticed(number, limit=_FILES_MOST + 1)
+            incidents += await self._ledger.list_incidents(number, since=now - _INCIDENTS_SHOWN)
         if not notices and not waiting and not incidents:
             return None
         kept = timedelta(days=self._config.housekeeping.uncollected_days)
         today = now.astimezone(JAPAN).replace(hour=0, minute=0, second=0, microsecond=0)
         times = [*(notice.from_at for notice in notices), *(incident.at for incident in incidents)]
         changed = max(times + ([today] if waiting else []))
-        return render_news(self._config, office, notices, incidents, waiting, kept=kept, now=now), changed
-
-    async def _find_incidents(self, office: OfficeNumber, now: datetime) -> Sequence[Incident]:
-        return await self._ledger.list_incidents(office, since=now - _INCIDENTS_SHOWN)
+        return render_news(self._config, own, notices, incidents, waiting, kept=kept, now=now), changed
 
 
 def render_news(
     config: Config,
-    office: OfficeNumber,
+    own: Sequence[OfficeNumber],
     notices: Sequence[Notice],
     incidents: Sequence[Incident],
     waiting: Sequence[Transfer],
@@ -62,12 +63,12 @@ def render_news(
     kept: timedelta,
     now: datetime,
 ) -> bytes:
-    """Return the page: Japanese, with a line of English where it is about files."""
+    """Return the page: Japanese, with a line of English where it is about files; *own* are the numbers of the office."""
     parts = ["お知らせ\n========"]
     parts += [_say_notice(notice) for notice in notices]
-    parts += [_say_incident(incident, office) for incident in incidents[:_FILES_MOST]]
-    received = [one for one in waiting if one.recipient == office]
-    sent = [one for one in waiting if one.sender == office]
+    parts += [_say_incident(incident, own) for incident in incidents[:_FILES_MOST]]
+    received = [one for one in waiting if one.recipient in own]
+    sent = [one for one in waiting if one.sender in own]
     if received:
         parts.append(
             _say_files(_TO_FETCH, received, kept, now, lambda one: f"送信元 {one.sender}  {one.delivered_name}")
@@ -85,9 +86,10 @@ def _say_notice(notice: Notice) -> str:
     return f"■ {title}\n\n{lines}"
 
 
-def _say_incident(incident: Incident, office: OfficeNumber) -> str:
-    words, file = tell_incident(incident, office), incident.transfer
-    is_sent = file.sender == office
+def _say_incident(incident: Incident, own: Sequence[OfficeNumber]) -> str:
+    file = incident.transfer
+    is_sent = file.sender in own
+    words = tell_incident(incident, file.sender if is_sent else file.recipient)
     name = f"宛先 {file.recipient}  {file.name}" if is_sent else f"送信元 {file.sender}  {file.delivered_name}"
     advice = words.advice.replace("。", "。\n  ").rstrip()
     return (

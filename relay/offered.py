@@ -1,7 +1,8 @@
 """What an OpenSSH certificate claims: wire bytes in, `OfferedCertificate` out.
 
 Either the bytes parse or `CertificateRejected` is raised, for any bytes whatever: this runs before anybody has
-proven anything.  Nothing is verified and nothing is judged here; `relay.certificates` does that.
+proven anything.  Nothing is verified and no certificate is judged here; `relay.certificates` does that.  What it and
+`relay.x509` ask alike, whether the office itself may log in, is `check_holder`.
 
 The parser is our own, because the libraries refuse without a name what the journal must name (DSA keys, unknown
 critical options, force-command) and one of them lets an empty list of principals in for anybody.
@@ -15,6 +16,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Literal
+
+from relay.model import Office, OfficeNumber, OfficeStatus
 
 # Ten times a large certificate: RSA 16384, a hundred principals.  More is no certificate.
 CERTIFICATE_BYTES = 32 * 1024
@@ -40,7 +43,7 @@ KEY_FIELDS = {
 CERTIFICATE_KINDS = {name.removesuffix("@openssh.com") + CERTIFICATE_SUFFIX: name for name in KEY_FIELDS}
 _TYPES: dict[int, Literal["user", "host"]] = {1: "user", 2: "host"}
 
-Told = Literal["expired", "revoked", "suspended", "unconfirmed"]
+Told = Literal["expired", "revoked", "suspended", "closed", "moved", "unconfirmed"]
 
 
 class Reason(StrEnum):
@@ -62,6 +65,9 @@ class Reason(StrEnum):
     REVOKED = "revoked"
     UNKNOWN_OFFICE = "unknown_office"
     SUSPENDED = "suspended"
+    # Its time to collect is over, or its number was changed and is over as well.
+    CLOSED = "closed"
+    MOVED = "moved"
     NOT_YET_VALID = "not_yet_valid"
     EXPIRED = "expired"
     SOURCE_ADDRESS = "source_address"
@@ -87,6 +93,19 @@ class CertificateRejected(Exception):
         self.reason = reason
         self.detail = detail
         self.told: Told | None = told
+
+
+def check_holder(office: OfficeNumber, holder: Office | None, now: datetime) -> datetime:
+    """Return until when *holder* lets its certificates in; CertificateRejected where *office* may not log in now."""
+    if holder is None or holder.number != office:
+        raise CertificateRejected(Reason.UNKNOWN_OFFICE, f"office {office} is not registered")
+    if holder.may_log_in(now):
+        return holder.end.until if holder.status.has_ended and holder.end is not None else FOREVER
+    if holder.status is OfficeStatus.CLOSED:
+        raise CertificateRejected(Reason.CLOSED, f"office {office} has closed", told="closed")
+    if holder.status is OfficeStatus.MOVED:
+        raise CertificateRejected(Reason.MOVED, f"the number {office} was changed", told="moved")
+    raise CertificateRejected(Reason.SUSPENDED, f"office {office} is suspended", told="suspended")
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,13 @@ class ReceiptDesk:
 
     async def months(self, office: OfficeNumber) -> list[str]:
         """Return the months of which there are receipts."""
-        return await self._ledger.list_receipt_months(office)
+        return sorted(
+            {month for number in await self._own(office) for month in await self._ledger.list_receipt_months(number)}
+        )
+
+    async def _own(self, office: OfficeNumber) -> Sequence[OfficeNumber]:
+        """Return the number of *office* and those it had before."""
+        return (office, *await self._ledger.list_former(office))
 
     async def find(self, office: OfficeNumber, month: str, name: str) -> tuple[bytes, datetime]:
         """Return a receipt or its signature, and since when it is there; LookupError where there is none."""
@@ -82,20 +88,26 @@ class ReceiptDesk:
             return None
         number = int(match[2])
         if match[1]:
-            refusal = await self._ledger.find_refusal(office, number)
-            return None if refusal is None else Receipt(ReceiptStep.REFUSED, refusal.first_at, refusal)
+            for one in await self._own(office):
+                refusal = await self._ledger.find_refusal(one, number)
+                if refusal is not None:
+                    return Receipt(ReceiptStep.REFUSED, refusal.first_at, refusal)
+            return None
         transfer = await self._ledger.find_transfer(TransferId(number))
-        if transfer is None or office not in (transfer.sender, transfer.recipient):
+        if transfer is None or not {transfer.sender, transfer.recipient}.intersection(await self._own(office)):
             return None
         return next((each for each in list_steps(transfer) if each.step == match[3]), None)
 
     async def list_month(self, office: OfficeNumber, month: str) -> ReceiptList:
         """Begin to list the receipts of a month."""
         since, until = span_of(month)
-        refusals = await self._ledger.list_refusals(office, since=since)
-        receipts = [Receipt(ReceiptStep.REFUSED, refusal.first_at, refusal) for refusal in refusals]
-        numbers = await self._ledger.list_receipted(office, since=since, until=until)
-        return ReceiptList(self, month, numbers, [each for each in receipts if each.month == month])
+        receipts: list[Receipt] = []
+        numbers: set[TransferId] = set()
+        for one in await self._own(office):
+            refusals = await self._ledger.list_refusals(one, since=since)
+            receipts += [Receipt(ReceiptStep.REFUSED, refusal.first_at, refusal) for refusal in refusals]
+            numbers.update(await self._ledger.list_receipted(one, since=since, until=until))
+        return ReceiptList(self, month, sorted(numbers), [each for each in receipts if each.month == month])
 
     async def transfers_receipts(self, numbers: Sequence[TransferId], month: str) -> list[Receipt]:
         """Return the receipts of that month of these transfers."""

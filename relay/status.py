@@ -70,7 +70,8 @@ T = TypeVar("T")
 class Exchange:
     """A transfer, what the office at its other end is called, and how it begins if it is a unit's message.
 
-    *due_at* is until when it waits to be collected; *incident* what the operator did to it last.
+    *due_at* is until when it waits to be collected; *incident* what the operator did to it last; *former* the old number
+    of the office that reads of it, where it was sent under that one.
     """
 
     transfer: Transfer
@@ -78,6 +79,7 @@ class Exchange:
     first_line: str | None = None
     due_at: datetime | None = None
     incident: Incident | None = None
+    former: OfficeNumber | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +166,18 @@ def _tell_state(transfer: Transfer, words: Mapping[State, str]) -> Told:
     return Told(transfer.state, words[transfer.state] + reported)
 
 
-def _tell_incident(row: Exchange, *, is_sent: bool) -> str | None:
-    """Say what the operator did to a file, why, and what to do about it."""
-    if row.incident is None:
-        return None
-    advice = tell_incident(row.incident, row.transfer.sender if is_sent else row.transfer.recipient).advice
-    return f"{advice}（理由: {row.incident.reason}）"
+def _tell_notes(row: Exchange, *, is_sent: bool) -> str | None:
+    """Say what the operator did to a file, why, and what to do about it; and why it has another number in its name."""
+    notes = []
+    if row.incident is not None:
+        advice = tell_incident(row.incident, row.transfer.sender if is_sent else row.transfer.recipient).advice
+        notes.append(f"{advice}（理由: {row.incident.reason}）")
+    if row.former is not None:
+        notes.append(
+            f"変更前の番号 {row.former} で送ったものです" if is_sent
+            else f"変更前の番号 {row.former} あてに届いたものです（誤送信ではありません）"
+        )  # fmt: skip
+    return " / ".join(notes) or None
 
 
 _SENT: Sequence[Column[Exchange]] = (
@@ -191,7 +199,7 @@ _SENT: Sequence[Column[Exchange]] = (
     Column("sha256", "SHA-256", lambda row: row.transfer.sha256.hex()),
     Column("due_at", "相手の取得期限", lambda row: row.due_at),
     Column("reported_at", "誤送信の連絡日時", lambda row: row.transfer.reported_at),
-    Column("note_ja", "運営者からの連絡", lambda row: _tell_incident(row, is_sent=True)),
+    Column("note_ja", "連絡", lambda row: _tell_notes(row, is_sent=True)),
 )
 _RECEIVED: Sequence[Column[Exchange]] = (
     Column("number", "受付番号", lambda row: row.transfer.id),
@@ -213,7 +221,7 @@ _RECEIVED: Sequence[Column[Exchange]] = (
     Column("sha256", "SHA-256", lambda row: row.transfer.sha256.hex()),
     Column("due_at", "取得期限", lambda row: row.due_at),
     Column("reported_at", "誤送信の連絡日時", lambda row: row.transfer.reported_at),
-    Column("note_ja", "運営者からの連絡", lambda row: _tell_incident(row, is_sent=False)),
+    Column("note_ja", "連絡", lambda row: _tell_notes(row, is_sent=False)),
 )
 _REFUSED: Sequence[Column[Refusal]] = (
     Column("last_at", "日時", lambda row: row.last_at),
@@ -266,7 +274,8 @@ class StatusDesk:
 
     async def list_months(self, office: OfficeNumber, *, now: datetime) -> Sequence[str]:
         """Return the months, oldest first, of which *office* has something that the files of today may not show."""
-        oldest = await self._ledger.oldest_fact(office)
+        facts = [await self._ledger.oldest_fact(one) for one in (office, *await self._ledger.list_former(office))]
+        oldest = min((fact for fact in facts if fact is not None), default=None)
         first_shown = now - timedelta(days=SHOWN_DAYS)
         if oldest is None or oldest >= first_shown:
             return ()
@@ -286,16 +295,8 @@ class StatusDesk:
         as_csv = form == "csv"
         since, until = (now - timedelta(days=SHOWN_DAYS), None) if month is None else _bounds(month)
         match topic:
-            case "sent":
-                sent = await self._ledger.list_transfers(sender=office, since=since, until=until)
-                lines = await self._ledger.list_first_lines(sender=office, since=since)
-                incidents = await self._find_incidents(office, since)
-                return await self._render_exchanges(sent, lines, incidents, as_sent=True, as_csv=as_csv)
-            case "received":
-                received = await self._ledger.list_transfers(recipient=office, since=since, until=until)
-                lines = await self._ledger.list_first_lines(recipient=office, since=since)
-                incidents = await self._find_incidents(office, since)
-                return await self._render_exchanges(received, lines, incidents, as_sent=False, as_csv=as_csv)
+            case "sent" | "received":
+                return await self._render_exchanges(office, (since, until), as_sent=topic == "sent", as_csv=as_csv)
             case "units":
                 return await self._render_units(office, since, as_csv=as_csv)
             case "refused":
@@ -307,20 +308,21 @@ class StatusDesk:
             case _:
                 return await self._render_offices(office, since, as_csv=as_csv)
 
-    async def _find_incidents(self, office: OfficeNumber, since: datetime) -> Mapping[TransferId, Incident]:
-        """Return what the operator did to files since then; nothing is done to a file before it was accepted."""
-        return {each.transfer.id: each for each in await self._ledger.list_incidents(office, since=since)}
-
     async def _render_exchanges(
-        self,
-        transfers: Sequence[Transfer],
-        lines: Mapping[TransferId, str],
-        incidents: Mapping[TransferId, Incident],
-        *,
-        as_sent: bool,
-        as_csv: bool,
+        self, office: OfficeNumber, span: tuple[datetime, datetime | None], *, as_sent: bool, as_csv: bool
     ) -> bytes:
-        """Render transfers with what the office at the other end is called, and a message with how it begins."""
+        """Render what *office* sent or was sent, under all numbers that it has had, newest first."""
+        transfers: list[Transfer] = []
+        lines: dict[TransferId, str] = {}
+        incidents: dict[TransferId, Incident] = {}
+        since, until = span
+        for number in (office, *await self._ledger.list_former(office)):
+            one, other = (number, None) if as_sent else (None, number)
+            transfers += await self._ledger.list_transfers(sender=one, recipient=other, since=since, until=until)
+            lines |= await self._ledger.list_first_lines(sender=one, recipient=other, since=since)
+            # Nothing is done to a file before it was accepted.
+            incidents |= {each.transfer.id: each for each in await self._ledger.list_incidents(number, since=since)}
+        transfers.sort(key=lambda transfer: -transfer.id)
         names = await self._find_names(transfer.recipient if as_sent else transfer.sender for transfer in transfers)
 
         def render(rows: Sequence[Transfer]) -> bytes:
@@ -331,6 +333,7 @@ class StatusDesk:
                     lines.get(transfer.id) if transfer.state in COUNTED else None,
                     self._due_at(transfer),
                     incidents.get(transfer.id),
+                    own if (own := transfer.sender if as_sent else transfer.recipient) != office else None,
                 )
                 for transfer in rows
             ]
@@ -351,13 +354,17 @@ class StatusDesk:
 
     async def _render_units(self, office: OfficeNumber, since: datetime, *, as_csv: bool) -> bytes:
         early = since - timedelta(days=_UNIT_DAYS)
-        sent = await self._ledger.list_unit_parts(sender=office, since=early, is_readable=True)
-        received = await self._ledger.list_unit_parts(recipient=office, since=early, is_readable=True)
+        sent: list[UnitPart] = []
+        received: list[UnitPart] = []
+        own = (office, *await self._ledger.list_former(office))
+        for number in own:
+            sent += await self._ledger.list_unit_parts(sender=number, since=early, is_readable=True)
+            received += await self._ledger.list_unit_parts(recipient=number, since=early, is_readable=True)
         ends = {part.transfer.recipient for part in sent} | {part.transfer.sender for part in received}
         names = await self._find_names(ends)
 
         def render(parts: Sequence[UnitPart]) -> bytes:
-            rows = _as_unit_rows(parts, office, names)
+            rows = _as_unit_rows(parts, own, names)
             return render_units([row for row in rows if row.accepted_at >= since], as_csv=as_csv)
 
         return await _render_aside(render, [*sent, *received], most=_PAGE_PARTS)
@@ -367,11 +374,7 @@ class StatusDesk:
         if shown == "none":
             return render_offices([], as_csv=as_csv)
         if shown == "partners":
-            sent = await self._ledger.list_transfers(sender=office, since=since)
-            received = await self._ledger.list_transfers(recipient=office, since=since)
-            numbers = {transfer.recipient for transfer in sent} | {transfer.sender for transfer in received}
-            partners = [await self._ledger.find_office(number) for number in sorted(numbers)]
-            return render_offices([one for one in partners if one is not None and one.is_active], as_csv=as_csv)
+            return render_offices(await self._find_partners(office, since), as_csv=as_csv)
         # One at a time: a second one asking meanwhile finds what the first one made.
         async with self._rendering:
             version = await self._ledger.register_version()
@@ -380,6 +383,17 @@ class StatusDesk:
                 data = await self._render_all_offices(as_csv=as_csv)
                 self._all_offices[as_csv] = (version, data)
             return data
+
+    async def _find_partners(self, office: OfficeNumber, since: datetime) -> Sequence[Office]:
+        """Return the active offices that *office* exchanged files with, those whose number changed by the new one."""
+        found: dict[OfficeNumber, Office] = {}
+        for own in (office, *await self._ledger.list_former(office)):
+            for number in await self._ledger.list_partners(own, since=since):
+                partner = await self._ledger.find_office(number)
+                now = partner if partner is None else await self._ledger.find_successor(partner) or partner
+                if now is not None and now.is_active and now.number != office:
+                    found[now.number] = now
+        return [found[number] for number in sorted(found)]
 
     async def _render_all_offices(self, *, as_csv: bool) -> bytes:
         parts: list[str] = []
@@ -404,10 +418,11 @@ def _bounds(month: str) -> tuple[datetime, datetime]:
 
 
 def _as_unit_rows(
-    parts: Sequence[UnitPart], office: OfficeNumber, names: Mapping[OfficeNumber, str]
+    parts: Sequence[UnitPart], own: Sequence[OfficeNumber], names: Mapping[OfficeNumber, str]
 ) -> Iterator[UnitRow]:
-    for unit in assemble_units(parts):
-        is_sent = unit.key.sender == office
+    # What an office sent to one of its own numbers, before that was its own, was found twice.
+    for unit in assemble_units([*{part.transfer.id: part for part in parts}.values()]):
+        is_sent = unit.key.sender in own
         partner = names[unit.key.recipient if is_sent else unit.key.sender]
         yield UnitRow(unit, is_sent, partner, _TO_SENDER if is_sent else _TO_RECIPIENT)
 

@@ -44,6 +44,7 @@ from relay.offered import (
     CertificateRejected,
     Reason,
     WireReader,
+    check_holder,
     fingerprint,
     malformed,
     read_text,
@@ -228,9 +229,9 @@ def judge_chain(
     path = _find_path(offered.links, trust.anchors)
     _check_leaf(path, terms)
     _check_office(offered.leaf, office, terms)
-    _check_holder(office, holder)
+    until = check_holder(office, holder, now)
     _check_dates(path, now)
-    until = _check_lists(path, trust, terms, now)
+    until = min(until, _check_lists(path, trust, terms, now))
     return Identity(
         office=office,
         ca_fingerprint=fingerprint(path[1].key_data),
@@ -441,13 +442,6 @@ def _check_office(leaf: Link, office: OfficeNumber, terms: Terms) -> None:
         raise CertificateRejected(Reason.SEVERAL_OFFICES, f"it names {', '.join(sorted(found)[:5])}")
     if office not in found:
         raise CertificateRejected(Reason.WRONG_PRINCIPAL, f"issued for {', '.join(found)}, not for {office}")
-
-
-def _check_holder(office: OfficeNumber, holder: Office | None) -> None:
-    if holder is None or holder.number != office:
-        raise CertificateRejected(Reason.UNKNOWN_OFFICE, f"office {office} is not registered")
-    if not holder.is_active:
-        raise CertificateRejected(Reason.SUSPENDED, f"office {office} is suspended", told="suspended")
 
 
 def _check_dates(path: tuple[Link, ...], now: datetime) -> None:

@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from relay.cli.cert_issue import DAY_SECONDS, parse_validity
+from relay.cli.cert_issue import DAY_SECONDS, parse_validity, warn_of_suspended
 from relay.cli.installation import HomeOption, find_office, open_installation, read_office_number, run
-from relay.cli.terminal import CommandRefused, say, say_time, secret_asker, warn
+from relay.cli.terminal import CommandRefused, say, say_time, secret_asker
 from relay.model import Certificate
 
 _VALID_DAYS = 365
@@ -124,6 +124,4 @@ async def _import(home: Path, files: list[Path], label: str) -> None:
                 say(f"{file}: serial {record.serial} is known already")
                 continue
             say(f"{file}: serial {record.serial} of {', '.join(record.offices)}, until {say_time(record.valid_before)}")
-            for one in offices:
-                if not one.is_active:
-                    warn(f"office {one.number} is suspended and cannot log in until `relay office resume {one.number}`")
+            warn_of_suspended(offices)

@@ -29,7 +29,7 @@ from relay.cli.terminal import (
     secret_asker,
     warn,
 )
-from relay.model import Certificate, Office
+from relay.model import Certificate, Office, OfficeStatus
 
 VALID_MOST = timedelta(days=3660)
 DAY_SECONDS = 86_400
@@ -169,8 +169,10 @@ async def revoked_where_unwritten(relay: Installation, record: Certificate, file
 def warn_of_suspended(offices: Iterable[Office]) -> None:
     """Say which of *offices* cannot use a certificate at present."""
     for one in offices:
-        if not one.is_active:
+        if one.status is OfficeStatus.SUSPENDED:
             warn(f"office {one.number} is suspended and cannot log in until `relay office resume {one.number}`")
+        elif one.status.has_ended and one.end is not None:
+            warn(f"office {one.number} is {one.status} and cannot log in after {say_time(one.end.until)}")
 
 
 def _plan(relay: Installation, office: Office, public_key: Path | None, out: Path | None) -> _Plan:

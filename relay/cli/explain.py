@@ -87,6 +87,7 @@ async def _judge(relay: Installation, name: str, sender: Office, folder: str | N
             address,
             sender=sender,
             recipient=recipient,
+            successor=None if recipient is None else await relay.ledger.find_successor(recipient),
             now=relay.now,
             severities=relay.config.content.severities,
         )

@@ -48,6 +48,8 @@ _WORDS = {
     "notes": "Notes beside refused files go",
     "refusals": "Old refusals go",
     "attempts": "Failed attempts are forgotten",
+    "ended": "Offices close or change number",
+    "stranded": "Files for closed offices go back",
     "pages": "Free pages go to the disk",
 }
 

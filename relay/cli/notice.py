@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +19,7 @@ from relay.cli.terminal import (
     json_time,
     print_json,
     print_table,
+    read_day,
     say,
     say_time,
     zoned,
@@ -100,8 +101,8 @@ async def _add(
     begins, ends = days
     async with open_installation(home) as relay:
         now = relay.now
-        begins_at = now if begins is None else _read_day(begins)
-        ends_at = None if ends is None else _read_day(ends, is_last=True)
+        begins_at = now if begins is None else read_day(begins)
+        ends_at = None if ends is None else read_day(ends, is_last=True)
         if ends_at is not None and ends_at <= max(begins_at, now):
             raise CommandRefused("--until is over, or before --from")
         to = None if office is None else (await find_office(relay.ledger, office)).number
@@ -110,20 +111,9 @@ async def _add(
     say(f"notice {number}: {_say_to(notice)}, from {say_time(begins_at)} {_say_end(ends_at)}")
 
 
-def _read_day(text: str, *, is_last: bool = False) -> datetime:
-    """Return when a day begins in Japan, or when it is over."""
-    from datetime import timedelta
-
-    from relay.sheets import JAPAN
-
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        raise CommandRefused(f"{text!r} is no day: write 2026-12-28") from None
-    return datetime(day.year, day.month, day.day, tzinfo=JAPAN) + timedelta(days=1 if is_last else 0)
-
-
 def _say_to(notice: Notice) -> str:
+    if notice.about is not None and notice.office is None:
+        return f"partners of {notice.about}"
     return notice.office or notice.prefecture or "all offices"
 
 
@@ -179,6 +169,7 @@ def _describe(notice: Notice) -> dict[str, object]:
         "until_at": json_time(notice.until_at),
         "office": notice.office,
         "prefecture": notice.prefecture,
+        "about": notice.about,
     }
 
 

@@ -12,6 +12,7 @@ import typer
 from rich.text import Text
 
 from relay.cli.installation import HomeOption, Installation, find_office, open_installation, read_office_number, run
+from relay.cli.office_end import close, move, reopen, say_end
 from relay.cli.office_import import import_offices
 from relay.cli.office_mail import mail
 from relay.cli.terminal import (
@@ -26,11 +27,13 @@ from relay.cli.terminal import (
     colour,
     confirm,
     effective_limit,
+    json_time,
     note_rows,
     print_facts,
     print_json,
     print_table,
     say,
+    say_time,
     warn,
 )
 from relay.model import Certificate, Office, OfficeNumber, OfficeStatus
@@ -38,6 +41,9 @@ from relay.model import Certificate, Office, OfficeNumber, OfficeStatus
 app = typer.Typer(help="The register of offices.", no_args_is_help=True, context_settings=HELP_SETTINGS)
 app.command(name="import")(import_offices)
 app.command()(mail)
+app.command()(close)
+app.command()(move)
+app.command()(reopen)
 
 # The first two digits of an office number name its prefecture (standard, section 6), from 01.
 PREFECTURES = (  # noqa: SIM905 - a list of 47 lines reads worse
@@ -132,11 +138,12 @@ def _plan_office(
     if wrong := [code for code in types if not re.fullmatch(SERVICE_TYPE, code)]:
         raise CommandRefused(f"{', '.join(wrong)}: a service type code has two characters, such as 43 or A2")
     if prefecture is None:
-        prefecture = before.prefecture if before else _prefecture_of(number)
+        prefecture = before.prefecture if before else prefecture_of(number)
     return Office(number, name, prefecture, types, before.status if before else OfficeStatus.ACTIVE)
 
 
-def _prefecture_of(number: OfficeNumber) -> str:
+def prefecture_of(number: OfficeNumber) -> str:
+    """Return the prefecture that an office number names, nothing where it names none."""
     place = int(number[:2])
     return PREFECTURES[place - 1] if 0 < place <= len(PREFECTURES) else ""
 
@@ -202,7 +209,7 @@ def _print_offices(offices: Sequence[Office], note: str) -> None:
 
 
 def _say_status(office: Office) -> Text:
-    return colour(office.status.value, Tone.GOOD if office.is_active else Tone.BAD)
+    return colour(say_end(office), Tone.GOOD if office.is_active else Tone.BAD)
 
 
 @app.command()
@@ -219,11 +226,12 @@ async def _show(home: Path, text: str, *, as_json: bool) -> None:
         office = await find_office(relay.ledger, text)
         certificates: list[Certificate] = await relay.ledger.list_certificates(office=office.number)
         mailbox = await relay.ledger.find_mailbox(office.number)
+        former = await relay.ledger.list_former(office.number)
         now = relay.now
     if as_json:
         told = None if mailbox is None else {"address": mailbox.address, "per": mailbox.per.value}
         described = [describe_certificate(certificate, now) for certificate in certificates]
-        print_json({**describe_office(office), "mail": told, "certificates": described})
+        print_json({**describe_office(office), "former": [*former], "mail": told, "certificates": described})
         return
     check_digit = "fits" if has_check_digit(office.number) else colour("does not fit (a warning only)", Tone.BAD)
     print_facts(
@@ -233,6 +241,8 @@ async def _show(home: Path, text: str, *, as_json: bool) -> None:
             ("Prefecture", office.prefecture or "-"),
             ("Services", " ".join(office.service_types) or "-"),
             ("Status", _say_status(office)),
+            *([("May log in until", say_time(office.end.until))] if office.end else []),
+            *([("Numbers before", " ".join(former))] if former else []),
             ("Check digit", check_digit),
             ("Mail", f"per {mailbox.per} to {mailbox.address}" if mailbox else "-"),
         ]
@@ -253,6 +263,7 @@ def suspend(number: NumberArgument, *, yes: YesOption = False, home: HomeOption 
 async def _suspend(home: Path, text: str, *, yes: bool) -> None:
     async with open_installation(home) as relay:
         office = await find_office(relay.ledger, text)
+        _refuse_ended(office)
         if office.is_active:
             question = f"Suspend {office.number} {office.name}? It is logged out, and nobody can send to it."
             confirm(question, yes=yes)
@@ -267,7 +278,17 @@ def resume(number: NumberArgument, home: HomeOption = Path()) -> None:
 
 async def _resume(home: Path, text: str) -> None:
     async with open_installation(home) as relay:
-        await _set_status(relay, await find_office(relay.ledger, text), OfficeStatus.ACTIVE)
+        office = await find_office(relay.ledger, text)
+        _refuse_ended(office)
+        await _set_status(relay, office, OfficeStatus.ACTIVE)
+
+
+def _refuse_ended(office: Office) -> None:
+    if office.status.has_ended:
+        raise CommandRefused(
+            f"office {office.number} is {say_end(office)}: `relay office reopen {office.number}` undoes that, and revoked "
+            f"certificates keep it out (`relay cert revoke --office {office.number}`)"
+        )
 
 
 async def _set_status(relay: Installation, office: Office, status: OfficeStatus) -> None:
@@ -283,4 +304,7 @@ def describe_office(office: Office) -> dict[str, object]:
         "prefecture": office.prefecture,
         "service_types": list(office.service_types),
         "status": office.status.value,
+        "ends_at": json_time(office.end.at if office.end else None),
+        "until_at": json_time(office.end.until if office.end else None),
+        "successor": office.end.successor if office.end else None,
     }

@@ -67,6 +67,10 @@ async def _import(home: Path, name: str, data: bytes, *, suspend_missing: bool, 
         f"{len(parsed.offices):,} offices read: {counts.added:,} added, {counts.updated:,} changed, "
         f"{counts.unchanged:,} as they were" + (f", {counts.suspended:,} suspended" if suspend_missing else "")
     )
+    if counts.ended:
+        warn(
+            f"{counts.ended:,} of them closed or changed their number here, and stay so: `relay office reopen` undoes that"
+        )
     if odd == 1:
         warn("1 number does not fit the check digit, as one in a thousand real ones does not")
     elif odd:
@@ -110,4 +114,5 @@ def _describe(counts: ImportCounts) -> dict[str, object]:
         "updated": counts.updated,
         "unchanged": counts.unchanged,
         "suspended": counts.suspended,
+        "ended": counts.ended,
     }

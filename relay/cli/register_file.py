@@ -20,7 +20,8 @@ COLUMNS = ("office_number", "name_ja", "prefecture", "service_types", "status")
 NAME_CHARACTERS = 200
 
 _SERVICE_TYPES = re.compile(rf"{SERVICE_TYPE}(\|{SERVICE_TYPE})*")
-_STATUSES = {status.value: status for status in OfficeStatus}
+# An office ends by a command, not by a list.
+_STATUSES = {status.value: status for status in OfficeStatus if not status.has_ended}
 
 
 @dataclass(frozen=True, slots=True)

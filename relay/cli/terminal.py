@@ -220,6 +220,17 @@ def say_size(size_bytes: int) -> str:
     return f"{size:,.1f} TiB"
 
 
+def read_day(text: str, *, is_last: bool = False) -> datetime:
+    """Return when a day begins in Japan, or with *is_last* when it is over; CommandRefused where *text* is none."""
+    from relay.sheets import JAPAN
+
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        raise CommandRefused(f"{text!r} is no day: write 2026-12-28") from None
+    return datetime(day.year, day.month, day.day, tzinfo=JAPAN) + timedelta(days=1 if is_last else 0)
+
+
 def parse_span(text: str) -> timedelta:
     """Read ``365d``, ``12h``, ``1y``; CommandRefused for anything else."""
     match = _SPAN.fullmatch(text.strip().lower())

@@ -29,7 +29,17 @@ from relay.cli.terminal import (
 from relay.cli.transfer import NUMBER_MOST, RevealOption, describe_transfer, record_revealing
 from relay.errors import Refused
 from relay.lifecycle import State
-from relay.model import Certificate, Event, EventKind, OfficeNumber, Refusal, Transfer, TransferId, fold_name
+from relay.model import (
+    Certificate,
+    Event,
+    EventKind,
+    OfficeNumber,
+    OfficeStatus,
+    Refusal,
+    Transfer,
+    TransferId,
+    fold_name,
+)
 from relay.receipttext import list_steps
 
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
@@ -139,16 +149,27 @@ async def _tell_life(relay: Installation, transfer: Transfer) -> Life:
     sent_with = await ledger.sent_with(transfer.id)
     certificate = None if sent_with is None else await ledger.find_certificate(*sent_with)
     steps = [_say_event(transfer, event, certificate) for event in await ledger.list_events(transfer=transfer.id)]
-    listed_at = await ledger.first_listed(transfer.id, transfer.recipient)
-    if listed_at is not None:
-        steps.append(
-            Step(
-                listed_at, "listed", f"{transfer.recipient} read the list of its files to the end, with this one in it"
+    for reader in await _list_readers(relay, transfer.recipient):
+        listed_at = await ledger.first_listed(transfer.id, reader)
+        if listed_at is not None:
+            steps.append(
+                Step(listed_at, "listed", f"{reader} read the list of its files to the end, with this one in it")
             )
-        )
     steps += [_say_refusal(refusal) for refusal in await _list_refused(relay, transfer.sender, transfer.name)]
     receipts = tuple(f"receipts/{receipt.month}/{receipt.name}" for receipt in list_steps(transfer))
     return Life(transfer, (one, other), tuple(sorted(steps, key=lambda step: step.at)), receipts)
+
+
+async def _list_readers(relay: Installation, recipient: OfficeNumber) -> list[OfficeNumber]:
+    """Return the numbers under which the office reads what was sent to *recipient*."""
+    office = await relay.ledger.find_office(recipient)
+    readers = [recipient]
+    while office is not None and office.status is OfficeStatus.MOVED and office.end and office.end.successor:
+        if office.end.successor in readers:
+            break
+        readers.append(office.end.successor)
+        office = await relay.ledger.find_office(office.end.successor)
+    return readers
 
 
 _READ = {

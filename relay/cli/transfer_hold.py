@@ -97,7 +97,7 @@ async def _return(home: Path, number: TransferId, reason: str, *, yes: bool) -> 
 async def _was_begun(relay: Installation, transfer: Transfer) -> bool:
     """True where the recipient was given bytes of it."""
     events = await relay.ledger.list_events(transfer=transfer.id)
-    return any(event.kind is EventKind.READ and event.actor == transfer.recipient for event in events)
+    return any(event.kind is EventKind.READ and event.actor != transfer.sender for event in events)
 
 
 def _say_returned(transfer: Transfer, ends: str, *, has_begun: bool) -> None:

@@ -26,6 +26,7 @@ from typing import NamedTuple, Protocol
 from relay.errors import Finding
 from relay.invitation import Invitation
 from relay.ledger.bulletin import Bulletin as Bulletin
+from relay.ledger.closing import Closing as Closing
 from relay.ledger.figures import Figures as Figures
 from relay.ledger.intervening import Intervening as Intervening
 from relay.ledger.posting import Post as Post
@@ -162,10 +163,14 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class ListingCursor:
-    """A place in a listing, and the newest transfer that belongs to it: the listing is that of its first page."""
+    """A place in a listing, and the newest transfer that belongs to it: the listing is that of its first page.
+
+    *numbers* are those of the office that are still to be listed, the one that *key* is a place of first.
+    """
 
     newest: int
     key: tuple[str, str, int] | None
+    numbers: tuple[OfficeNumber, ...]
 
 
 class Entry(NamedTuple):
@@ -191,7 +196,7 @@ class ListingPage:
     cursor: ListingCursor | None
 
 
-class Ledger(Register, Figures, Post, Bulletin, Intervening, Upkeep, Protocol):
+class Ledger(Register, Figures, Post, Bulletin, Intervening, Closing, Upkeep, Protocol):
     """The register, the transfers, their payload and their history."""
 
     async def close(self) -> None:

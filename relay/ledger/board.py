@@ -27,18 +27,7 @@ class BoardVerbs:
     _store: Store
 
     async def add_notice(self, notice: Notice, *, actor: str, now: datetime) -> int:
-        until = None if notice.until_at is None else to_cell(notice.until_at)
-        cells = (notice.title, notice.text, to_cell(notice.from_at), until, notice.office, notice.prefecture)
-
-        def work(connection: sqlite3.Connection) -> int:
-            number = connection.execute(SQL["insert_notice"], cells).lastrowid
-            assert number is not None
-            append_event(
-                connection, EventKind.NOTICE_ADDED, now, actor=actor, office=notice.office, detail=f"notice {number}"
-            )
-            return number
-
-        return await self._store.change(work)
+        return await self._store.change(lambda connection: put_notice(connection, notice, actor, now))
 
     async def remove_notice(self, number: int, *, actor: str, now: datetime) -> bool:
         def work(connection: sqlite3.Connection) -> bool:
@@ -102,6 +91,17 @@ class BoardVerbs:
         return await store.in_thread(lambda: [int(row[0]) for row in store.rows_here(SQL[statement], cells)])
 
 
+def put_notice(connection: sqlite3.Connection, notice: Notice, actor: str, now: datetime) -> int:
+    """Keep *notice* in the running transaction; returns its number."""
+    until = None if notice.until_at is None else to_cell(notice.until_at)
+    cells = (notice.title, notice.text, to_cell(notice.from_at), until, notice.office, notice.prefecture, notice.about)
+    number = connection.execute(SQL["insert_notice"], cells).lastrowid
+    assert number is not None
+    connection.executemany(SQL["put_audience"], [(number, office) for office in notice.audience])
+    append_event(connection, EventKind.NOTICE_ADDED, now, actor=actor, office=notice.office, detail=f"notice {number}")
+    return number
+
+
 def _give_notices(connection: sqlite3.Connection, *, numbers: Sequence[int], tenths: int, now: datetime) -> int:
     count = 0
     for number in numbers:
@@ -119,7 +119,7 @@ def _delete_many(connection: sqlite3.Connection, *, statement: str, cells: Seque
 
 
 def _notice_of(row: Row) -> Notice:
-    number, title, text, begins, ends, office, prefecture = row
+    number, title, text, begins, ends, office, prefecture, about = row
     return Notice(
         title,
         text,
@@ -128,4 +128,5 @@ def _notice_of(row: Row) -> Notice:
         None if office is None else OfficeNumber(office),
         prefecture,
         number,
+        None if about is None else OfficeNumber(about),
     )

@@ -12,7 +12,10 @@ from relay.model import OfficeNumber, Transfer
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A text for all offices, for one, or for those of a *prefecture*; shown from *from_at* until *until_at*."""
+    """A text for all offices, for one, or for those of a *prefecture*; shown from *from_at* until *until_at*.
+
+    One *about* the end of an office that names none is for its *audience*, which is given when it is written.
+    """
 
     title: str
     text: str
@@ -21,6 +24,8 @@ class Notice:
     office: OfficeNumber | None = None
     prefecture: str | None = None
     number: int = 0
+    about: OfficeNumber | None = None
+    audience: tuple[OfficeNumber, ...] = ()
 
 
 class Bulletin(Protocol):

@@ -56,6 +56,10 @@ class ForeseeingVerbs:
         yield Chore.NOTES, self._due("foresee_notes", now, before.notes)
         yield Chore.REFUSALS, self._due("foresee_refusals", now, before.refusals)
         yield Chore.ATTEMPTS, self._due("foresee_attempts", now, before.attempts)
+        yield Chore.ENDED, self._due("foresee_ended", now, now)
+        # What expires in this round does not go back.
+        more = {"least": 0 if before.expired is None else to_cell(before.expired)}
+        yield Chore.STRANDED, self._due("foresee_stranded", now, now, more)
         ((free,),) = self._store.rows_here("PRAGMA freelist_count", ())
         yield Chore.PAGES, Due(max(0, int(free) - SPARE_PAGES))
 

@@ -11,8 +11,9 @@ from relay.config import describe_size
 from relay.errors import Deferred, Refused
 from relay.ledger import Accepted, SealedChunk, SealedPayload, TransferDraft
 from relay.ledger.endings import CHUNKS_MOST, SLICE_CHUNKS, chunk_ids, destroy_bytes, end_transfer
+from relay.ledger.lineage import former_in, successor_in
 from relay.ledger.refusals import RefusalVerbs, join_path
-from relay.ledger.rows import findings_cell, to_cell
+from relay.ledger.rows import findings_cell, office_of, to_cell
 from relay.ledger.statements import SQL
 from relay.ledger.store import append_event, transfer_sql
 from relay.ledger.words import JAPAN, local_text
@@ -28,6 +29,7 @@ from relay.model import (
     TransferId,
     fold_name,
 )
+from relay.routing import check_recipient, check_sender
 from relay.vault import SEAL_BYTES
 
 _ANY_TIME = (1 << 63) - 1
@@ -136,7 +138,7 @@ class IntakeVerbs(RefusalVerbs):
 
         def work(connection: sqlite3.Connection, draft: TransferDraft = draft) -> Accepted:
             # Everything that may refuse comes before everything that changes (see `Writer.submit`).
-            _check_standing(connection, draft)
+            _check_standing(connection, draft, now)
             earlier = self._find_earlier(connection, draft, identity_key)
             if earlier is None or earlier.state not in LIVE or earlier.id != draft.completes:
                 draft = draft if draft.completes is None else replace(draft, completes=None)
@@ -257,7 +259,7 @@ class IntakeVerbs(RefusalVerbs):
         )  # fmt: skip
         if self._mail is not None:
             due = to_cell(self._mail.due_per_arrival(now)), to_cell(self._mail.due_per_day(now))
-            connection.execute(SQL["queue_mail"], (route.recipient, route.sender, *due))
+            self._queue_mail(connection, route.recipient, route.sender, due)
         return Transfer(
             id=number,
             sender=route.sender,
@@ -278,6 +280,15 @@ class IntakeVerbs(RefusalVerbs):
             findings=draft.findings,
             completes=draft.completes,
         )
+
+    def _queue_mail(
+        self, connection: sqlite3.Connection, recipient: OfficeNumber, sender: OfficeNumber, due: tuple[int, int]
+    ) -> None:
+        """Let a mail tell of one more file; to the new number's address, where the old number has none any more."""
+        number: OfficeNumber | None = recipient
+        while number is not None and connection.execute(SQL["queue_mail"], (number, sender, *due)).rowcount < 1:
+            row = connection.execute(SQL["successor_of"], (number,)).fetchone()
+            number = None if row is None else OfficeNumber(row[0])
 
     def _under_current_master(
         self, connection: sqlite3.Connection, payload: SealedPayload, now: datetime
@@ -319,16 +330,18 @@ class IntakeVerbs(RefusalVerbs):
         own: frozenset[TransferId],
     ) -> _Delivered:
         """Put sender and time in front of *name*, a later second where *recipient* sees another file of that one."""
+        # One directory shows what was sent to all numbers of an office.
+        numbers = (recipient, *former_in(connection, recipient))
         while True:
             prefix = f"{sender}_{moment.astimezone(JAPAN):%Y%m%d%H%M%S}_"
-            key = self._delivered_key(recipient, prefix + name)
-            holder = connection.execute(SQL["find_delivered_holder"], (key,)).fetchone()
-            if holder is None or holder[0] in own:
-                return _Delivered(prefix, key)
+            keys = [self._delivered_key(number, prefix + name) for number in numbers]
+            holders = [connection.execute(SQL["find_delivered_holder"], (key,)).fetchone() for key in keys]
+            if all(holder is None or holder[0] in own for holder in holders):
+                return _Delivered(prefix, keys[0])
             moment += timedelta(seconds=1)
 
 
-def _check_standing(connection: sqlite3.Connection, draft: TransferDraft) -> None:
+def _check_standing(connection: sqlite3.Connection, draft: TransferDraft, now: datetime) -> None:
     """Refuse what was allowed at OPEN and is not any more: a suspension or a revocation in between."""
     route = draft.route
     sender, recipient, is_valid = connection.execute(
@@ -342,12 +355,15 @@ def _check_standing(connection: sqlite3.Connection, draft: TransferDraft) -> Non
     ).fetchone()
     if not is_valid:
         raise Refused("office.revoked")
-    if sender != OfficeStatus.ACTIVE:
+    if sender == recipient == OfficeStatus.ACTIVE:
+        return
+    # Rare: read again for the words, and for numbers that were changed and go on for a while.
+    found = [connection.execute(SQL["find_office"], (number,)).fetchone() for number in (route.sender, route.recipient)]
+    one, other = (None if row is None else office_of(row) for row in found)
+    if one is None:
         raise Refused("office.suspended", office=route.sender)
-    if recipient is None:
-        raise Refused("route.recipient_unknown", office=route.recipient)
-    if recipient != OfficeStatus.ACTIVE:
-        raise Refused("route.recipient_suspended", office=route.recipient)
+    check_sender(one, now)
+    check_recipient(route.recipient, other, None if other is None else successor_in(connection, other), now)
 
 
 def _check_quota(connection: sqlite3.Connection, draft: TransferDraft) -> None:

@@ -20,9 +20,12 @@ from relay.ledger.store import append_event, transfer_sql
 from relay.ledger.words import local_text
 from relay.letters import Rhythm
 from relay.lifecycle import State, Step, advance
-from relay.model import EventKind, OfficeNumber, Transfer, TransferId
+from relay.model import RELAY_ACTOR, EventKind, OfficeNumber, Transfer, TransferId
 
 _HAD = (State.COLLECTED, State.DESTROYED)
+_STRANDED = "宛先の事業所が廃止され、取得できる期間が終わったため"
+# Files a look-up: a round that finds more looks again.
+_STRANDED_MOST = 256
 
 
 class InterventionVerbs(RecallVerbs):
@@ -106,6 +109,14 @@ class InterventionVerbs(RecallVerbs):
         if found.state is not State.ACCEPTED:
             raise LookupError(transfer)
         return found
+
+    async def return_stranded(self, *, now: datetime) -> int:
+        store, cells, count = self._store, (to_cell(now), _STRANDED_MOST), 0
+        while rows := await store.in_thread(lambda: store.rows_here(SQL["list_stranded"], cells)):
+            for (number,) in rows:
+                await self.return_transfer(TransferId(number), reason=_STRANDED, actor=RELAY_ACTOR, now=now)
+            count += len(rows)
+        return count
 
     async def list_incidents(self, office: OfficeNumber, *, since: datetime) -> Sequence[Incident]:
         rows = self._store.rows(transfer_sql("list_incidents"), (office, to_cell(since)))

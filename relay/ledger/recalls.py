@@ -16,6 +16,7 @@ from functools import partial
 from relay.errors import Refused
 from relay.ledger import ListingCursor, ListingPage
 from relay.ledger.endings import destroy_bytes, end_transfer
+from relay.ledger.lineage import is_own
 from relay.ledger.rows import Row, to_cell
 from relay.ledger.statements import SQL
 from relay.ledger.store import append_event, transfer_sql
@@ -53,7 +54,7 @@ class RecallVerbs(ViewVerbs):
         """Return a transfer that its sender may take back, or that it has back already."""
         row = connection.execute(transfer_sql("find_transfer"), (transfer,)).fetchone()
         found = None if row is None else self._store.names.transfer(row)
-        if found is None or found.sender != identity.office:
+        if found is None or not is_own(connection, identity.office, found.sender):
             raise LookupError(transfer)
         if found.state in (State.COLLECTED, State.DESTROYED):
             raise Refused("transfer.already_collected", at=local_text(found.collected_at or found.accepted_at))

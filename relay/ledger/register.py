@@ -82,8 +82,11 @@ class RegisterVerbs:
             row = connection.execute(SQL["find_office"], (number,)).fetchone()
             if row is None:
                 raise LookupError(number)
-            if office_of(row).status is status:
+            before = office_of(row)
+            if before.status is status:
                 return False
+            if before.status.has_ended:
+                raise ValueError(f"{number} is {before.status}")
             connection.execute(SQL["update_office_status"], (status, to_cell(now), number))
             kind = EventKind.OFFICE_RESUMED if status is OfficeStatus.ACTIVE else EventKind.OFFICE_SUSPENDED
             append_event(connection, kind, now, actor=actor, office=number)
@@ -113,17 +116,21 @@ def _import(
 ) -> ImportCounts:
     """Bring the register in line with *offices* inside the running transaction."""
     at = to_cell(now)
-    added = updated = unchanged = suspended = 0
+    added = updated = unchanged = suspended = ended = 0
     for done, office in enumerate(offices, 1):
         row = connection.execute(SQL["find_office"], (office.number,)).fetchone()
-        cells = (office.name, office.prefecture, "|".join(office.service_types), office.status.value)
+        status = office.status.value
+        if row is not None and OfficeStatus(row[4]).has_ended:
+            # A list from elsewhere may still have it: only the operator opens a closed office again.
+            status, ended = row[4], ended + 1
+        cells = (office.name, office.prefecture, "|".join(office.service_types), status)
         if row is None:
             connection.execute(SQL["insert_office"], (office.number, *cells, at, at))
             append_event(connection, EventKind.OFFICE_ADDED, now, actor=actor, office=office.number)
             added += 1
-        elif tuple(row[1:]) != cells:
+        elif tuple(row[1:5]) != cells:
             connection.execute(SQL["update_office"], (*cells, at, office.number))
-            append_event(connection, _change_kind(row[4], office.status), now, actor=actor, office=office.number)
+            append_event(connection, _change_kind(row[4], OfficeStatus(status)), now, actor=actor, office=office.number)
             updated += 1
         else:
             unchanged += 1
@@ -143,7 +150,7 @@ def _import(
             )
         suspended = len(missing)
     connection.execute(SQL["touch_register"])
-    return ImportCounts(added, updated, unchanged, suspended)
+    return ImportCounts(added, updated, unchanged, suspended, ended)
 
 
 def _change_kind(before: str, after: OfficeStatus) -> EventKind:

@@ -21,12 +21,13 @@ from relay.model import (
 
 @dataclass(frozen=True, slots=True)
 class ImportCounts:
-    """What an import of the register did, in offices."""
+    """What an import of the register did, in offices; *ended* are among them and stay closed, or changed."""
 
     added: int
     updated: int
     unchanged: int
     suspended: int
+    ended: int = 0
 
 
 class Register(Protocol):
@@ -71,7 +72,10 @@ class Register(Protocol):
     async def record_office_status(
         self, number: OfficeNumber, status: OfficeStatus, *, actor: str, now: datetime
     ) -> bool:
-        """Set the status; False where it was so already.  LookupError where the office is unknown."""
+        """Set the status, to active or suspended; False where it was so already.
+
+        LookupError where the office is unknown, ValueError where it has ended (`Closing.reopen_office`).
+        """
 
     async def record_certificate(
         self, certificate: Certificate, *, actor: str, most: int | None = None, needs_new_key: bool = False

@@ -21,6 +21,7 @@ from relay.model import (
     EventKind,
     Grammar,
     Office,
+    OfficeEnd,
     OfficeNumber,
     OfficeStatus,
     PayloadUid,
@@ -83,10 +84,15 @@ def _maybe_time(cell: int | None) -> datetime | None:
 
 
 def office_of(row: Row) -> Office:
-    """Read number, name, prefecture, service_types, status."""
-    number, name, prefecture, services, status = row
+    """Read the columns of ``find_office``."""
+    number, name, prefecture, services, status, ends, until, successor, reason = row
     return Office(
-        OfficeNumber(number), name, prefecture, tuple(filter(None, services.split("|"))), OfficeStatus(status)
+        OfficeNumber(number),
+        name,
+        prefecture,
+        tuple(filter(None, services.split("|"))),
+        OfficeStatus(status),
+        None if ends is None else OfficeEnd(to_time(ends), to_time(until), successor, reason),
     )
 
 

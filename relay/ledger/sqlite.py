@@ -19,6 +19,7 @@ from relay.ledger.anchor import AnchorKeeper
 from relay.ledger.auditing import AuditVerbs
 from relay.ledger.board import BoardVerbs
 from relay.ledger.certificates import CertificateVerbs
+from relay.ledger.closings import ClosingVerbs
 from relay.ledger.commit import Writer
 from relay.ledger.counting import CountingVerbs
 from relay.ledger.interventions import InterventionVerbs
@@ -52,6 +53,7 @@ class SqliteLedger(
     RotationVerbs,
     RetentionVerbs,
     BoardVerbs,
+    ClosingVerbs,
     AuditVerbs,
     CountingVerbs,
 ):

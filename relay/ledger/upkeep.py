@@ -27,6 +27,8 @@ class Chore(StrEnum):
     NOTES = "notes"
     REFUSALS = "refusals"
     ATTEMPTS = "attempts"
+    ENDED = "ended"
+    STRANDED = "stranded"
     PAGES = "pages"
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from relay.errors import Refused
 from relay.ledger import ListingCursor, ListingPage, Shelf, StoredPayload
 from relay.ledger.endings import CHUNKS_MOST
+from relay.ledger.lineage import find_former, is_own
 from relay.ledger.rows import to_cell, to_time
 from relay.ledger.statements import SQL
 from relay.ledger.store import Store, append_event, transfer_sql
@@ -119,7 +120,7 @@ class ViewVerbs:
         """Return the transfer; LookupError where it is not *identity*'s, whatever led here."""
         row = connection.execute(transfer_sql(statement), (transfer,)).fetchone()
         found = None if row is None else self._store.names.transfer(row)
-        if found is None or found.recipient != identity.office:
+        if found is None or not is_own(connection, identity.office, found.recipient):
             raise LookupError(transfer)
         return found
 
@@ -131,6 +132,13 @@ class ViewVerbs:
         return self._maybe(self._store.row(transfer_sql("find_by_identity"), (key,)))
 
     async def find_delivered(self, recipient: OfficeNumber, delivered_name: str) -> Transfer | None:
+        found = self._find_delivered(recipient, delivered_name)
+        if found is None:
+            for former in find_former(self._store.rows, recipient):
+                found = found or self._find_delivered(former, delivered_name)
+        return found
+
+    def _find_delivered(self, recipient: OfficeNumber, delivered_name: str) -> Transfer | None:
         key = self._store.vault.index("delivered", recipient, fold_name(delivered_name))
         return self._maybe(self._store.row(transfer_sql("find_by_delivered"), (key,)))
 
@@ -159,12 +167,15 @@ class ViewVerbs:
         if cursor is None:
             newest = self._store.row(SQL["newest_transfer"])
             assert newest is not None
-            cursor = ListingCursor(newest[0], None)
+            office = OfficeNumber(str(parameters["office"]))
+            # What came under an earlier number came earlier, and is read first.
+            cursor = ListingCursor(newest[0], None, (*find_former(self._store.rows, office), office))
         sender, serial, number = cursor.key or ("", "", 0)
         rows = self._store.rows(
             transfer_sql(statement),
             {
                 **parameters,
+                "office": cursor.numbers[0],
                 "newest": cursor.newest,
                 "sender": sender,
                 "serial": serial,
@@ -175,9 +186,10 @@ class ViewVerbs:
         entry = self._store.names.entry
         entries = tuple(entry(row, as_sent=as_sent) for row in rows)
         if len(entries) < _PAGE_ENTRIES:
-            return ListingPage(entries, None)
+            rest = cursor.numbers[1:]
+            return ListingPage(entries, ListingCursor(cursor.newest, None, rest) if rest else None)
         last = entries[-1]
-        return ListingPage(entries, ListingCursor(cursor.newest, (last.sender, last.serial, last.id)))
+        return ListingPage(entries, ListingCursor(cursor.newest, (last.sender, last.serial, last.id), cursor.numbers))
 
     async def leave_outbox(self, *, now: datetime) -> int:
         before, left = to_cell(now - self._sent_listed), 0

@@ -68,9 +68,10 @@ class Lookup:
                 return transfer
         elif isinstance(place, RecalledFile):
             since = self._desks.clock() - RECALL_LISTED
-            transfer = await self._desks.ledger.find_recalled(self._office, place.name, since=since)
-            if transfer is not None:
-                return transfer
+            for office in (self._office, *await self._desks.ledger.list_former(self._office)):
+                transfer = await self._desks.ledger.find_recalled(office, place.name, since=since)
+                if transfer is not None:
+                    return transfer
         raise Refused("tree.not_found")
 
     async def find_newest(self, place: SentFile) -> Transfer | None:
@@ -79,7 +80,12 @@ class Lookup:
             address = naming.parse_name(place.name, self._desks.config.naming_rules, folder=place.address)
         except Refused:
             return None
-        return await self._desks.ledger.find_sent(self._office, address.recipient, address.name)
+        found = await self._desks.ledger.find_sent(self._office, address.recipient, address.name)
+        if found is None:
+            # What was sent under an old number of this office is this office's still.
+            for former in await self._desks.ledger.list_former(self._office):
+                found = found or await self._desks.ledger.find_sent(former, address.recipient, address.name)
+        return found
 
     def remember(self, place: SentFile, error: Refused | Deferred) -> None:
         """Answer STAT of *place* with *error* until it is opened again."""
@@ -162,8 +168,8 @@ class Lookup:
 
     async def _require_address(self, address: OfficeNumber) -> None:
         office = await self._desks.ledger.find_office(address)
-        if office is None or not office.is_active:
-            raise Refused("tree.not_found", detail=f"{address} is not an active office")
+        if office is None or not office.may_exchange(self._desks.clock()):
+            raise Refused("tree.not_found", detail=f"{address} is no office that can be sent to")
 
     async def _require_month(self, place: Directory | GeneratedFile) -> None:
         if place.month is None:

@@ -18,6 +18,7 @@ from relay.errors import FX_EOF, FX_OK, FX_OP_UNSUPPORTED, Deferred, Refused
 from relay.journal import Journal
 from relay.manners import Manners
 from relay.model import Identity
+from relay.routing import check_recipient
 from relay.sftp import wire
 from relay.sftp.changes import Changes
 from relay.sftp.desks import Desks
@@ -381,10 +382,8 @@ class Operations:
         if not isinstance(place, Directory) or place.address is None:
             raise Refused("tree.no_directories")
         office = await self._desks.ledger.find_office(place.address)
-        if office is None:
-            raise Refused("route.recipient_unknown", office=place.address)
-        if not office.is_active:
-            raise Refused("route.recipient_suspended", office=place.address)
+        successor = None if office is None else await self._desks.ledger.find_successor(office)
+        check_recipient(place.address, office, successor, self._desks.clock())
         return wire.pack_status(request.id, FX_OK)
 
     async def _rmdir(self, request: Request) -> bytes:

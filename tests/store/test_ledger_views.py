@@ -183,7 +183,7 @@ async def test_the_senders_own_time_is_shown_to_the_sender_alone(shop: Shop) -> 
 
 async def test_a_cursor_holds_for_a_listing_that_emptied(shop: Shop) -> None:
     """A page after everything has moved away is empty and the last."""
-    page = await shop.ledger.list_shelf(B, Shelf.NEW, ListingCursor(99, ("9", "9", 99)))
+    page = await shop.ledger.list_shelf(B, Shelf.NEW, ListingCursor(99, ("9", "9", 99), (B,)))
     assert (page.entries, page.cursor) == ((), None)
 
 

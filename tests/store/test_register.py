@@ -41,7 +41,12 @@ async def test_offices_are_paged_and_chosen(shop: Shop) -> None:
     assert [office.number for office in await ask(after=numbers[1])] == numbers[2:]
     assert [office.number for office in await ask(status=OfficeStatus.SUSPENDED)] == [CLOSED]
     assert await ask(prefecture="沖縄県") == []
-    assert await shop.ledger.count_offices() == {OfficeStatus.ACTIVE: 3, OfficeStatus.SUSPENDED: 1}
+    assert await shop.ledger.count_offices() == {
+        OfficeStatus.ACTIVE: 3,
+        OfficeStatus.SUSPENDED: 1,
+        OfficeStatus.CLOSED: 0,
+        OfficeStatus.MOVED: 0,
+    }
 
 
 async def test_suspending_and_resuming(shop: Shop) -> None:

@@ -8,7 +8,7 @@ from contextlib import closing
 from datetime import datetime, timedelta
 
 import pytest
-from ledgers import NOW, SECOND, A, B, Shop, identity, large, plan_name
+from ledgers import CLOSED, NOW, SECOND, A, B, C, Shop, identity, large, plan_name
 
 from relay.config import HousekeepingSettings
 from relay.errors import Refused, finding
@@ -16,7 +16,7 @@ from relay.housekeeping import go_round, plan_round
 from relay.ledger import Partial, Shelf, storefile
 from relay.ledger.upkeep import Chore, Due
 from relay.lifecycle import State
-from relay.model import EventKind, Transfer
+from relay.model import EventKind, OfficeEnd, Transfer
 from relay.vault import new_uid
 
 SETTINGS = HousekeepingSettings()
@@ -157,6 +157,11 @@ async def fill_with_everything(shop: Shop) -> None:
         why = finding("content.empty")
         await ledger.record_refusal(A, plan_name(200 + number), why, has_note=has_note, now=NOW + number * DAY)
     await ledger.note_attempt(A, plan_name(300), now=NOW)
+    # One closes on the second day, and another one much later, when nobody has looked for long.
+    for office, day in ((C, 1), (CLOSED, 95)):
+        end = OfficeEnd(NOW + day * DAY, NOW + (day + 6) * DAY)
+        await ledger.plan_end(office, end, actor="test", now=NOW)
+    await shop.send(name=plan_name(400, recipient=C), recipient=C)
 
 
 @pytest.mark.parametrize(

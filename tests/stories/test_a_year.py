@@ -1,8 +1,9 @@
 """A year of one relay with fifty offices, in a minute: what was promised to them holds at the end of every month.
 
 Time is passed in; the store, its history, its keys and its backups are real.  The year has what years have: months
-with much to send, files that nobody fetches, second thoughts, an office that is suspended and comes back, certificates
-that are exchanged and revoked, a new master key, and a disk that is lost and restored from a backup.
+with much to send, files that nobody fetches, second thoughts, files that are given back by telephone, an office that is
+suspended and comes back, one that closes and one that changes its number, certificates that are exchanged and revoked, a
+new master key, and a disk that is lost and restored from a backup.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ from relay.ledger.auditing import open_history
 from relay.ledger.backups import inspect_backup, make_backup, restore_backup
 from relay.ledger.sqlite import create_store, open_ledger
 from relay.lifecycle import State
-from relay.model import Office, OfficeNumber, OfficeStatus, TransferId
+from relay.model import Office, OfficeEnd, OfficeNumber, OfficeStatus, TransferId
 from relay.vault import MasterKey, Vault, new_key
 
 OFFICES = [OfficeNumber(f"01{number:08d}") for number in range(50)]
 MANAGERS, SERVICES = OFFICES[:10], OFFICES[10:]
+CLOSING, OLD, NEW = SERVICES[5], SERVICES[6], OfficeNumber("0200000006")
+A_WEEK = timedelta(days=7)
 DAY = timedelta(days=1)
 A_MONTH = 60
 SETTINGS = HousekeepingSettings()
@@ -47,15 +50,24 @@ class Sent:
     accepted_at: datetime
     collected_at: datetime | None = None
     is_recalled: bool = False
+    returned_at: datetime | None = None
 
     def state(self, now: datetime) -> State:
         """What has to have become of it, if housekeeping went its round at *now*."""
         if self.is_recalled:
             return State.RECALLED
+        if self.returned_at is not None:
+            return State.RETURNED
         if self.collected_at is not None:
             is_over = self.collected_at < now - SETTINGS.collected_days * DAY
             return State.DESTROYED if is_over else State.COLLECTED
         return State.EXPIRED if self.accepted_at < now - SETTINGS.uncollected_days * DAY else State.ACCEPTED
+
+    def is_readable(self, now: datetime) -> bool:
+        """Whether its bytes have to be there: what was given back is its sender's for a week."""
+        state = self.state(now)
+        is_back = self.returned_at is not None and self.returned_at >= now - A_WEEK
+        return state in (State.ACCEPTED, State.COLLECTED) or (state is State.RETURNED and is_back)
 
 
 async def open_relay(path: Path, masters: list[MasterKey], index_key: bytes) -> Shop:
@@ -76,6 +88,8 @@ class Year:
     now: datetime = NOW
     sent: dict[TransferId, Sent] = field(default_factory=dict)
     number: int = 0
+    closed: dict[OfficeNumber, datetime] = field(default_factory=dict)
+    moved: dict[OfficeNumber, OfficeNumber] = field(default_factory=dict)
 
     async def open(self) -> None:
         """Open the store, as a relay that starts does."""
@@ -95,7 +109,8 @@ class Year:
         """Read a file to its end."""
         one = self.sent[number]
         ranges = [(0, len(one.content))]
-        await self.shop.ledger.record_served(number, ranges, identity=identity(one.recipient), now=self.now)
+        reader = identity(self.moved.get(one.recipient, one.recipient))
+        await self.shop.ledger.record_served(number, ranges, identity=reader, now=self.now)
         one.collected_at = self.now
 
     async def recall(self, number: TransferId) -> None:
@@ -103,6 +118,22 @@ class Year:
         one = self.sent[number]
         await self.shop.ledger.recall_transfer(number, identity=identity(one.sender), now=self.now)
         one.is_recalled = True
+
+    async def give_back(self, number: TransferId) -> None:
+        """Give a file back to its sender, as the operator does when he was called."""
+        await self.shop.ledger.return_transfer(number, reason="by telephone", actor="operator", now=self.now)
+        self.sent[number].returned_at = self.now
+
+    async def end(self, office: OfficeNumber, successor: OfficeNumber | None, days: int) -> None:
+        """Let an office close or change its number today, as its operator is told."""
+        newcomer = None if successor is None else Office(successor, f"みほん {successor}", "青森県", ("11",))
+        end = OfficeEnd(self.now, self.now + days * DAY, successor, "by letter")
+        await self.shop.ledger.plan_end(office, end, newcomer=newcomer, actor="operator", now=self.now)
+        if successor is None:
+            self.closed[office] = end.until
+        else:
+            self.moved[office] = successor
+            await self.shop.ledger.record_certificate(certificate(successor, int(successor)), actor="test")
 
     async def month(self) -> None:
         """Let a month go by: sending, fetching, second thoughts, and what time does."""
@@ -117,21 +148,28 @@ class Year:
                     await self.collect(number)
                 elif what < 0.8:
                     await self.recall(number)
+                elif what < 0.83:
+                    await self.give_back(number)
         self.now += 20 * DAY
         await go_round(self.shop.ledger, SETTINGS, self.now)
+        for one in self.sent.values():
+            over = self.closed.get(one.recipient)
+            if over is not None and over <= self.now and one.state(self.now) is State.ACCEPTED:
+                one.returned_at = self.now
         await self.check()
 
     async def check(self) -> None:
         """Hold every promise against what the relay has: each file in one state, whole, at one office, and no other."""
-        waiting: dict[OfficeNumber, set[str]] = {office: set() for office in OFFICES}
-        stored: dict[OfficeNumber, int] = dict.fromkeys(OFFICES, 0)
+        offices = [*OFFICES, *self.moved.values()]
+        waiting: dict[OfficeNumber, set[str]] = {office: set() for office in offices}
+        stored: dict[OfficeNumber, int] = dict.fromkeys(offices, 0)
         for number, one in self.sent.items():
             found = await self.shop.ledger.find_transfer(number)
             assert found is not None
             state = one.state(self.now)
             told = (found.state, found.sender, found.recipient, found.name, found.collected_at)
             assert told == (state, one.sender, one.recipient, one.name, one.collected_at), number
-            if state in (State.ACCEPTED, State.COLLECTED):
+            if one.is_readable(self.now):
                 assert await self.shop.content(number) == one.content
                 stored[one.sender] += len(one.content)
             else:
@@ -139,13 +177,25 @@ class Year:
                     await self.shop.ledger.open_payload(number)
             if state is State.ACCEPTED:
                 waiting[one.recipient].add(one.name)
-        for office in OFFICES:
-            page = await self.shop.ledger.list_shelf(office, Shelf.NEW)
-            assert {entry.name for entry in page.entries} == waiting[office]
+                if one.recipient in self.moved:
+                    waiting[self.moved[one.recipient]].add(one.name)
+        for office in offices:
+            assert await self.look(office) == waiting[office]
             assert await self.shop.ledger.stored_bytes(office) == stored[office]
         assert len(await self.shop.ledger.list_transfers()) == len(self.sent)
         with open_history(self.path) as history:
             assert list(judge_history(history.batches(), history.events(), AUDIT_KEY)) == []
+
+    async def look(self, office: OfficeNumber) -> set[str]:
+        """Return what an office sees in new/, each name once."""
+        found: list[str] = []
+        page = await self.shop.ledger.list_shelf(office, Shelf.NEW)
+        found += [entry.name for entry in page.entries]
+        while page.cursor is not None:
+            page = await self.shop.ledger.list_shelf(office, Shelf.NEW, page.cursor)
+            found += [entry.name for entry in page.entries]
+        assert len(found) == len(set(found))
+        return set(found)
 
 
 @pytest.fixture
@@ -174,6 +224,19 @@ async def _lose_the_disk(year: Year, backup: Path, kept: Mapping[TransferId, Sen
     lost_and_sent_again = await year.send(MANAGERS[0], SERVICES[0])
     # Receipts name files by their numbers: none is given twice.
     assert lost_and_sent_again > newest
+
+
+async def _close_and_move(year: Year) -> None:
+    """One office closes, another one has a new number; to the old one files go on for a while."""
+    await year.end(CLOSING, None, 31)
+    await year.end(OLD, NEW, 93)
+    SERVICES.remove(CLOSING)
+    SERVICES.append(NEW)
+    for _ in range(3):
+        with pytest.raises(Refused, match="recipient_closed"):
+            await year.send(MANAGERS[0], CLOSING)
+        await year.month()
+    SERVICES.remove(OLD)
 
 
 @pytest.mark.timeout(600)
@@ -210,8 +273,7 @@ async def test_a_year_of_fifty_offices(year: Year, tmp_path: Path) -> None:
         await year.shop.ledger.close()
         await year.open()
         await year.check()
-        for _ in range(3):
-            await year.month()
+        await _close_and_move(year)
         backup = make_backup(year.path, tmp_path / "backup.db", now=year.now)
         kept = {number: Sent(**vars(one)) for number, one in year.sent.items()}
         await year.send(MANAGERS[1], SERVICES[3])
@@ -219,8 +281,11 @@ async def test_a_year_of_fifty_offices(year: Year, tmp_path: Path) -> None:
         await year.check()
         for _ in range(5):
             await year.month()
+        with pytest.raises(Refused, match="recipient_moved"):
+            await year.send(MANAGERS[0], OLD)
     finally:
         MANAGERS.insert(4, lost)
+        SERVICES[:] = OFFICES[10:]
     states = {one.state(year.now) for one in year.sent.values()}
-    assert states == {State.ACCEPTED, State.COLLECTED, State.RECALLED, State.EXPIRED, State.DESTROYED}
+    assert states == {State.ACCEPTED, State.COLLECTED, State.RECALLED, State.RETURNED, State.EXPIRED, State.DESTROYED}
     await year.shop.ledger.close()

@@ -1,13 +1,13 @@
 -- Every statement of the ledger, by name.  Rows are read by position; rows.py knows the order.
 
 -- name: find_office
-SELECT number, name, prefecture, service_types, status FROM office WHERE number = ?;
+SELECT number, name, prefecture, service_types, status, ends_at, until_at, successor, end_reason FROM office WHERE number = ?;
 
 -- name: find_two_offices
-SELECT number, name, prefecture, service_types, status FROM office WHERE number IN (?, ?);
+SELECT number, name, prefecture, service_types, status, ends_at, until_at, successor, end_reason FROM office WHERE number IN (?, ?);
 
 -- name: list_offices
-SELECT number, name, prefecture, service_types, status FROM office
+SELECT number, name, prefecture, service_types, status, ends_at, until_at, successor, end_reason FROM office
 WHERE number > :after AND (:status IS NULL OR status = :status) AND (:prefecture IS NULL OR prefecture = :prefecture)
 ORDER BY number LIMIT :limit;
 
@@ -23,6 +23,69 @@ UPDATE office SET name = ?, prefecture = ?, service_types = ?, status = ?, chang
 
 -- name: update_office_status
 UPDATE office SET status = ?, changed_at = ? WHERE number = ?;
+
+-- name: former_numbers
+SELECT number FROM office WHERE successor = ? AND status = 'moved' ORDER BY number;
+
+-- name: successor_of
+SELECT successor FROM office WHERE number = ? AND status = 'moved';
+
+-- name: plan_end
+UPDATE office SET ends_at = ?, until_at = ?, successor = ?, end_reason = ?, changed_at = ? WHERE number = ?;
+
+-- name: end_office
+UPDATE office SET status = ?, until_at = ?, changed_at = ? WHERE number = ?;
+
+-- name: reopen_office
+UPDATE office SET status = ?, ends_at = NULL, until_at = NULL, successor = NULL, end_reason = '', changed_at = ?
+WHERE number = ?;
+
+-- name: list_due_ends
+-- A number that is suspended changes once it is let in again.
+SELECT number FROM office
+WHERE ends_at <= ? AND (status = 'active' OR (status = 'suspended' AND successor IS NULL)) ORDER BY ends_at;
+
+-- name: foresee_ended
+SELECT sum(ends_at <= :before), NULL, min(ends_at) FROM office
+WHERE ends_at IS NOT NULL AND (status = 'active' OR (status = 'suspended' AND successor IS NULL));
+
+-- name: list_stranded
+-- What is held waits for the operator, wherever it was sent.
+-- CROSS JOIN: SQLite would look through all that waits for anybody.
+SELECT t.id FROM office AS o INDEXED BY office_ending CROSS JOIN transfer AS t INDEXED BY transfer_new
+WHERE o.ends_at <= ?1 AND o.status = 'closed' AND o.until_at <= ?1
+  AND t.recipient = o.number AND t.state = 'accepted' AND t.shelf = 'receive' LIMIT ?2;
+
+-- name: foresee_stranded
+-- At offices, too, that end in the same round; one that is suspended gets no time to collect.
+WITH gone (number, until_at) AS (
+    SELECT number, iif(status = 'suspended', ends_at, until_at) FROM office WHERE ends_at <= :before AND successor IS NULL)
+SELECT sum(g.until_at <= :before), sum(iif(g.until_at <= :before, t.size_bytes, 0)), min(g.until_at)
+FROM gone AS g CROSS JOIN transfer AS t INDEXED BY transfer_new
+WHERE t.recipient = g.number AND t.state = 'accepted' AND t.shelf = 'receive' AND t.accepted_at >= :least;
+
+-- name: cancel_invitations_of
+UPDATE invitation SET cancelled_at = ?1 WHERE offices = ?2 AND used_at IS NULL AND cancelled_at IS NULL;
+
+-- name: list_partners
+SELECT sender FROM transfer WHERE recipient = ?1 AND accepted_at >= ?2
+UNION SELECT recipient FROM transfer WHERE sender = ?1 AND accepted_at >= ?2;
+
+-- name: holdings
+SELECT (SELECT count(*) FROM transfer WHERE recipient = ?1 AND state = 'accepted'),
+    (SELECT count(*) FROM transfer WHERE sender = ?1 AND state = 'accepted'),
+    (SELECT count(*) FROM partial WHERE office = ?1),
+    (SELECT count(*) FROM certificate_office AS o JOIN certificate AS c USING (ca_fingerprint, serial)
+     WHERE o.office = ?1 AND c.revoked_at IS NULL AND c.valid_before > ?2),
+    (SELECT count(*) FROM invitation WHERE offices = ?1 AND used_at IS NULL AND cancelled_at IS NULL AND expires_at > ?2),
+    EXISTS (SELECT 1 FROM transfer WHERE sender = ?1) OR EXISTS (SELECT 1 FROM transfer WHERE recipient = ?1)
+        OR EXISTS (SELECT 1 FROM login_month WHERE office = ?1);
+
+-- name: put_audience
+INSERT OR IGNORE INTO notice_audience (notice, office) VALUES (?, ?);
+
+-- name: delete_notices_about
+DELETE FROM notice WHERE about = ?;
 
 -- name: list_active_numbers
 SELECT number FROM office WHERE status = 'active';
@@ -552,7 +615,10 @@ UPDATE meta SET value = value WHERE key = 'schema_version';
 
 -- name: use_by_prefecture
 SELECT o.prefecture, count(*),
-    sum(EXISTS (SELECT 1 FROM login_month AS l WHERE l.office = o.number AND l.month >= :since))
+    sum(EXISTS (SELECT 1 FROM login_month AS l WHERE l.office = o.number AND l.month >= :since)
+        -- Who has only just changed its number is no newcomer.
+        OR EXISTS (SELECT 1 FROM office AS f JOIN login_month AS l ON l.office = f.number
+                   WHERE f.successor = o.number AND f.status = 'moved' AND l.month >= :since))
 FROM office AS o WHERE o.status = 'active' GROUP BY o.prefecture;
 
 -- name: use_by_month
@@ -612,7 +678,7 @@ SELECT office FROM mail WHERE due_at <= ? ORDER BY due_at LIMIT 1;
 
 -- name: find_due_arrivals
 SELECT a.office FROM mail_arrival AS a JOIN office AS o ON o.number = a.office
-WHERE a.is_taken = 0 AND a.due_at <= ? AND o.status = 'active' AND NOT EXISTS (SELECT 1 FROM mail AS m WHERE m.office = a.office)
+WHERE a.is_taken = 0 AND a.due_at <= ? AND o.status <> 'suspended' AND NOT EXISTS (SELECT 1 FROM mail AS m WHERE m.office = a.office)
 ORDER BY a.due_at LIMIT 1;
 
 -- name: open_mail
@@ -773,15 +839,17 @@ SELECT id FROM refusal WHERE last_at < ? LIMIT ?;
 DELETE FROM refusal WHERE id = ? AND last_at < ?;
 
 -- name: insert_notice
-INSERT INTO notice (title, text, from_at, until_at, office, prefecture) VALUES (?, ?, ?, ?, ?, ?);
+INSERT INTO notice (title, text, from_at, until_at, office, prefecture, about) VALUES (?, ?, ?, ?, ?, ?, ?);
 
 -- name: list_notices
-SELECT id, title, text, from_at, until_at, office, prefecture FROM notice ORDER BY from_at DESC, id DESC;
+SELECT id, title, text, from_at, until_at, office, prefecture, about FROM notice ORDER BY from_at DESC, id DESC;
 
 -- name: list_notices_for
-SELECT id, title, text, from_at, until_at, office, prefecture FROM notice
+SELECT id, title, text, from_at, until_at, office, prefecture, about FROM notice
 WHERE from_at <= ?1 AND (until_at IS NULL OR until_at > ?1) AND (office IS NULL OR office = ?2)
   AND (prefecture IS NULL OR prefecture = (SELECT prefecture FROM office WHERE number = ?2))
+  AND (about IS NULL OR office IS NOT NULL
+       OR EXISTS (SELECT 1 FROM notice_audience AS a WHERE a.notice = notice.id AND a.office = ?2))
 ORDER BY from_at DESC, id DESC;
 
 -- name: delete_notice
