@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-SCRIPTS = ("check", "test", "demo", "bench", "month-end")
+SCRIPTS = ("check", "test", "demo", "bench", "month-end", "soak")
 
 
 def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
