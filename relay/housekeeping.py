@@ -142,3 +142,5 @@ def _tell(journal_: Journal, done: Done) -> None:
         journal.leftovers_removed(journal_, uploads=done.leftovers + done.unfinished)
     if done.expired or done.destroyed:
         journal.files_ended(journal_, expired=done.expired, destroyed=done.destroyed)
+    if done.ended or done.stranded:
+        journal.offices_ended(journal_, ended=done.ended, returned=done.stranded)

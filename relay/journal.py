@@ -285,6 +285,11 @@ def files_ended(journal: Journal, *, expired: int, destroyed: int) -> None:
     journal.logger.info("store.files_ended", expired=expired, destroyed=destroyed)
 
 
+def offices_ended(journal: Journal, *, ended: int, returned: int) -> None:
+    """Tell how many offices closed or changed their number, and how many files went back from closed ones."""
+    journal.logger.info("store.offices_ended", ended=ended, returned=returned)
+
+
 # --- connections -----------------------------------------------------------------------------------------------
 
 

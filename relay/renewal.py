@@ -25,7 +25,16 @@ from relay.issuing import Wish, issue
 from relay.journal import Journal
 from relay.keyfiles import read_public_key
 from relay.ledger import Ledger
-from relay.model import Certificate, CertificateId, CertificateKind, Identity, OfficeNumber, RevocationCause, fold_name
+from relay.model import (
+    Certificate,
+    CertificateId,
+    CertificateKind,
+    Identity,
+    OfficeNumber,
+    OfficeStatus,
+    RevocationCause,
+    fold_name,
+)
 from relay.notices import Ending, level_of, render_ending, render_guide, say_ending
 from relay.tree import CERTIFICATE_SUFFIX, GUIDE, KNOWN_HOSTS
 
@@ -34,6 +43,7 @@ _DAILY_DAYS = 7
 # No level lasts longer.
 _LEVEL_SECONDS = 30 * _DAY_SECONDS
 _A_DAY = timedelta(days=1)
+_ENDED = {OfficeStatus.CLOSED: "office.collect_only", OfficeStatus.MOVED: "office.moved"}
 # How many announcements are remembered; who is told once more is not harmed.
 _TOLD_MOST = 10_000
 
@@ -126,7 +136,9 @@ class RenewalDesk:
         found = [await self._ledger.find_office(number) for number in offices]
         active = {office.number for office in found if office is not None and office.is_active}
         if own not in active:
-            raise Refused("office.suspended", office=own)
+            # One that has ended may still be in, for a while that its certificate lasts or the operator sees to.
+            statuses = {office.number: office.status for office in found if office is not None}
+            raise Refused(_ENDED.get(statuses.get(own, OfficeStatus.SUSPENDED), "office.suspended"), office=own)
         return [own, *sorted(active - {own})]
 
     async def give_up(self, identity: Identity, file: str, journal_: Journal) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import timedelta, timezone
 
 from relay.config import Config, OperatorSettings, describe_size
-from relay.model import Office, Refusal
+from relay.model import Office, OfficeStatus, Refusal
 from relay.quickstart import FOR_CLERKS, FOR_VENDORS
 
 # Fixed, since Japan has no summer time and a small machine no table of zones.
@@ -46,11 +46,14 @@ def render_refusal_note(config: Config, refusal: Refusal) -> bytes:
 def render_folder_notice(office: Office) -> bytes:
     """Return the notice in ``send/<office>/`` that says whose folder it is."""
     place = f"（{office.prefecture}）" if office.prefecture else ""
+    new = office.end.successor if office.status is OfficeStatus.MOVED and office.end else None
+    moved_ja = f"この番号は変わりました。次からは新しい番号 {new} あてに送ってください。\n\n" if new else ""
+    moved_en = f"This number was changed: from now on use {new}.\n" if new else ""
     return as_text(
         f"このフォルダーに入れたファイルは、次の事業所に届きます。\n\n  {office.number}  {office.name}{place}\n\n"
-        "違う事業所のときは、ここに入れないでください。\n\n"
+        f"{moved_ja}違う事業所のときは、ここに入れないでください。\n\n"
         f"Files put into this folder go to office {office.number} ({office.name}).\n"
-        "If that is not the office you mean, do not put anything here.\n"
+        f"{moved_en}If that is not the office you mean, do not put anything here.\n"
     )
 
 
@@ -163,6 +166,7 @@ _README_JA = """\
   相手が取得した後は取り消せません。そのときは取得された日時が出ます。
   send/ で削除しても、送信は取り消されません。
   取り消したファイルは recall/ の一覧に1週間残りますが、中身は残りません。
+  運営者がお返ししたファイルは、1週間 recall/ からダウンロードできます。
 
 ■ 受け取り方
 
@@ -243,7 +247,8 @@ Taking back
   vanishes from the recipient's folders at once. After the recipient has
   collected it, the move is refused and says when that was. Removing a file
   from send/ never takes it back. recall/ lists what you took back for a
-  week; the content is gone.
+  week; the content is gone. What the operator gave back to you can be
+  downloaded from there for a week.
 
 Receiving
 

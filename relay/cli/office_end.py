@@ -255,7 +255,9 @@ async def _find_successor(
 
 
 async def _check_merging(relay: Installation, office: Office, successor: Office, *, merge: bool) -> None:
-    """CommandRefused where the new number has a life of its own, unless that is meant."""
+    """CommandRefused where the new number has a life of its own, unless that is meant, or was when it was planned."""
+    if office.end is not None and office.end.successor == successor.number:
+        return
     holdings = await relay.ledger.count_holdings(successor.number, now=relay.now)
     if holdings.has_traffic and not merge:
         raise CommandRefused(

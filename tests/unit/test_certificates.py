@@ -35,7 +35,7 @@ from relay.certificates import (
     plan_validity,
     signature_algorithm,
 )
-from relay.model import Certificate, Identity, Office, OfficeNumber, OfficeStatus
+from relay.model import Certificate, Identity, Office, OfficeEnd, OfficeNumber, OfficeStatus
 
 NOW = datetime(2026, 12, 1, 9, 0, tzinfo=UTC)
 OFFICE = OfficeNumber("01A8516384")
@@ -187,6 +187,7 @@ def test_a_certificate_that_breaks_one_rule_is_rejected_by_its_name(
 
 
 Change = Callable[[Certificate], Certificate | None]
+OVER = OfficeEnd(NOW - timedelta(days=31), NOW)
 REGISTERED: list[tuple[str, Change, Office | None, Reason, str | None]] = [
     ("unknown serial", lambda _: None, HOLDER, Reason.UNKNOWN_SERIAL, None),
     ("serial of another CA", lambda c: replace(c, ca_fingerprint="SHA256:x"), HOLDER, Reason.UNKNOWN_SERIAL, None),
@@ -194,6 +195,8 @@ REGISTERED: list[tuple[str, Change, Office | None, Reason, str | None]] = [
     ("serial of another office", lambda c: replace(c, offices=(OTHER,)), HOLDER, Reason.UNKNOWN_SERIAL, None),
     ("revoked", lambda c: replace(c, revoked_at=NOW), HOLDER, Reason.REVOKED, "revoked"),
     ("suspended", lambda c: c, replace(HOLDER, status=OfficeStatus.SUSPENDED), Reason.SUSPENDED, "suspended"),
+    ("closed", lambda c: c, replace(HOLDER, status=OfficeStatus.CLOSED, end=OVER), Reason.CLOSED, "closed"),
+    ("another number", lambda c: c, replace(HOLDER, status=OfficeStatus.MOVED, end=OVER), Reason.MOVED, "moved"),
     ("unknown office", lambda c: c, None, Reason.UNKNOWN_OFFICE, None),
     ("office of another name", lambda c: c, replace(HOLDER, number=OTHER), Reason.UNKNOWN_OFFICE, None),
 ]
@@ -209,6 +212,16 @@ def test_what_the_register_says_is_final(
     with pytest.raises(CertificateRejected) as caught:
         judge(known=change(known(parse_certificate(Forge().wire()))), holder=holder)
     assert (caught.value.reason, caught.value.told) == (reason, told)
+
+
+@pytest.mark.parametrize("status", [OfficeStatus.CLOSED, OfficeStatus.MOVED])
+def test_an_office_that_ends_is_let_in_until_its_last_moment(status: OfficeStatus) -> None:
+    """What it is let in by ends with its time, so that whoever is inside then is looked at again."""
+    until = NOW + timedelta(minutes=5)
+    holder = replace(HOLDER, status=status, end=OfficeEnd(NOW - timedelta(days=1), until))
+    assert judge(holder=holder).valid_before == until
+    planned = replace(HOLDER, end=OfficeEnd(NOW + timedelta(days=1), NOW + timedelta(days=2)))
+    assert judge(holder=planned) == judge()
 
 
 def test_a_certificate_of_another_ca_is_rejected_before_the_register_is_asked() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from relay.errors import Refused, Severity
-from relay.model import Address, Grammar, Office, OfficeNumber, OfficeStatus
+from relay.model import Address, Grammar, Office, OfficeEnd, OfficeNumber, OfficeStatus
 from relay.naming import NamingRules, decode_name, parse_name
 from relay.routing import resolve_route
 
@@ -138,3 +138,54 @@ def test_an_operator_may_sharpen_or_silence_a_warning() -> None:
     assert (route(Severity.WARN), route(Severity.OFF)) == (1, 0)
     with pytest.raises(Refused, match=r"name\.service_type.*99"):
         route(Severity.REFUSE)
+
+
+NEW = replace(A, number=OfficeNumber("0178503736"))
+MOVED = replace(
+    B, status=OfficeStatus.MOVED, end=OfficeEnd(NOW - timedelta(days=1), NOW + timedelta(days=1), NEW.number)
+)
+
+
+def test_an_old_number_is_taken_for_a_while_with_the_new_one_named() -> None:
+    """Its sender is warned, or refused where the operator wants that; when its time is over it is always refused."""
+    route = resolve_route(ADDRESS, sender=A, recipient=MOVED, successor=NEW, now=NOW)
+    assert [(found.code, dict(found.facts)["new"]) for found in route.findings] == [
+        ("route.recipient_moved", NEW.number)
+    ]
+    assert route.recipient == B.number, "nothing of what was sent changes its number"
+    off = {"route.recipient_moved": Severity.OFF}
+    for severities, now in (({"route.recipient_moved": Severity.REFUSE}, NOW), (off, NOW + timedelta(days=1))):
+        with pytest.raises(Refused) as refused:
+            resolve_route(ADDRESS, sender=A, recipient=MOVED, successor=NEW, now=now, severities=severities)
+        assert refused.value.code == "route.recipient_moved"
+        assert NEW.number in refused.value.client_text
+        assert len(refused.value.client_text) < 200
+
+
+def test_what_follows_an_old_number_must_be_able_to_receive() -> None:
+    """A new number that has closed or is suspended is what the sender hears of; and nobody sends to itself."""
+    closed = replace(NEW, status=OfficeStatus.CLOSED, end=OfficeEnd(NOW, NOW))
+    suspended = replace(NEW, status=OfficeStatus.SUSPENDED)
+    own = replace(ADDRESS, sender=None)
+    for sender, successor, code in (
+        (A, closed, "route.recipient_closed"),
+        (A, suspended, "route.recipient_suspended"),
+        (NEW, NEW, "name.same_office"),
+    ):
+        with pytest.raises(Refused) as refused:
+            resolve_route(own, sender=sender, recipient=MOVED, successor=successor, now=NOW)
+        assert refused.value.code == code
+    back = replace(own, recipient=NEW.number)
+    with pytest.raises(Refused, match="same_office"):
+        resolve_route(back, sender=MOVED, recipient=NEW, now=NOW)
+
+
+def test_who_has_ended_sends_no_more() -> None:
+    """A closed office reads that it may still collect; an old number sends as long as it goes on."""
+    to_a = replace(ADDRESS, sender=None, recipient=A.number)
+    assert resolve_route(to_a, sender=MOVED, recipient=A, now=NOW).sender == B.number
+    closed = replace(MOVED, status=OfficeStatus.CLOSED, end=OfficeEnd(NOW, NOW + timedelta(days=1)))
+    for sender, now, code in ((MOVED, NOW + timedelta(days=1), "office.moved"), (closed, NOW, "office.collect_only")):
+        with pytest.raises(Refused) as refused:
+            resolve_route(to_a, sender=sender, recipient=A, now=now)
+        assert refused.value.code == code
