@@ -6,6 +6,7 @@ guarantees is said in `relay.ledger`; how, in `commit`, `storefile` and ``sql/``
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from relay.audit import AuditKey
-from relay.errors import ConfigError
+from relay.errors import ConfigError, Deferred
 from relay.ledger import migrations, storefile
 from relay.ledger.anchor import AnchorKeeper
 from relay.ledger.auditing import AuditVerbs
@@ -34,12 +35,15 @@ from relay.ledger.store import Store
 from relay.ledger.trouble import TroubleLog
 from relay.ledger.units import UnitVerbs
 from relay.letters import Rhythm
+from relay.lifecycle import LIVE
 from relay.meters import Meters
-from relay.vault import Vault
+from relay.vault import Vault, VaultError
 
 CHECKPOINT_BYTES = 16 * 1024 * 1024
 # Of 4, 8 and 16 KiB the one with which 10 KB files cost least (scripts/bench b).
 PAGE_BYTES = 8192
+# Of so many of the newest transfers some are still there to be looked up by name.
+_LOOKED_AT = 20
 
 
 class SqliteLedger(
@@ -127,9 +131,27 @@ async def open_ledger(
     writer = Writer(path, lock, audit_key, checkpoint_bytes=checkpoint_bytes, troubles=troubles, meters=meters)
     keeper = None if anchor is None else AnchorKeeper(anchor, path, audit_key)
     store = Store(path, vault, writer, lock, reader, keeper, troubles)
+    ledger = SqliteLedger(store, sent_listed, mail)
     try:
         store.check_master()
+        store.check_audit_key(audit_key)
+        await _check_index_key(ledger, path)
     except ConfigError:
         await store.close()
         raise
-    return SqliteLedger(store, sent_listed, mail)
+    return ledger
+
+
+async def _check_index_key(ledger: SqliteLedger, path: Path) -> None:
+    """ConfigError where files do not lie under their names: another key would take a repeated file for a new one."""
+    live = []
+    # What cannot be read is told when somebody asks for it.
+    with contextlib.suppress(Deferred, VaultError):
+        live = [each for each in await ledger.list_transfers(limit=_LOOKED_AT) if each.state in LIVE]
+        if not live or any([await ledger.find_sent(each.sender, each.recipient, each.name) for each in live]):
+            return
+    if live:
+        raise ConfigError(
+            f"The files in the store {path} lie under names that another keys/index.key has made: with this one the same "
+            "file could be delivered twice. Put back the index.key that belongs to the store, from your backup of keys/."
+        )

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+from relay.audit import AuditKey
 from relay.errors import ConfigError, Deferred
 from relay.ledger import storefile
 from relay.ledger.anchor import AnchorKeeper
@@ -32,7 +33,7 @@ from relay.ledger.rows import (
     to_cell,
 )
 from relay.ledger.statements import SQL
-from relay.ledger.trail import append_event
+from relay.ledger.trail import append_event, batch_of
 from relay.ledger.trouble import TroubleLog, diagnose
 from relay.vault import Vault, VaultError
 
@@ -121,6 +122,16 @@ class Store:
                 f"The store {self.path} needs the master key {row[0]}, which is not in keys/. A store goes with the keys of "
                 "its time: put back the backup of keys/ that was made before the key was rotated, or a newer store."
             ) from None
+
+    def check_audit_key(self, key: AuditKey) -> None:
+        """ConfigError where history was sealed with another key, as which it could never be verified again."""
+        row = self.row(SQL["newest_batch"])
+        if row is not None and batch_of(row).key_id != key.id:
+            raise ConfigError(
+                f"The history in the store {self.path} is sealed with another keys/audit.key (it is called "
+                f"{batch_of(row).key_id}, this one {key.id}). Put back the audit.key that belongs to the store, from your "
+                "backup of keys/."
+            )
 
     def change(self, work: Callable[[sqlite3.Connection], T], *, is_durable: bool = True) -> asyncio.Future[T]:
         """Queue *work* for the next transaction (see `relay.ledger.commit.Writer.submit`)."""
