@@ -31,7 +31,8 @@ import secrets
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import lru_cache
 from types import TracebackType
 from typing import Final, Self
 
@@ -57,6 +58,7 @@ _COUNT_MASK = _PIN - 1
 _LOCK_SECONDS = 0.05
 _LOCK_AGAIN_SECONDS = 1.0
 _SLACK_SECONDS = 0.05
+_KEYS_KEPT = 1024
 
 
 class _Rows:
@@ -69,25 +71,30 @@ class _Rows:
 
     def find(self, key: int) -> int:
         """Return the row of *key*, -1 where it has none."""
-        for first in self._starts(key):
-            keys = self._keys[first : first + _BUCKET].tolist()
-            if key in keys:
-                return first + keys.index(key)
-        return -1
+        first = key % self._buckets * _BUCKET
+        keys = self._keys[first : first + _BUCKET].tolist()
+        if key in keys:
+            return int(first + keys.index(key))
+        first = (key >> 32) % self._buckets * _BUCKET
+        keys = self._keys[first : first + _BUCKET].tolist()
+        return int(first + keys.index(key)) if key in keys else -1
 
     def place(self, key: int) -> int:
         """Return the row of *key*, a free one if it had none; -1 where none is left.  Under the lock."""
         row = self.find(key)
         if row < 0:
-            free = (each for first in self._starts(key) for each in range(first, first + _BUCKET))
-            row = next((each for each in free if self._is_free(each)), -1)
+            row = self._find_free(key % self._buckets * _BUCKET)
+            row = self._find_free((key >> 32) % self._buckets * _BUCKET) if row < 0 else row
             if row >= 0:
                 # One store: whoever dies here leaves a key with nothing under it, which is a free row.
                 self._keys[row] = key
         return row
 
-    def _starts(self, key: int) -> tuple[int, int]:
-        return key % self._buckets * _BUCKET, (key >> 32) % self._buckets * _BUCKET
+    def _find_free(self, first: int) -> int:
+        for row in range(first, first + _BUCKET):
+            if self._is_free(row):
+                return row
+        return -1
 
 
 class Tally:
@@ -157,12 +164,29 @@ def _column_of_one() -> tuple[memoryview, memoryview, int]:
 
 
 class Moment:
-    """One number of seconds, as it stands while the lock is held; what *at* is set to stays."""
+    """A number of seconds that is read and set as one: what *at* is set to inside of ``with`` stays."""
 
-    __slots__ = ("at",)
+    __slots__ = ("_common", "_key", "_now", "_row", "at")
 
-    def __init__(self, at: float) -> None:
-        self.at = at
+    def __init__(self, common: Common, key: int, now: float) -> None:
+        """Prepare to hold what stands under *key*; where that is nothing, *now*."""
+        self._common = common
+        self._key = key
+        self._now = self.at = now
+
+    def __enter__(self) -> Self:
+        self._common.lock.__enter__()
+        self._row, self.at = self._common.read_moment(self._key, self._now)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._common.write_moment(self._key, self._row, self.at, self._now)
+        finally:
+            self._common.lock.__exit__(kind, error, trace)
 
 
 class _Lock:
@@ -235,6 +259,8 @@ class Common:
         self._moment_rows = _Rows(words[ends[2] : ends[3]], self._is_past)
         self._moments = memoryview(memory)[ends[3] * _WORD : (ends[3] + _MOMENT_ROWS) * _WORD].cast("d")
         self._now = 0.0
+        # One name is asked for several times on the way of an upload.
+        self._key = lru_cache(_KEYS_KEPT)(self._digest)
         self._tallies: dict[tuple[str, str], Tally] = {}
         self._spilled_moments: dict[int, float] = {}
 
@@ -349,22 +375,25 @@ class Common:
 
     # --- moments -------------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def moment(self, limit: str, scope: str, now: float) -> Iterator[Moment]:
-        """Hold the moment of *limit* in *scope*, *now* or in the past where there is none: it is read and set as one."""
-        key = self._key(limit, scope)
-        with self.lock:
+    def moment(self, limit: str, scope: str, now: float) -> Moment:
+        """Return the moment of *limit* in *scope*, *now* or in the past where there is none, to be held by ``with``."""
+        return Moment(self, self._key(limit, scope), now)
+
+    def read_moment(self, key: int, now: float) -> tuple[int, float]:
+        """Return the row of *key*, -1 where it has none, and what stands in it.  Under the lock."""
+        row = self._moment_rows.find(key)
+        return row, self._moments[row] if row >= 0 else self._spilled_moments.get(key, now)
+
+    def write_moment(self, key: int, row: int, at: float, now: float) -> None:
+        """Set what stands in *row*, or in a free one; a moment that has passed needs none.  Under the lock."""
+        if row < 0 and at > now:
             self._now = now
-            row = self._moment_rows.find(key)
-            held = Moment(self._moments[row] if row >= 0 else self._spilled_moments.get(key, now))
-            yield held
-            if row < 0 and held.at > now:
-                row = self._moment_rows.place(key)
-            if row >= 0:
-                self._moments[row] = held.at
-                self._spilled_moments.pop(key, None)
-            elif held.at > now:
-                self._spill_moment(key, held.at, now)
+            row = self._moment_rows.place(key)
+        if row >= 0:
+            self._moments[row] = at
+            self._spilled_moments.pop(key, None)
+        elif at > now:
+            self._spill_moment(key, at, now)
 
     def _spill_moment(self, key: int, at: float, now: float) -> None:
         self.on_full("moments")
@@ -390,7 +419,7 @@ class Common:
             until.at = now + seconds
         return True
 
-    def _key(self, limit: str, scope: str) -> int:
+    def _digest(self, limit: str, scope: str) -> int:
         digest = hashlib.blake2b(f"{limit}\0{scope}".encode(), digest_size=_WORD, key=self._digest_key)
         return int.from_bytes(digest.digest(), "little") or 1
 
