@@ -29,6 +29,7 @@ import mmap
 import os
 import secrets
 import socket
+import stat
 import struct
 import time
 from collections.abc import Callable
@@ -40,11 +41,11 @@ PLACES_MOST: Final = 256
 # The supervisor looks and clears; it has nothing of its own to count.
 NOBODY: Final = -1
 # Marks this form of the memory: a program of another version makes its own.
-_MAGIC: Final = 0x52454C41_59000001
+_MAGIC: Final = 0x52454C41_59000002
 _KEY_BYTES = 16
 _WORD = 8
-_HEADER_WORDS = 1024
-# In the header: mark, workers, places; behind them the key, and the descriptors of the inboxes.
+_HEADER_WORDS = 2048
+# In the header: mark, workers, places; behind them the key, and the descriptors of the inboxes with their inodes.
 _KEY_AT, _ENDS_AT = 64, 16
 # Certificates, offices and networks that have something open, and open uploads; some thousands on a busy day.
 _COUNT_ROWS = 32_768
@@ -263,6 +264,8 @@ class Common:
         self._key = lru_cache(_KEYS_KEPT)(self._digest)
         self._tallies: dict[tuple[str, str], Tally] = {}
         self._spilled_moments: dict[int, float] = {}
+        # The two ends of each worker's inbox: where it reads, where others write.  None where nobody can be asked.
+        self.inboxes = self._find_inboxes()
 
     # --- where it comes from -------------------------------------------------------------------------------------
 
@@ -315,11 +318,12 @@ class Common:
         """The descriptors that a worker inherits under the same numbers: `fileno` and the ends of all inboxes."""
         return () if self._fd is None else (self._fd, *(end for pair in self.inboxes for end in pair))
 
-    @property
-    def inboxes(self) -> list[tuple[int, int]]:
-        """The two ends of each worker's inbox: where it reads, where others write.  None for a process alone."""
-        words = self._header[_ENDS_AT : _ENDS_AT + 2 * self.places].tolist()
-        return [] if self._fd is None else list(zip(words[::2], words[1::2], strict=True))
+    def _find_inboxes(self) -> list[tuple[int, int]]:
+        """Return the ends of the inboxes; none where not all were inherited, or their numbers are something else now."""
+        words = self._header[_ENDS_AT : _ENDS_AT + 4 * self.places].tolist()
+        if self._fd is None or any(_inode(fd) != inode for fd, inode in zip(words[::2], words[1::2], strict=True)):
+            return []
+        return list(zip(words[::4], words[2::4], strict=True))
 
     def close(self) -> None:
         """Close the descriptors of this process; the memory lives on in whoever else has it."""
@@ -424,6 +428,15 @@ class Common:
         return int.from_bytes(digest.digest(), "little") or 1
 
 
+def _inode(fd: int) -> int:
+    """Return which socket *fd* is, 0 where it is none of ours: a number may be anything in another process."""
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return 0
+    return found.st_ino if stat.S_ISSOCK(found.st_mode) else 0
+
+
 def _size_bytes(places: int) -> int:
     words = _HEADER_WORDS + _COUNT_ROWS * (1 + places) + 2 * _MOMENT_ROWS
     return -(-words * _WORD // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -431,7 +444,7 @@ def _size_bytes(places: int) -> int:
 
 def _write_header(memory: mmap.mmap, workers: int, places: int, ends: list[tuple[int, int]]) -> None:
     key = secrets.token_bytes(_KEY_BYTES)
-    words = [_MAGIC, workers, places, *(end for pair in ends for end in pair)]
+    words = [_MAGIC, workers, places, *(word for pair in ends for end in pair for word in (end, _inode(end)))]
     packed = struct.pack(f"={len(words)}Q", *words)
     memory[: 3 * _WORD] = packed[: 3 * _WORD]
     memory[_KEY_AT : _KEY_AT + _KEY_BYTES] = key

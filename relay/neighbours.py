@@ -70,6 +70,8 @@ class Neighbours:
         number, until = next(self._numbers), time.monotonic() + PATIENCE_SECONDS
         answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answered
+        if not self._common.inboxes:
+            return None
         packet = _HEAD.pack(True, self._common.index, number, until) + question
         try:
             is_sent = False

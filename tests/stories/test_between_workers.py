@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import raw_sftp as sftp
 from house import CARE_MANAGER, HOME_HELP, House, MakeHouse, general_name, wait_for
@@ -184,6 +185,30 @@ async def test_an_office_goes_on_at_once_when_a_worker_was_stopped_and_killed(ma
         assert [await received(several, each) for each in (name, cut)] == [CONTENT] * 2
     finally:
         several.close()
+
+
+async def test_a_worker_killed_under_its_supervisor_locks_nobody_out(make_house: MakeHouse) -> None:
+    """The worker that holds an upload is killed: its office logs in again and goes on with what was synced, at once."""
+    house = make_house(server={"workers": 2})
+    house.start()
+    name = general_name("txt", number=10)
+    async with house.dial() as dying, open_raw(dying) as lost:
+        handle = await begin(lost, f"/send/{name}", CONTENT[:HALF])
+        assert (await lost.call(sftp.EXTENDED, "fsync@openssh.com", handle)).code == sftp.OK
+        assert house.process is not None
+        port = dying.get_extra_info("sockname")[1]
+        workers = psutil.Process(house.process.pid).children()
+        (holder,) = [
+            each for each in workers if any(one.raddr and one.raddr[1] == port for one in each.net_connections())
+        ]
+        holder.kill()
+        async with house.dial() as connection, open_raw(connection) as raw:
+            handle = await raw.open(f"/send/{name}", GOING_ON)
+            assert (await raw.call(sftp.FSTAT, handle)).size == HALF
+            assert await write(raw, handle, CONTENT[HALF:], HALF) == ["OK"]
+            assert await answer(raw, sftp.CLOSE, handle) == "OK"
+            assert (await raw.call(sftp.STAT, f"/send/{name}")).size == len(CONTENT)
+    house.wait_for_event("worker.died")
 
 
 async def test_revoked_and_suspended_means_out_in_every_worker(pair: Several) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -150,4 +151,25 @@ async def test_a_neighbour_answers_and_one_that_has_nothing_is_not_waited_for() 
             assert await second.ask(0, b"back", lambda: True) == b"BACK"
     assert said == [b"NEW %d" % number for number in range(50)]
     assert b"old" not in asked
+    supervisor.close()
+
+
+async def test_descriptors_that_were_not_inherited_are_not_written_to(tmp_path: Path) -> None:
+    """Where a number of the memory's header is a file by now, nobody is asked, and the file stays as it is."""
+    supervisor = Common.create(2)
+    file = tmp_path / "file"
+    file.write_bytes(b"untouched")
+    descriptor = os.open(file, os.O_RDWR)
+    os.dup2(descriptor, supervisor.inboxes[1][1])
+    common = Common.attach(supervisor.fileno(), 0)
+    assert common.inboxes == []
+
+    async def answer(question: bytes) -> bytes:
+        return question
+
+    neighbours = Neighbours(common, answer)
+    with neighbours.reachable():
+        assert await neighbours.ask(1, b"anybody", lambda: True) is None
+    assert file.read_bytes() == b"untouched"
+    os.close(descriptor)
     supervisor.close()
