@@ -15,6 +15,7 @@ from relay.cli.terminal import (
     JsonOption,
     YesOption,
     confirm,
+    end_of_day,
     json_time,
     print_facts,
     print_json,
@@ -58,8 +59,9 @@ def close(
 ) -> None:
     """Close an office for good (廃止), now or on a day to come.
 
-    From that day on nobody can send to it, and it sends nothing more; it may log in and collect for a while.  What it
-    has not collected by then goes back to its senders.  What it had sent is delivered.  Its partners are told.
+    From then on nobody can send to it, and it sends nothing more.
+    It may log in and collect for a while; the rest goes back to its senders.
+    What it had sent is delivered. Its partners are told.
     """
     run(_close(home, number, (on, until), check_reason(reason), dry_run=dry_run, yes=yes, as_json=as_json))
 
@@ -115,9 +117,11 @@ def move(
 ) -> None:
     """Give an office another number (番号変更), now or on a day to come.
 
-    The new number is registered where it is not.  Whoever logs in under it sees what waits for the old one as well.  For a
-    while the old number goes on beside it: files named to it arrive, with a warning to their senders.  After that they are
-    refused with the new number.  Nothing that was sent is changed.  Partners are told.
+    The new number is registered where it is not.
+    Whoever logs in under it sees what waits for the old one as well.
+    For a while the old number goes on beside it: files named to it arrive,
+    and their senders are warned. After that they are refused.
+    Nothing that was sent is changed. Partners are told.
     """
     wishes = (name, prefecture)
     run(_move(home, (number, new), (on, until), check_reason(reason), wishes, merge=merge, dry_run=dry_run, yes=yes, as_json=as_json))  # fmt: skip
@@ -215,7 +219,9 @@ def _plan(
     """Return the end as it is asked for; days are whole ones in Japan."""
     on, until = days
     at = relay.now if on is None else read_day(on)
-    last = max(at, relay.now) + timedelta(days=most_days) if until is None else read_day(until, is_last=True)
+    last = (
+        end_of_day(max(at, relay.now) + timedelta(days=most_days)) if until is None else read_day(until, is_last=True)
+    )
     if last < at:
         raise CommandRefused("--until is before --on")
     return OfficeEnd(at, last, successor, reason)
@@ -267,10 +273,12 @@ async def _check_merging(relay: Installation, office: Office, successor: Office,
 
 
 def say_end(office: Office) -> str:
-    """Say the status of an office with what is planned for it, as a word or some."""
+    """Say the status of an office with what is planned for it, as a word or some; days are Japan's."""
+    from relay.sheets import JAPAN
+
     if office.end is None:
         return office.status.value
-    on = f"{office.end.at.astimezone():%Y-%m-%d}"
+    on = f"{office.end.at.astimezone(JAPAN):%Y-%m-%d}"
     what = f"{office.end.successor}" if office.end.successor else ""
     if not office.status.has_ended:
         return f"{office.status.value}, {f'{what} from' if what else 'closes'} {on}"

@@ -231,6 +231,14 @@ def read_day(text: str, *, is_last: bool = False) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=JAPAN) + timedelta(days=1 if is_last else 0)
 
 
+def end_of_day(at: datetime) -> datetime:
+    """Return *at* where a day begins then in Japan, else when its day is over there."""
+    from relay.sheets import JAPAN
+
+    begin = at.astimezone(JAPAN).replace(hour=0, minute=0, second=0, microsecond=0)
+    return begin if begin == at else begin + timedelta(days=1)
+
+
 def parse_span(text: str) -> timedelta:
     """Read ``365d``, ``12h``, ``1y``; CommandRefused for anything else."""
     match = _SPAN.fullmatch(text.strip().lower())

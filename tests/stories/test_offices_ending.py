@@ -42,9 +42,11 @@ async def test_an_office_closes(house: House) -> None:
     async with house.dial() as one, house.dial(HOME_HELP) as two, open_raw(one) as ours, open_raw(two) as theirs:
         assert (await ours.put(f"/send/{name}", slip)).code == sftp.OK
         assert (await ours.put(f"/send/{general_name()}", b"%PDF-1.4\n%%EOF\n")).code == sftp.OK
-        looked = house.relay("office", "close", HOME_HELP, "--reason", "届出による", "--dry-run")
+        looked = house.relay("office", "close", HOME_HELP, "--reason", "届出による", "--dry-run", "--json")
         assert looked.returncode == 0, looked.stderr
-        assert "Partners that are told" in looked.stdout
+        would = json.loads(looked.stdout)
+        assert (would["partners"], would["waiting"]) == ([CARE_MANAGER], 2)
+        assert would["until_at"].endswith("T15:00:00Z"), "a day in Japan ends there"
         assert house.relay("office", "close", HOME_HELP, "--reason", "x").returncode == 2, "nobody was asked"
         assert (await ours.put(f"/send/{plan_name(number=1)}", slip)).code == sftp.OK
         done = house.relay("office", "close", HOME_HELP, *WHY)
