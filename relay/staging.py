@@ -46,6 +46,8 @@ class Staging:
         self._waiting: list[SealedChunk] = []
         self._bytes = 0
         self._task: asyncio.Task[None] | None = None
+        # Set whenever some of what was on its way is in the store, or cannot be brought there.
+        self._has_landed = asyncio.Event()
         self.staged: PayloadId | None = None
         self.failure: Refused | Deferred | None = None
 
@@ -102,6 +104,7 @@ class Staging:
                 )
                 self._bytes -= sum(len(chunk.sealed) for chunk in chunks)
                 self._count()
+                self._has_landed.set()
         except Deferred as deferred:
             self.failure = deferred.again()
         except LookupError:
@@ -112,12 +115,15 @@ class Staging:
                 self._waiting, self._bytes = [], 0
             self._task = None
             self._count()
+            self._has_landed.set()
 
     async def make_room(self) -> None:
         """Wait until no more is on its way than should be, or the store has failed."""
         while True:
             if self._task is not None and self._bytes > _WAITING_BYTES:
-                await asyncio.wait([self._task])
+                # Not for the end of the task: the client sends on while the rest is still on its way.
+                self._has_landed.clear()
+                await self._has_landed.wait()
             elif self._buffers.is_full:
                 await self._buffers.room()
             else:
