@@ -36,7 +36,7 @@ from typing import NoReturn
 
 import asyncssh
 
-from relay import edge, enrolment, journal
+from relay import edge, enrolment, journal, packets
 from relay.attendance import Attendance
 from relay.certificates import (
     CertificateRejected,
@@ -132,7 +132,7 @@ class Reception:
         self.latest = LatestTime(self.journal, common)
         self.foreign = ForeignDesk(register, config.certificates, self.journal)
         self.foreign.adopt(keyring, datetime.now(UTC))
-        edge.keep_ciphers()
+        packets.keep_ciphers()
         self._host_keys = edge.load_host_keys((key.private, key.certificate) for key in keyring.host_keys)
         self.attendance: Attendance[OfficeServer] = Attendance(config, self.journal, common)
         self.turnstile = Turnstile()
@@ -223,6 +223,7 @@ class OfficeServer(asyncssh.SSHServer):
         self._reception = reception
         self._conn: asyncssh.SSHServerConnection | None = None
         self._gate: edge.ConnectionGate | None = None
+        self._lane: packets.PacketLane | None = None
         self._peer = ""
         self._identity: Identity | None = None
         self._enrolling: str | None = None
@@ -282,7 +283,7 @@ class OfficeServer(asyncssh.SSHServer):
         edge.watch_channels(conn, self._recount)
         edge.keep_options(conn)
         edge.offer_signatures(conn, self._reception.foreign.signature_algorithms)
-        edge.omit_ignored_packets(conn)
+        self._lane = packets.PacketLane(conn)
         turnstile = self._reception.turnstile
         edge.take_turns(conn, turnstile.take_turn, turnstile.note_work)
 
@@ -552,6 +553,8 @@ class OfficeServer(asyncssh.SSHServer):
         channel = edge.open_channel(
             conn, window_bytes=WINDOW_BYTES, packet_bytes=PACKET_BYTES, on_refused=self._note_unwanted
         )
+        if self._lane is not None:
+            self._lane.adopt(channel)
         return channel, session
 
     def _recount(self) -> None:

@@ -15,11 +15,11 @@ asyncssh changes:
 * `Farewells` - a connection too many is sent away with a sentence before a key exchange.
 * `take_turns` - a stranger's key exchange waits for its turn, and what he costs is measured.
 * `watch_requests` - tells what is asked for besides sessions; `watch_channels` that one has ended.
-* `permit_repeated_service_request`, `judge_kex_guess`, `keep_options`, `omit_ignored_packets` - behaviour of real clients that asyncssh
-  ends the connection for, and work that it does for each login and that we have no use for.
+* `permit_repeated_service_request`, `judge_kex_guess`, `keep_options` - behaviour of real clients that asyncssh ends
+  the connection for, and work that it does for each login and that we have no use for.
 
-Nothing here knows of offices, files or the ledger.  ``Any`` lives here and in no other module: asyncssh's private
-names have no types to hold them to.
+What is taken of every single packet is in `relay.packets`.  Nothing here knows of offices, files or the ledger.
+``Any`` lives in these two and in no other module: asyncssh's private names have no types to hold them to.
 """
 
 # ruff: noqa: SLF001 - reaching for private names is what this module is for
@@ -32,22 +32,15 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import asyncssh
-from asyncssh import encryption
 from asyncssh.constants import (
     MSG_CHANNEL_OPEN,
     MSG_CHANNEL_WINDOW_ADJUST,
     MSG_GLOBAL_REQUEST,
-    MSG_IGNORE,
     MSG_KEXINIT,
     MSG_SERVICE_REQUEST,
 )
-from asyncssh.crypto.chacha import ChachaCipher
 from asyncssh.packet import SSHPacket, String, UInt32
 from asyncssh.public_key import KeyImportError, decode_ssh_certificate, decode_ssh_public_key
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
-from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 Connection = asyncssh.SSHServerConnection
 Channel = asyncssh.SSHServerChannel[bytes]
@@ -60,7 +53,7 @@ REKEY_SECONDS = 30.0
 WRITE_HIGH_BYTES = 256 * 1024
 WRITE_LOW_BYTES = 64 * 1024
 # asyncssh answers by itself what needs no session (requests it does not know, windows); who lets that pile up
-# behind a closed gate never reads.  Some 30,000 answers.
+# behind a closed gate never reads.  Some 60,000 answers.
 UNREAD_BYTES = 2 * 1024 * 1024
 # During a rekey: one reply that was being written for each session, and asyncssh's own small answers.
 DEFERRED_BYTES = 8 * 1024 * 1024
@@ -81,9 +74,6 @@ _HOST_KEY_ALGORITHMS = frozenset(
     for suffix in (b"", b"-cert-v01@openssh.com")
 )
 _USERAUTH_SERVICE = b"ssh-userauth"
-# Of chacha20: a counter of eight bytes in front of the nonce, and blocks of 64.
-_FIRST_BLOCK = bytes(8)
-_WHOLE_BLOCK = bytes(64)
 SFTP_SUBSYSTEM = b"sftp"
 _SESSION = b"session"
 
@@ -441,65 +431,6 @@ def keep_options(conn: Connection) -> None:
 
     unwrapped: Any = conn
     unwrapped.reload_config = keep
-
-
-class KeptChacha(ChachaCipher):
-    """asyncssh's chacha20-poly1305@openssh.com with its two ciphers kept and given each packet's nonce.
-
-    asyncssh makes a cipher three times a packet, which costs more than ciphering a short one.  Half of what a large
-    file costs and a tenth of a small one is spent there, because it is what OpenSSH's clients choose.
-    """
-
-    def __init__(self, key: bytes) -> None:
-        super().__init__(key)
-        self._data = Cipher(ChaCha20(self._key, bytes(16)), mode=None).encryptor()
-        self._header = Cipher(ChaCha20(self._adkey, bytes(16)), mode=None).encryptor()
-
-    def encrypt_and_sign(self, header: bytes, data: bytes, nonce: bytes) -> tuple[bytes, bytes]:
-        """Return header and data encrypted, and their tag (PROTOCOL.chacha20poly1305)."""
-        tag_key = self._start(nonce)
-        sealed = self.decrypt_header(header, nonce) + self._data.update(data)
-        return sealed, Poly1305.generate_tag(tag_key, sealed)
-
-    def decrypt_header(self, header: bytes, nonce: bytes) -> bytes:
-        """Return the length of a packet."""
-        self._header.reset_nonce(_FIRST_BLOCK + nonce)
-        return self._header.update(header)
-
-    def verify_and_decrypt(self, header: bytes, data: bytes, nonce: bytes, tag: bytes) -> bytes | None:
-        """Return the packet, or None where the tag is not that of *header* and *data*."""
-        tag_key = self._start(nonce)
-        try:
-            Poly1305.verify_tag(tag_key, header + data, tag)
-        except InvalidSignature:
-            return None
-        return self._data.update(data)
-
-    def _start(self, nonce: bytes) -> bytes:
-        """Return the packet's tag key, from block 0 of its stream, and leave the stream at block 1 for the data."""
-        self._data.reset_nonce(_FIRST_BLOCK + nonce)
-        return self._data.update(_WHOLE_BLOCK)[:32]
-
-
-def keep_ciphers() -> None:
-    """Let every connection of this process use `KeptChacha`."""
-    encryption.ChachaCipher = KeptChacha  # type: ignore[attr-defined]
-
-
-def omit_ignored_packets(conn: Connection) -> None:
-    """Send no MSG_IGNORE in front of every packet.
-
-    asyncssh does so against an attack on CBC ciphers (RFC 4253 section 9.3.1), which the relay does not offer; it
-    doubles the packets, the sealing and the system calls of every short reply.
-    """
-    unwrapped: Any = conn
-    send = unwrapped.send_packet
-
-    def send_packet(pkttype: int, *args: bytes, handler: object = None) -> None:
-        if pkttype != MSG_IGNORE:
-            send(pkttype, *args, handler=handler)
-
-    unwrapped.send_packet = send_packet
 
 
 class Welcomer:
