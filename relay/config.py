@@ -173,7 +173,7 @@ class ServerSettings(_Section):
     busy_seconds: Seconds = 0.2
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
     handover_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 600.0
-    hang_seconds: Seconds = 60.0
+    hang_seconds: Annotated[float, Field(ge=3, allow_inf_nan=False)] = 60.0
     rekey_bytes: Annotated[Bytes, Field(ge=65_536)] = 1024 * MIB
 
     @property

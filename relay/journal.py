@@ -169,6 +169,11 @@ def worker_hung(journal: Journal, *, worker: int, pid: int, seconds: float) -> N
     journal.logger.error("worker.hung", worker=worker, pid=pid, seconds=seconds)
 
 
+def lease_failed(journal: Journal, *, cause: str) -> None:
+    """Tell that the lease beside the store cannot be had: housekeeping, mails and the anchor wait, and files go on."""
+    journal.logger.error("lease.failed", cause=cause)
+
+
 def supervisor_lost(journal: Journal) -> None:
     """Tell that the process that started this worker is gone, so that it drains and ends as well."""
     journal.logger.error("supervisor.lost")

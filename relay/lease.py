@@ -12,6 +12,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from relay import journal
+from relay.journal import Journal
 from relay.ledger.storefile import leave_to_owner
 
 _SUFFIX = ".duty"
@@ -21,16 +23,27 @@ _ASK_SECONDS = 0.5
 class Lease:
     """The lease on one store; one object a process, made in it."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, line: Journal) -> None:
         """Prepare for the store at *store*; nothing is held yet."""
+        self._line = line
+        self._is_told = False
         path = store.resolve()
         self._path = path.with_name(path.name + _SUFFIX)
         self._file: int | None = None
 
     async def take(self) -> None:
-        """Return when the lease is ours."""
-        while not self._try_take():  # noqa: ASYNC110 - another process ends it
+        """Return when the lease is ours; what keeps it from being had is told once, and tried again."""
+        while not self._try():  # noqa: ASYNC110 - another process ends it
             await asyncio.sleep(_ASK_SECONDS)
+
+    def _try(self) -> bool:
+        try:
+            return self._try_take()
+        except OSError as error:
+            if not self._is_told:
+                journal.lease_failed(self._line, cause=str(error))
+            self._is_told = True
+            return False
 
     def _try_take(self) -> bool:
         if self._file is None:

@@ -100,6 +100,9 @@ def open_entrances(config: Config, inherited: Inherited) -> Entrances:
     doors = inherited.doors or _open_doors(config.server.host, config.server.port)
     host = str(doors[0].getsockname()[0]) if inherited.doors else config.server.host
     metrics, trouble = inherited.metrics, ""
+    if metrics is not None and config.metrics.port is None:
+        metrics.close()
+        metrics = None
     if metrics is None and config.metrics.port is not None:
         metrics = _open_metrics(config.metrics.host, config.metrics.port)
     watch = inherited.watch

@@ -45,7 +45,7 @@ from relay.keyring import Keyring, load_keyring, stamp_keyring
 from relay.lease import Lease
 from relay.ledger.auditing import ensure_audit_key
 from relay.ledger.sqlite import open_ledger
-from relay.listening import Entrances
+from relay.listening import Entrances, socket_path
 from relay.lookout import Lookout
 from relay.meters import Meters
 from relay.model import Identity
@@ -272,6 +272,7 @@ class _Worker:
             case (Word.LEAD, _):
                 self._lead.set()
             case (Word.STOP, _):
+                self._is_leaving = False
                 self._stop.set()
             case (Word.LEAVE, _):
                 self._is_leaving = True
@@ -315,8 +316,11 @@ class _Worker:
         """Do what is to be done once for all workers, once told to; never returns."""
         await self._lead.wait()
         config, ledger, line = self._config, self._desks.ledger, self._line
-        lease = Lease(config.store.path)
-        await self._lookout.open(self._post.entrances)
+        lease = Lease(config.store.path, line)
+        try:
+            await self._lookout.open(self._post.entrances)
+        except OSError as error:
+            journal.unwatched(line, socket=str(socket_path(config)), cause=str(error))
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._lookout.look())
@@ -337,7 +341,7 @@ class _Worker:
 
         def is_worth_waiting() -> bool:
             is_late = asyncio.get_running_loop().time() >= deadline or self._hurry.is_set()
-            return not is_late and bool(self._count() or self._sessions)
+            return self._is_leaving and not is_late and bool(self._count() or self._sessions)
 
         while is_worth_waiting():  # noqa: ASYNC110 - no one event ends it
             await asyncio.sleep(_DRAIN_POLL_SECONDS)

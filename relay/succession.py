@@ -18,9 +18,10 @@ import subprocess
 import sys
 import time
 from collections.abc import MutableMapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from relay.common import NOBODY, Common
+from relay.errors import ConfigError
 from relay.listening import Entrances, Inherited, adopt
 
 _VARIABLE = "RELAY_SUCCESSION"
@@ -85,7 +86,11 @@ def find_legacy(environ: MutableMapping[str, str] = os.environ) -> Legacy | None
     if told["parent"] != os.getppid():
         # Of somebody who has ended, or never meant us.
         return None
-    legacy = Legacy(**{**told, "doors": tuple(told["doors"]), "inboxes": tuple(told["inboxes"])})
+    try:
+        known = {field.name: told[field.name] for field in fields(Legacy)}
+    except KeyError as error:
+        raise ConfigError(f"the relay that hands over is of another kind (it leaves no {error}): restart it") from None
+    legacy = Legacy(**{**known, "doors": tuple(known["doors"]), "inboxes": tuple(known["inboxes"])})
     for descriptor in legacy.descriptors:
         os.set_inheritable(descriptor, False)
     return legacy

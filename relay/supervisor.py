@@ -44,6 +44,7 @@ from relay.server import Post, work
 from relay.succession import Legacy, Successor, find_legacy
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
+_STDERR = 2
 _TICK_SECONDS = 1.0
 # A worker that lived so long had no trouble at its start.
 _SETTLED_SECONDS = 60.0
@@ -82,9 +83,11 @@ def serve(load: Callable[[], Config]) -> None:
         journal.configure_journal(config.journal.format, config.journal.level)
         Supervisor(config, load, legacy).run()
     except (RelayError, OSError) as error:
-        if legacy is not None:
-            legacy.report(str(error))
-        raise
+        if legacy is None:
+            raise
+        # The one that hands over tells it in the journal that both write to.
+        legacy.report(str(error))
+        sys.exit(1)
 
 
 class Supervisor:
@@ -106,11 +109,13 @@ class Supervisor:
         self._failures: dict[int, int] = {}
         self._due: dict[int, float] = {}
         self._end_at: float | None = None
-        self._told = 0
+        self._told = False
+        self._stops = 0
         self._tick_at = 0.0
         self._entrances: Entrances
         self._notifier = Notifier()
         self._tick_seconds = min(_TICK_SECONDS, self._notifier.sign_seconds or _TICK_SECONDS)
+        self._is_on_terminal = os.isatty(_STDERR)
         self._signals, self._signalled = socket.socketpair()
 
     def run(self) -> None:
@@ -129,9 +134,9 @@ class Supervisor:
             if not self._told:
                 self._tell_listening()
             if self._legacy is not None:
-                self._legacy.report()
+                self._legacy.report("it was told to end" if self._told else "")
             while self._workers or not self._told:
-                self._turn()
+                self._turn_safely()
         finally:
             for worker in self._workers.values():
                 with contextlib.suppress(ProcessLookupError):
@@ -242,6 +247,13 @@ class Supervisor:
 
     # --- the loop ------------------------------------------------------------------------------------------------
 
+    def _turn_safely(self) -> None:
+        try:
+            self._turn()
+        except Exception as error:  # noqa: BLE001 - all workers end with their supervisor: no defect is worth that
+            journal.unexpected_error(self._line, reference="supervisor", exception=error)
+            time.sleep(_TICK_SECONDS)
+
     def _turn(self, *, is_starting: bool = False) -> None:
         """Wait for the next thing to happen, for a second at most, and do what follows from it."""
         lines = {worker.line.fileno(): worker for worker in self._workers.values()}
@@ -283,6 +295,9 @@ class Supervisor:
     def _heed(self, number: signal.Signals) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
             self._stop()
+        elif number == signal.SIGHUP and self._is_on_terminal and not os.isatty(_STDERR):
+            # The terminal that it was started on is gone, and with it who would have ended it.
+            self._stop()
         elif number == signal.SIGHUP and not self._told:
             self._reload()
         elif number == signal.SIGUSR2 and not self._told:
@@ -299,7 +314,11 @@ class Supervisor:
     def _start_due(self) -> None:
         now = time.monotonic()
         for index in [index for index, at in self._due.items() if at <= now and not self._told]:
-            self._fork(index)
+            try:
+                self._fork(index)
+            except OSError as error:
+                # No memory, no more processes: as if it had died at once.
+                self._plan_again(index, 0, str(error), is_settled=False)
         for worker in self._workers.values():
             if self._end_at is not None and now >= self._end_at:
                 os.kill(worker.pid, signal.SIGKILL)
@@ -365,7 +384,7 @@ class Supervisor:
         self._notifier.tell(f"MAINPID={successor.pid}")
         self._notifier = Notifier({})
         self._is_succeeded = True
-        self._told = 1
+        self._told = True
         self._end_at = (
             time.monotonic() + self._config.server.handover_seconds + self._config.server.drain_seconds + _END_SECONDS
         )
@@ -391,35 +410,35 @@ class Supervisor:
             journal.worker_ended(self._line, worker=worker.index, pid=worker.pid)
             self._due[worker.index] = 0.0
             return
+        is_settled = time.monotonic() - worker.started_at > _SETTLED_SECONDS
+        self._plan_again(worker.index, worker.pid, worker.failure or cause, is_settled=is_settled)
+
+    def _plan_again(self, index: int, pid: int, cause: str, *, is_settled: bool) -> None:
+        """Plan when another worker comes in the place of one that died: later each time, if it does so at its start."""
         self._notifier.tell(self._describe())
         self._crew.deaths += 1
-        is_settled = time.monotonic() - worker.started_at > _SETTLED_SECONDS
-        failures = self._failures[worker.index] = 1 if is_settled else self._failures.get(worker.index, 0) + 1
+        failures = self._failures[index] = 1 if is_settled else self._failures.get(index, 0) + 1
         wait = 0.0 if failures == 1 else min(_AGAIN_MOST_SECONDS, 2.0 ** min(failures - 2, _DOUBLINGS_MOST))
-        self._due[worker.index] = time.monotonic() + wait
-        journal.worker_died(
-            self._line,
-            worker=worker.index,
-            pid=worker.pid,
-            cause=worker.failure or cause,
-            others=sum(other.state is _State.READY for other in self._workers.values()),
-            again_in_seconds=wait,
-        )
+        self._due[index] = time.monotonic() + wait
+        others = sum(other.state is _State.READY for other in self._workers.values())
+        journal.worker_died(self._line, worker=index, pid=pid, cause=cause, others=others, again_in_seconds=wait)
 
     # --- the end -------------------------------------------------------------------------------------------------
 
     def _stop(self) -> None:
         """Let everybody finish; the second time, at once; the third time, without a word."""
-        self._told += 1
+        self._stops += 1
         now = time.monotonic()
-        if self._told == 1:
-            self._notifier.tell("STOPPING=1")
+        if self._stops == 1:
+            if not self._told:
+                self._notifier.tell("STOPPING=1")
+            self._told = True
             for door in self._entrances.doors:
                 door.close()
             self._end_at = now + self._config.server.drain_seconds + _END_SECONDS
             self._tell_all(Word.STOP)
         else:
-            self._end_at = now + (_END_SOON_SECONDS if self._told == 2 else 0.0)  # noqa: PLR2004 - the second time
+            self._end_at = now + (_END_SOON_SECONDS if self._stops == 2 else 0.0)  # noqa: PLR2004 - the second time
             self._tell_all(Word.NOW)
 
     def _tell_all(self, word: Word) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
+import pty
 import signal
 import socket
+import subprocess
+import termios
 
 import asyncssh
 import psutil
 import pytest
-from house import HOST, OFFICES, PATIENCE_SECONDS, House, MakeHouse, general_name, pdf, wait_for
+from house import HOST, OFFICES, PATIENCE_SECONDS, House, MakeHouse, general_name, pdf, relay_command, wait_for
 from watching import ask, dial_socket, read_metrics
 
 WORKERS = 3
@@ -207,3 +211,40 @@ def test_history_tells_of_one_start_and_one_stop_however_many_there_are(make_hou
     told = [event.kind.value for event in house.events() if event.kind.value.startswith("server.")]
     assert told == ["server.started", "server.stopped"] * 2
     assert house.relay("audit", "verify").returncode == 0
+
+
+def test_a_relay_whose_terminal_is_closed_ends(make_house: MakeHouse) -> None:
+    """SIGHUP means other settings, but from a terminal that is gone it means what it always did, and nobody is left behind."""
+    house = make_house()
+    here, there = pty.openpty()
+    command = [*relay_command(house.path), "serve", "--port", "0"]
+
+    def take_terminal() -> None:
+        fcntl.ioctl(there, termios.TIOCSCTTY, 0)
+
+    with subprocess.Popen(
+        command,
+        env={**os.environ, **house.environment},
+        stdout=subprocess.PIPE,
+        stderr=there,
+        start_new_session=True,
+        preexec_fn=take_terminal,  # noqa: PLW1509 - there is no thread
+        encoding="utf-8",
+    ) as process:
+        os.close(there)
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("listening on ")
+        family = psutil.Process(process.pid).children()
+        process.send_signal(signal.SIGHUP)
+        assert b"settings.adopted" in read_until(here, b"settings.adopted")
+        os.close(here)
+        assert process.wait(PATIENCE_SECONDS) == 0
+    assert not [worker for worker in family if worker.is_running()]
+
+
+def read_until(descriptor: int, mark: bytes) -> bytes:
+    """Read a terminal until *mark* has come."""
+    said = b""
+    while mark not in said:
+        said += os.read(descriptor, 4096)
+    return said
