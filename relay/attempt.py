@@ -15,6 +15,7 @@ from relay.ledger import Ledger
 from relay.meters import Meters
 from relay.model import Identity, OfficeNumber, Route
 from relay.temporary import strip_temporary
+from relay.turns import Turns
 from relay.vault import Vault
 
 
@@ -27,6 +28,7 @@ class Bench:
     config: Config
     clock: Callable[[], datetime]
     meters: Meters = field(default_factory=Meters)
+    turns: Turns = field(default_factory=Turns)
 
     async def refuse(
         self,

@@ -281,6 +281,11 @@ class Upload:
         return accepted
 
     async def _commit(self, draft: TransferDraft) -> Accepted:
+        """Commit when it is this office's turn."""
+        async with self._bench.turns.taken(draft.route.sender):
+            return await self._commit_now(draft)
+
+    async def _commit_now(self, draft: TransferDraft) -> Accepted:
         """Commit; what conflicts with an earlier transfer may be the whole of one that was cut off."""
         ledger, clock = self._bench.ledger, self._bench.clock
         try:
