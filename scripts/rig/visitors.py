@@ -20,7 +20,7 @@ from pathlib import Path
 import asyncssh
 import uvloop
 
-from rig.clients import CIPHERS, KEY_EXCHANGE, Key, allow_open_files, read_key, send_as_openssh_does
+from rig.clients import CIPHERS, HOST_KEYS, KEY_EXCHANGE, Key, allow_open_files, read_key, send_as_openssh_does
 from rig.load import Login
 from rig.offices import render_serial
 from rig.sftp3 import RefusedByServer, Sftp3
@@ -177,6 +177,7 @@ class Country:
             config=None,
             agent_path=None,
             kex_algs=KEY_EXCHANGE,
+            server_host_key_algs=HOST_KEYS,
             encryption_algs=CIPHERS,
             login_timeout=_LOGIN_SECONDS,
         )
