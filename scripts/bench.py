@@ -22,7 +22,7 @@ from rig.latency import measure_fairness, measure_latency
 from rig.load import LoadError
 from rig.machine import Machine, look_at_machine, tell
 from rig.proof import measure_load_program
-from rig.published import publish
+from rig.published import FIGURES, README, publish, show_in_readme
 from rig.recovery import measure_recovery
 from rig.roundtrip import measure_round_trips
 from rig.scaling import measure_scaling
@@ -39,6 +39,7 @@ _OTHERS = ("f", "g", "h", "i", "j", "k", "l", "m", "n", "check", "load")
 ALL = (*WORKLOADS, *_OTHERS)
 # What is measured of one beside the large store belongs to both letters.
 _LARGE_STORE = {"i", "l"}
+_PLOT = "store-size.svg"
 
 
 @dataclass(slots=True)
@@ -80,14 +81,17 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="less of everything: for seeing that it runs")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("--markdown", action="store_true", help="print the figures as a table of a page")
-    parser.add_argument("--publish", metavar="DIR", help="write the table and the raw figures into this folder")
+    parser.add_argument("--publish", action="store_true", help="write all of it into tests/figures/ and README.md")
     parser.add_argument("--plot", metavar="FILE", help="draw cost against size of the store: .svg, .png or .pdf")
     parser.add_argument("--only", metavar="a,b,…", default="", help=f"some of the workloads {', '.join(ALL)}")
     parser.add_argument("--folder", default="/var/tmp", help="where the servers keep their files: on a disk")  # noqa: S108
     wanted = parser.parse_args()
     if wanted.only and not set(wanted.only.split(",")) <= set(ALL):
         parser.error(f"--only takes some of {','.join(ALL)}")
-    if wanted.plot and wanted.only and not set(wanted.only.split(",")) & _LARGE_STORE:
+    if wanted.publish and not wanted.plot:
+        FIGURES.mkdir(parents=True, exist_ok=True)
+        wanted.plot = str(FIGURES / _PLOT)
+    elif wanted.plot and wanted.only and not set(wanted.only.split(",")) & _LARGE_STORE:
         parser.error("--plot draws what (i) measures")
     return wanted
 
@@ -143,7 +147,7 @@ def _report(wanted: argparse.Namespace, amounts: Amounts, results: Results) -> N
     }
     page = "\n\n".join([*_sentences(command, results), write_markdown(results.figures)])
     if wanted.publish:
-        publish(Path(wanted.publish), page, as_json(told))
+        _publish(results, page, as_json(told), _sentences(command, results))
     if wanted.json:
         print(as_json(told))
     elif wanted.markdown:
@@ -153,6 +157,14 @@ def _report(wanted: argparse.Namespace, amounts: Amounts, results: Results) -> N
         show_figures(console, results.figures)
         for sentence in _sentences(command, results):
             console.print(sentence, highlight=False)
+
+
+def _publish(results: Results, page: str, raw: str, sentences: Sequence[str]) -> None:
+    if results.sizes and (FIGURES / _PLOT).exists():
+        page += f"\n\n![Cost against the size of the store]({_PLOT})"
+    publish("bench", "Figures of the bench", page, raw)
+    text = README.read_text(encoding="utf-8")
+    README.write_text(show_in_readme(text, results.figures, sentences), encoding="utf-8")
 
 
 def _sentences(command: str, results: Results) -> list[str]:

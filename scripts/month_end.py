@@ -5,9 +5,10 @@ Run by `./scripts/month-end`, which says how.
 
 import argparse
 import os
+import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,9 +21,12 @@ from rig.load import LoadError
 from rig.machine import Machine, look_at_machine, tell
 from rig.monthend import ANSWERS, MOST_SECONDS, MonthEnd, Step
 from rig.peakhour import country_rates, explain
+from rig.published import publish
 from rig.servers import RigError
 
 _FIRST_SHARE = 0.1
+_HEADINGS = ["share", "visits/s", *(f"{what} p50 / p99" for what in ANSWERS), "lost", "server cores", ""]
+_TAKEN_TO_BE = "What the country's busiest hour is taken to be:"
 
 
 def main() -> int:
@@ -46,6 +50,14 @@ def main() -> int:
         # Everything that was started has ended by now, and the folder is gone.
         print("stopped", file=sys.stderr)
         return 130
+    if wanted.publish:
+        command = f"./scripts/month-end {shlex.join(sys.argv[1:])}"
+        publish(
+            "month-end",
+            "The busiest hour of a month",
+            _write_page(command, machine, month, steps),
+            _as_json(wanted, machine, month, steps),
+        )
     if wanted.json:
         print(_as_json(wanted, machine, month, steps))
     else:
@@ -64,6 +76,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--register", type=float, default=1.0, help="the part of the country that is registered (1)")
     parser.add_argument("--quick", action="store_true", help="in about a minute")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--publish", action="store_true", help="write it into tests/figures/ as well")
     parser.add_argument("--folder", default="/var/tmp", help="where the relay keeps its files: on a disk")  # noqa: S108
     wanted = parser.parse_args()
     if not 0 < wanted.fraction <= wanted.register <= 1:
@@ -77,20 +90,38 @@ def _parse_arguments() -> argparse.Namespace:
 def _show(wanted: argparse.Namespace, machine: Machine, month: MonthEnd, steps: Sequence[Step]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 150)
     table = Table(title=f"{month.offices:,} offices registered, {month.acting:,} take part, {wanted.workers} workers")
-    for heading in ("share", "visits/s", *(f"{what} p50 / p99" for what in ANSWERS), "lost", "server cores", ""):
+    for heading in _HEADINGS:
         table.add_column(heading, justify="right")
+    for cells in _rows(steps):
+        table.add_row(*cells)
+    console.print(table)
+    for line in [*_conclude(machine, steps), "", _TAKEN_TO_BE, *explain()]:
+        console.print(line, highlight=False)
+
+
+def _write_page(command: str, machine: Machine, month: MonthEnd, steps: Sequence[Step]) -> str:
+    rows = [_HEADINGS, ["---"] * len(_HEADINGS), *_rows(steps)]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    parts = f"`{command}`: {month.offices:,} offices registered, {month.acting:,} of them take part."
+    arithmetic = "\n".join(f"- {line}" for line in explain())
+    return "\n\n".join([parts, *_conclude(machine, steps), table, _TAKEN_TO_BE, arithmetic])
+
+
+def _rows(steps: Sequence[Step]) -> Iterator[list[str]]:
     for step in sorted(steps, key=lambda each: each.share):
         visits = (step.counts.get("login", 0) + step.counts.get("kept", 0)) / step.wall_seconds
-        cells = [
-            f"{1000 * step.p50[what]:,.0f} / {1000 * step.p99[what]:,.0f} ms" if what in step.p99 else ""
-            for what in ANSWERS
-        ]
         lost = step.counts.get("failed", 0) + step.counts.get("turned away", 0)
-        verdict = "carried" if step.is_carried else "too much"
-        table.add_row(f"{step.share:.1%}", f"{visits:.1f}", *cells, str(lost), f"{step.server_cores:.2f}", verdict)
-    console.print(table)
-    for line in [*_conclude(machine, steps), "", "What the country's busiest hour is taken to be:", *explain()]:
-        console.print(line, highlight=False)
+        yield [
+            f"{step.share:.1%}",
+            f"{visits:.1f}",
+            *(
+                f"{1000 * step.p50[what]:,.0f} / {1000 * step.p99[what]:,.0f} ms" if what in step.p99 else ""
+                for what in ANSWERS
+            ),
+            str(lost),
+            f"{step.server_cores:.2f}",
+            "carried" if step.is_carried else "too much",
+        ]
 
 
 def _conclude(machine: Machine, steps: Sequence[Step]) -> list[str]:

@@ -21,6 +21,7 @@ from rig.country import find_partners, make_country, read_prefectures, render_co
 from rig.delay import delayed
 from rig.figures import Figure, percentile, write_markdown
 from rig.peakhour import country_rates
+from rig.published import BEGIN, END, README, show_in_readme
 from rig.sides import SESSIONS_OF_ONE
 
 
@@ -50,6 +51,17 @@ def test_a_ratio_is_to_the_first_of_theirs_and_all_stand_in_the_table() -> None:
     assert write_markdown([figure]).splitlines()[-1] == (
         "| (a) | login | 3.00 ms | OpenSSH 12.00, ProFTPD 6.00 | 0.25 | ≤ 0.22 | missed |"
     )
+
+
+def test_readme_has_a_place_for_the_figures_that_have_a_target() -> None:
+    """What was between the marks gives way to what was measured, and everything around them stays."""
+    text = README.read_text(encoding="utf-8")
+    judged, other = Figure("a", "login", "ms", 3.0, {"OpenSSH": 12.0}, 0.3), Figure("k", "sftp", "s", 1.0)
+    shown = show_in_readme(text, [judged, other], ["`./scripts/bench --publish` on this machine."])
+    assert "| (a) | login |" in shown
+    assert "| (k) |" not in shown
+    assert shown.partition(BEGIN)[0] == text.partition(BEGIN)[0]
+    assert shown.partition(END)[2] == text.partition(END)[2]
 
 
 def test_a_percentile_is_a_value_that_was_measured() -> None:
