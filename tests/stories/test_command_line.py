@@ -288,6 +288,10 @@ def test_an_office_is_added_changed_suspended_and_resumed(operator: Operator) ->
         "prefecture": "北海道",
         "service_types": ["15", "A2"],
         "status": "suspended",
+        "ends_at": None,
+        "until_at": None,
+        "successor": None,
+        "former": [],
         "mail": None,
         "certificates": [],
     }
