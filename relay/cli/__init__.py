@@ -9,6 +9,7 @@ understood.  A failure is one message on stderr that says what to do next, never
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from importlib.metadata import version
@@ -69,6 +70,20 @@ app.command()(restore)
 app.command()(explain)
 app.command()(check)
 app.add_typer(standard.app, name="standard")
+
+
+def _unwrap_help(group: typer.Typer) -> None:
+    """Let each command's help be folded by the terminal: where its lines end in the source says nothing."""
+    for command in group.registered_commands:
+        if command.callback is not None and command.callback.__doc__ and command.help is None:
+            paragraphs = inspect.cleandoc(command.callback.__doc__).split("\n\n")
+            command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            _unwrap_help(inner.typer_instance)
+
+
+_unwrap_help(app)
 
 
 def _show_version(value: bool) -> None:  # noqa: FBT001 - typer's callback

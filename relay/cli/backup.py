@@ -73,6 +73,9 @@ def backup(
 def _make(config: Config, file: Path, *, force: bool = False) -> Backup:
     from relay.ledger.backups import make_backup
 
+    refusal = CommandRefused(f"{file} is there already: choose another place, or overwrite with --force")
+    if file.exists() and not force:
+        raise refusal
     try:
         err = console(stderr=True)
         with Progress(transient=True, console=err, disable=not err.is_terminal) as bar:
@@ -83,7 +86,7 @@ def _make(config: Config, file: Path, *, force: bool = False) -> Backup:
 
             return make_backup(config.store.path, file, now=datetime.now(UTC), overwrite=force, progress=tell)
     except FileExistsError:
-        raise CommandRefused(f"{file} is there already: choose another place, or overwrite with --force") from None
+        raise refusal from None
     except OSError as error:
         raise CommandFailed(f"{file} cannot be written: {error.strerror}") from error
 

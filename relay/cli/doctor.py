@@ -17,12 +17,12 @@ from rich.text import Text
 from relay.cli.doctor_checks import Finding, Level, Patient, list_checks
 from relay.cli.doctor_outside import ask_clock, knock
 from relay.cli.installation import HomeOption
-from relay.cli.terminal import JsonOption, Tone, colour, console, print_json, say
+from relay.cli.terminal import JsonOption, Tone, colour, print_json, print_points, say
 from relay.errors import ConfigError
 
 _WORDS = {Level.WELL: ("well", Tone.GOOD), Level.LOOK: ("look", None), Level.BROKEN: ("BROKEN", Tone.BAD)}
 _CODES = {Level.WELL: 0, Level.LOOK: 1, Level.BROKEN: 2}
-_INDENT = " " * 8
+_WORD_COLUMNS = 8
 
 
 def doctor(
@@ -89,13 +89,13 @@ def _examine(home: Path, *, full: bool, reach: str | None, clocks: list[str], ba
 
 
 def _print(found: list[Finding]) -> None:
-    out = console()
+    points: list[tuple[Text, Text]] = []
     for each in found:
         word, tone = _WORDS[each.level]
-        head, *more = each.text.splitlines() or [""]
-        out.print(Text.assemble(colour(f"{word:<8}", tone), (each.check, "bold"), f": {head}"), overflow="fold")
-        for line in [*more, *([each.advice] if each.advice else [])]:
-            out.print(Text(f"{_INDENT}{line}", style="" if line in more else Tone.FADED), overflow="fold")
+        points.append((colour(word, tone), Text.assemble((each.check, "bold"), f": {each.text}")))
+        if each.advice:
+            points.append((Text(), Text(each.advice, style=Tone.FADED)))
+    print_points(points, _WORD_COLUMNS)
     broken = sum(each.level is Level.BROKEN for each in found)
     look = sum(each.level is Level.LOOK for each in found)
     say("")

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from relay.cli.doctor_settings import find_unwise_spans
 from relay.cli.terminal import say_size, say_time
 from relay.config import Config, LimitSettings
 
@@ -36,6 +37,8 @@ _BACKUP_LOOK, _BACKUP_BROKEN = timedelta(days=1), timedelta(days=7)
 _FAR = 10
 _LONG_DAYS = 2 * 365
 _NAMES_TOLD = 5
+# There is a round every ten minutes.
+_ROUNDS_LATE = timedelta(hours=1)
 
 
 class Level(StrEnum):
@@ -87,6 +90,7 @@ def list_checks() -> tuple[tuple[str, Check], ...]:
         ("host certificates", check_host_certificates),
         ("outside CAs", check_outside),
         ("settings", check_settings),
+        ("housekeeping", check_housekeeping),
         ("open files", check_files),
         ("server", check_server),
         ("backups", check_backups),
@@ -286,7 +290,7 @@ def _tell_end(name: str, text: str, left: timedelta, soon: timedelta, advice: st
 
 def check_settings(patient: Patient) -> list[Finding]:
     """Nothing is set that is legal and unwise."""
-    unwise = [*_find_unwise(patient.config), *_find_far(patient.config.limits)]
+    unwise = [*_find_unwise(patient.config), *find_unwise_spans(patient.config), *_find_far(patient.config.limits)]
     found = [Finding("settings", Level.LOOK, text, advice) for text, advice in unwise]
     return found or [Finding("settings", Level.WELL, "nothing unusual")]
 
@@ -319,6 +323,22 @@ def _find_far(limits: LimitSettings) -> Iterator[tuple[str, str]]:
             yield f"limits.{name} is {value:,}, far from the usual {usual:,}", "See Limits in README.md."
 
 
+def check_housekeeping(patient: Patient) -> list[Finding]:
+    """What time does to files is done."""
+    from relay.ledger import storefile
+
+    with storefile.peeked(patient.config.store.path) as reader:
+        row = reader.execute("SELECT value FROM meta WHERE key = 'housekeeping_at'").fetchone()
+    if row is None:
+        return [Finding("housekeeping", Level.WELL, "no round was made yet; a relay makes one at its start")]
+    last_at = datetime.fromtimestamp(row[0] / 1_000_000, UTC)
+    text = f"the last round was at {say_time(last_at)}"
+    if patient.now - last_at > _ROUNDS_LATE:
+        advice = "Start the relay; where it runs, its journal says what keeps it from them."
+        return [Finding("housekeeping", Level.LOOK, text, advice)]
+    return [Finding("housekeeping", Level.WELL, text)]
+
+
 def check_files(patient: Patient) -> list[Finding]:
     """The system lets the relay have as many files open as it takes connections."""
     needed = patient.config.limits.connections_total + _FILES_BESIDE
@@ -349,6 +369,9 @@ def check_backups(patient: Patient) -> list[Finding]:
 
     if patient.backups is None:
         return []
+    if not patient.backups.is_dir():
+        text = f"there is no folder {patient.backups}"
+        return [Finding("backups", Level.BROKEN, text, "Name the folder of `relay backup --every 5m --to DIR`.")]
     paths = list_backups(patient.backups)
     if not paths:
         return [

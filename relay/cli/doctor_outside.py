@@ -107,7 +107,10 @@ def knock(address: str, patient: Patient) -> Finding:
     try:
         version, fault = run(_knock(host, port, patient))
     except (OSError, TimeoutError) as error:
-        return Finding(name, Level.BROKEN, f"nobody answers there: {error or 'in time'}", advice)
+        # Of several tries asyncio tells Python's own words; the system's are for people.
+        number = error.errno or 0
+        why = os.strerror(number) if number > 0 else error.strerror or str(error) or "in time"
+        return Finding(name, Level.BROKEN, f"nobody answers there: {why}", advice)
     if fault:
         return Finding(name, Level.BROKEN, f"{version or 'something'} answers there, but {fault}", advice)
     return Finding(name, Level.WELL, f"{version} answers there, with a host certificate of this relay's CA")

@@ -136,7 +136,7 @@ def _print(verdict: _Verdict) -> None:
     facts: list[tuple[str, str | Text]] = [("Verdict", colour(verdict.word, _TONES[verdict.word]))]
     for found in verdict.findings:
         facts += [("Code", found.code), ("", found.message_ja), ("", found.message_en)]
-        facts += [("", Text(f"→ {remedy}")) for remedy in (found.row.remedy_ja, found.row.remedy_en)]
+        facts += [("", Text(f"→{remedy}")) for remedy in (found.row.remedy_ja, found.row.remedy_en)]
     if (address := verdict.address) is not None:
         name = f"  {verdict.recipient.name}" if verdict.recipient else ""
         facts += [

@@ -38,7 +38,7 @@ _LATE_ROUNDS = 3
 # What each chore is to the operator, by its name.
 _WORDS = {
     "expired": "Uncollected files expire",
-    "destroyed": "Collected files lose their bytes",
+    "destroyed": "Bytes of collected files go",
     "noticed": "Notices: a file waits",
     "notices_over": "Notices that are over go",
     "unfinished": "Unfinished uploads end",
@@ -81,7 +81,10 @@ async def _run(home: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
             return
         expiring, destroyed = plan[Chore.EXPIRED].count, plan[Chore.DESTROYED].count
         if expiring or destroyed:
-            confirm(f"Let {expiring:,} files expire and destroy the bytes of {destroyed:,} collected ones?", yes=yes)
+            confirm(
+                f"Files that expire: {expiring:,}. Collected files that lose their bytes: {destroyed:,}. Go on?",
+                yes=yes,
+            )
         _show_done(await go_round(relay.ledger, settings, relay.now), as_json=as_json)
 
 

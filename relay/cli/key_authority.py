@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from relay.cli.installation import Installation, open_installation
 from relay.cli.terminal import (
-    Column,
     CommandRefused,
     confirm,
+    print_facts,
     print_json,
-    print_table,
     say,
     secret_asker,
 )
@@ -28,10 +27,16 @@ async def list_keys(home: Path, *, as_json: bool) -> None:
     if as_json:
         print_json([dict(zip(("what", "fingerprint", "private", "meaning"), row, strict=True)) for row in rows])
         return
-    print_table(
-        [Column("Key"), Column("Fingerprint"), Column("Private half"), Column("", is_flexible=True)],
-        rows,
-        note="",
+    # Below each other, since a fingerprint that is cut off is none.
+    print_facts(
+        [
+            fact
+            for what, fingerprint, private, meaning in rows
+            for fact in (
+                (what, fingerprint),
+                ("", meaning + (f"; its private half is {private}" if private != "-" else "")),
+            )
+        ]
     )
 
 
@@ -173,6 +178,8 @@ async def retire_user_ca(home: Path, fingerprint: str, *, yes: bool) -> None:
     from relay import authority
 
     async with open_installation(home) as relay:
+        if fingerprint not in relay.keyring.user_ca_fingerprints:
+            raise CommandRefused(f"{fingerprint} is no trusted CA; `relay key list` shows them")
         now = relay.now
         good = [
             one

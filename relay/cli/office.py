@@ -251,7 +251,7 @@ async def _show(home: Path, text: str, *, as_json: bool) -> None:
     if certificates:
         print_certificates(certificates, now, note="")
     else:
-        say(f"no certificates yet: `relay cert issue {office.number} --public-key id.pub`")
+        say(f"no certificates yet: `relay cert invite {office.number}`")
 
 
 @app.command()

@@ -83,6 +83,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]],
     """Print *rows*, one a line, and *note* below."""
     out = console()
     cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
+    columns, cells = _leave_out_empty(columns, cells, out.width)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
     for column, width in zip(columns, _share_width(columns, cells, out.width), strict=True):
         table.add_column(column.title, justify=column.justify, no_wrap=True, overflow="ellipsis", width=width)
@@ -91,6 +92,17 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]],
     _print_grid(out, table)
     if note:
         out.print(Text(note, style=Tone.FADED))
+
+
+def _leave_out_empty(
+    columns: Sequence[Column], cells: list[list[Text]], total: int
+) -> tuple[Sequence[Column], list[list[Text]]]:
+    """Where not all columns find room, leave out those that say nothing in any row."""
+    natural = (max([cell_len(one.title), *(row[at].cell_len for row in cells)]) for at, one in enumerate(columns))
+    if not cells or sum(natural) + _GAP * len(columns) <= total:
+        return columns, cells
+    kept = [at for at in range(len(columns)) if any(row[at].plain not in ("", "-") for row in cells)]
+    return [columns[at] for at in kept], [[row[at] for at in kept] for row in cells]
 
 
 def _share_width(columns: Sequence[Column], cells: Sequence[Sequence[Text]], total: int) -> list[int]:
@@ -113,6 +125,16 @@ def print_facts(facts: Iterable[tuple[str, str | Text]]) -> None:
     table.add_column(overflow="fold")
     for name, value in facts:
         table.add_row(name, value if isinstance(value, Text) else Text(value))
+    _print_grid(console(), table)
+
+
+def print_points(points: Iterable[tuple[Text, Text]], width: int) -> None:
+    """Print a word of *width* columns before each text, which goes on behind it where it is longer than the line."""
+    table = Table.grid(padding=0)
+    table.add_column(no_wrap=True, width=width)
+    table.add_column(overflow="fold")
+    for word, text in points:
+        table.add_row(word, text)
     _print_grid(console(), table)
 
 

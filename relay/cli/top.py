@@ -146,7 +146,8 @@ def _look(home: Path) -> Look:
         answer = ask_server(load_config(home), "/state")
     except OSError as error:
         raise CommandFailed(
-            f"no relay can be asked here ({error.strerror or error}): it does not run, or runs as another user"
+            f"no relay can be asked here ({error.strerror or error}): it does not run, or runs as another user. "
+            "`relay serve` starts it, `relay doctor` looks closer"
         ) from error
     return Look(time.time(), cast(StateFacts, json.loads(answer.text)))
 

@@ -9,6 +9,7 @@ import typer
 
 from relay.cli.installation import HomeOption, Installation, open_installation, run
 from relay.cli.terminal import CommandRefused, YesOption, confirm, say, say_time, warn
+from relay.errors import Refused
 from relay.lifecycle import State
 from relay.model import EventKind, Transfer, TransferId
 
@@ -71,6 +72,13 @@ async def _change(home: Path, number: TransferId, reason: str, *, is_hold: bool,
             await change(number, reason=reason, actor=relay.actor, now=relay.now)
         except LookupError:
             raise CommandRefused(f"transfer {number} has ended: it is {found.state.value}") from None
+        except Refused as refused:
+            if found.collected_at is None:
+                raise
+            raise CommandRefused(
+                f"transfer {number} was collected at {say_time(found.collected_at)}: its recipient has it. "
+                f"`relay transfer return {number}` takes it out of its folders and tells both"
+            ) from refused
     say(f"transfer {number} ({ends}) is {'held' if is_hold else 'with its recipient'}; both offices' status say so")
 
 

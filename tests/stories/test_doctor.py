@@ -102,6 +102,33 @@ def test_a_relay_that_is_well_is_told_so_and_its_door_is_found(make_house: MakeH
     assert code in (0, 1)
 
 
+def test_every_setting_that_is_legal_and_unwise_is_told(make_house: MakeHouse) -> None:
+    """What is kept too long or not long enough, patience without end, programs let through: each with what to do."""
+    unwise = {
+        "housekeeping": {"uncollected_days": 0, "collected_days": 3},
+        "certificates": {"valid_days": 7, "renewal": False},
+        "server": {"login_seconds": 3600.0, "drain_seconds": 900.0, "keepalive_count": 100},
+        "store": {"lock_wait_seconds": 0.1, "checkpoint_bytes": "2 GiB"},
+        "audit": {"anchor_seconds": 3600.0},
+        "names": {"extensions": ["pdf", "exe"]},
+        "mail": {"host": "mail.example.jp", "sender": "relay@example.jp", "tls": "none"},
+        "limits": {"upload_bytes": "900 TiB", "stored_bytes_per_office": "900 TiB"},
+    }
+    code, told = examine(make_house(**WELL, **unwise))
+    assert code == 1
+    found = {text: advice for level, text, advice in told["settings"] if level == "look"}
+    for word in (
+        "uncollected_days is 0", "collected_days is 3", "good for 7 days", "renewal is off", "login_seconds is 3,600",
+        "drain_seconds is 900", "keepalive_count is over", "lock_wait_seconds is 0.1", "checkpoint_bytes is 2.0 GiB",
+        "anchor_seconds is 3,600", "programs through: exe", 'tls is "none"', "are free for the store",
+    ):  # fmt: skip
+        assert any(word in text and advice for text, advice in found.items()), (word, found)
+    ((level, text, _),) = told["housekeeping"]
+    assert (level, "no round" in text) == ("well", True)
+    longer = examine(make_house(**WELL, housekeeping={"uncollected_days": 30, "collected_days": 60}))[1]["settings"]
+    assert ["more than uncollected_days" in text for _, text, _ in longer] == [True]
+
+
 def test_what_is_unwise_or_not_there_is_told_with_what_to_do(make_house: MakeHouse) -> None:
     """A stopped relay with odd settings, a wrong clock and nobody at its address: each is named, with advice, in one run."""
     house = make_house(

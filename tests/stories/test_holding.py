@@ -50,7 +50,7 @@ async def test_a_held_file_is_out_of_reach_until_it_is_released(house: House) ->
         EventKind.COLLECTED,
     ]
     late = house.relay("transfer", "hold", "1", *WHY)
-    assert (late.returncode, "transfer.already_collected" in late.stderr) == (2, True)
+    assert (late.returncode, "`relay transfer return 1`" in late.stderr) == (2, True)
 
 
 async def test_its_sender_takes_a_held_file_back(house: House) -> None:
