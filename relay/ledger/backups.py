@@ -187,17 +187,28 @@ def _nobody_inside(store: Path, lock_wait_seconds: float) -> Iterator[None]:
 
 
 def _set_aside(store: Path, now: datetime) -> Path | None:
-    """Rename the store, with its log, out of the way."""
+    """Give the store, with its log, another name; it keeps its own until another one takes its place.
+
+    The log has gone for certain before that: it would be played into the new one.
+    """
+    logs = [store.with_name(store.name + ending) for ending in ("-wal", "-shm")]
     if not store.exists():
-        # A log without its store would be played into the new one.
-        for ending in ("-wal", "-shm"):
-            store.with_name(store.name + ending).unlink(missing_ok=True)
+        for log in logs:
+            log.unlink(missing_ok=True)
+        _sync(store.parent)
         return None
     aside = store.with_name(f"{store.name}.replaced-{now:%Y%m%dT%H%M%SZ}")
-    for ending in ("-wal", "-shm", ""):
-        part = store.with_name(store.name + ending)
-        if part.exists():
-            part.rename(aside.with_name(aside.name + ending))
+    for log in logs:
+        if log.exists():
+            log.rename(aside.with_name(aside.name + log.name.removeprefix(store.name)))
+    # A second name, where the disk has such: at no moment is there no store.
+    try:
+        os.link(store, aside)
+    except FileExistsError:
+        raise
+    except OSError:
+        store.rename(aside)
+    _sync(store.parent)
     return aside
 
 

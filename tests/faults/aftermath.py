@@ -55,7 +55,7 @@ async def examine(home: Path, notebook: Notebook, ended: int, backups: list[Prom
 
 
 async def _examine(home: Path, notebook: Notebook, ended: int, backups: list[Promise]) -> list[str]:
-    config, keyring = load_config(home, {}), _load_keys(home / "keys")
+    config, keyring = load_config(home, {}), load_keys(home / "keys")
     faults = [f"tampering: {fault}" for fault in _history_faults(config, keyring)]
     ledger = await open_ledger(
         config.store.path, keyring.open_vault(), keyring.audit_key, anchor=config.audit.anchor, lock_wait_seconds=1.0
@@ -78,7 +78,7 @@ def judge_all(notebook: Notebook, ended: int, found: Mapping[str, Found]) -> Ite
     yield from (f"{name}: invented: nobody has sent it" for name in found.keys() - notebook.contents.keys())
 
 
-def _load_keys(path: Path) -> Keyring:
+def load_keys(path: Path) -> Keyring:
     """Load the keys; what was loaded once with the same bytes is not checked again: RSA takes a tenth of a second."""
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")):

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import os
 import random
+import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -179,6 +181,8 @@ class Disk:
         self._files: dict[int, File] = {}
         names: dict[str, File] = {}
         for path in (root, *root.rglob("*")):
+            if path.is_socket():
+                continue
             status = path.stat()
             is_folder = path.is_dir()
             file = self._files.setdefault(status.st_ino, File(status.st_mode & 0o777, is_folder))
@@ -261,3 +265,11 @@ def play(disk: Disk, changes: list[Change], cuts: Iterable[int]) -> Iterator[int
             (disk.end if is_end else disk.begin)(change)
             at += 1
         yield cut
+
+
+@contextmanager
+def lend_folder() -> Iterator[Path]:
+    """Lend a folder for one home, in memory where that can be: what is looked at need not be synced."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)

@@ -13,10 +13,8 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +22,7 @@ import pytest
 from abort_judge import SEEN, Act, Fate, Found, View
 from aftermath import Promise, examine, judge_all, visit
 from busy_offices import Notebook, work
-from disk import Disk, Loss, play
+from disk import Disk, Loss, lend_folder, play
 from house import House, MakeHouse
 from raw_sftp import open_raw
 from recorder import Change, Deaf, Kind, Recorder
@@ -107,19 +105,11 @@ def plan_cuts(changes: list[Change], chosen: random.Random, most: int) -> list[C
     ]
 
 
-@contextmanager
-def _folder() -> Iterator[Path]:
-    """Lend a folder for one home, in memory where that can be: what is looked at need not be synced."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        yield Path(folder)
-
-
 async def try_cuts(day: Day, cuts: Iterable[Cut]) -> tuple[int, list[str]]:
     """Cut, look and judge; returns how many cuts there were, and what was broken."""
     cuts, faults = list(cuts), []
     disk = day.before.copy()
-    with _folder() as folder:
+    with lend_folder() as folder:
         for cut, _ in zip(cuts, play(disk, day.changes, [cut.at for cut in cuts]), strict=True):
             home = folder / "home"
             disk.leave(home, cut.loss, random.Random(cut.seed), are_ordered=cut.are_ordered)
@@ -141,7 +131,7 @@ def check_record(house: House, day: Day) -> None:
     disk = day.before.copy()
     for _ in play(disk, day.changes, [_AFTER_ALL]):
         pass
-    with _folder() as folder:
+    with lend_folder() as folder:
         disk.show(folder)
         homes = (house.path, folder)
         real, shown = ({str(path.relative_to(home)) for path in home.rglob("*") if _is_told(path)} for home in homes)
