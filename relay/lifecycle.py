@@ -55,7 +55,8 @@ _STEPS: Mapping[State, Mapping[Step, State]] = MappingProxyType(
         # Given back by the operator, before anybody had collected it.
         State.RETURNED: {},
         State.EXPIRED: {},
-        State.DISCARDED: {},
+        # Thrown away unread it still lies in done/, where its recipient might read it.
+        State.DISCARDED: {Step.RETURN: State.RETURNED},
         State.SUPERSEDED: {},
         State.DESTROYED: {},
     }

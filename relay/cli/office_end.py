@@ -237,6 +237,7 @@ async def _find_successor(
 ) -> tuple[Office, bool]:
     """Return the office under the new number, and whether it is to be registered; CommandRefused where it cannot follow."""
     from relay.cli.office import prefecture_of
+    from relay.cli.register_file import find_name_fault
     from relay.standard.offices import has_check_digit
 
     number = read_office_number(text)
@@ -245,6 +246,8 @@ async def _find_successor(
     known = await relay.ledger.find_office(number)
     name, prefecture = wishes
     if known is None:
+        if fault := find_name_fault(name or office.name):
+            raise CommandRefused(f"the name {fault}: give it with --name")
         if not has_check_digit(number):
             warn(f"the check digit of {number} does not fit: please compare it with the paper")
         new = Office(number, name or office.name, prefecture or prefecture_of(number), office.service_types)

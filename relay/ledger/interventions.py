@@ -77,7 +77,7 @@ class InterventionVerbs(RecallVerbs):
             if found.state in _HAD:
                 connection.execute(SQL["report_transfer"], (to_cell(now), transfer))
                 _note(connection, found, EventKind.REPORTED, reason, actor, now)
-            elif found.state is State.ACCEPTED:
+            elif found.state in (State.ACCEPTED, State.DISCARDED):
                 self._give_back(connection, found, now)
                 _note(connection, found, EventKind.RETURNED, reason, actor, now)
             else:

@@ -82,6 +82,16 @@ async def test_the_same_name_is_a_new_transfer_and_a_marked_one_is_not_delivered
     assert (await shop.ledger.release_transfer(again.id, **WHY)).reported_at is None  # type: ignore[arg-type]
 
 
+async def test_what_was_thrown_away_unread_can_be_given_back(shop: Shop) -> None:
+    """It lies in done/ still: returned, its recipient can neither list nor read it there."""
+    sent = await shop.send()
+    await shop.ledger.move_shelf(sent.id, Shelf.DONE, identity=identity(B), now=NOW, may_discard=True)
+    assert (await give_back(shop, sent)).state is State.RETURNED
+    assert (await shop.ledger.list_shelf(B, Shelf.DONE)).entries == ()
+    assert await shop.ledger.find_delivered(B, sent.name) is None
+    assert await shop.content(sent.id) == b"content"
+
+
 async def test_what_ended_otherwise_is_not_given_back(shop: Shop) -> None:
     """Taken back by its sender: there is nothing to give back; and nobody but its sender reads what was given back."""
     sent = await shop.send()
