@@ -175,6 +175,25 @@ async def test_a_locked_store_is_waited_for_and_then_told(make_house: MakeHouse,
     house.wait_for_event("store.recovered")
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("lock", [our_lock, foreign_lock], ids=["ours", "foreign"])
+async def test_a_store_that_is_locked_for_a_minute_is_told_once_and_goes_on(make_house: MakeHouse, lock: Lock) -> None:
+    """With the settings as they come: each upload is told after ten seconds, on a session that lives, until it is over."""
+    house = make_house()
+    house.start()
+    loop = asyncio.get_running_loop()
+    async with sender(house) as raw:
+        with lock(house.config.store.path):
+            ends = loop.time() + 60
+            while loop.time() < ends:
+                check_words(await put(raw, 0), BUSY)
+        assert (await put(raw, 0)).code == sftp.OK
+    await check_delivered(house, {0: SMALL})
+    house.wait_for_event("store.recovered")
+    (told,) = house.journal_lines("store.failed")
+    assert "`fuser -v" in told["cause"]
+
+
 @pytest.mark.parametrize("lock", [our_lock, foreign_lock], ids=["ours", "foreign"])
 async def test_a_lock_that_goes_in_time_is_not_noticed(make_house: MakeHouse, lock: Lock) -> None:
     """An upload that was closed while the store was locked is answered OK after the lock is gone."""
