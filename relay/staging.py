@@ -74,6 +74,8 @@ class Staging:
         """Send on its way what waits, also where it would fit the commit."""
         if self._task is None and self.failure is None and self._waiting:
             self._task = asyncio.create_task(self._stage())
+            # What failed is told by `failure`.
+            self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
             self._count()
 
     def _count(self) -> None:
@@ -96,6 +98,7 @@ class Staging:
 
     async def _stage(self) -> None:
         """Bring chunks into the store until none is left; a failure is kept for whoever asks next."""
+        is_done = False
         try:
             while self._waiting:
                 chunks, self._waiting = self._waiting, []
@@ -105,11 +108,15 @@ class Staging:
                 self._bytes -= sum(len(chunk.sealed) for chunk in chunks)
                 self._count()
                 self._has_landed.set()
+            is_done = True
         except Deferred as deferred:
             self.failure = deferred.again()
         except LookupError:
             self.failure = Refused("upload.unfinished", detail="the staged chunks are gone")
         finally:
+            if not is_done and self.failure is None:
+                # Without this nobody would know that what was on its way is not there.
+                self.failure = Deferred("server.busy", detail="staging ended in a defect or was cancelled")
             if self.failure is not None:
                 # Nothing of it can be committed any more.
                 self._waiting, self._bytes = [], 0

@@ -17,6 +17,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 
@@ -140,10 +142,11 @@ class Upload:
             if not data:
                 return
             await self._compare(offset, data)
-            if self._sheaf.is_resting:
-                await self._sheaf.wake()
-                self._buffers.touch(self)
-            over = await self._sheaf.write_over(offset, data)
+            with self._changing():
+                if self._sheaf.is_resting:
+                    await self._sheaf.wake()
+                    self._buffers.touch(self)
+                over = await self._sheaf.write_over(offset, data)
             self._require_open()
             self._place(offset + over, data[over:], len(data))
 
@@ -169,16 +172,30 @@ class Upload:
             if data:
                 self._sheaf.put(offset, data)
                 self._buffers.touch(self)
-        except Refused as refused:
-            self._fail(refused)
-            self._let_go()
-            raise
         except MemoryError as error:
-            # How much of it was taken nobody knows: nothing of this upload may be accepted.
-            deferred = Deferred("server.busy", detail="no memory left")
-            self._fail(deferred)
-            self._let_go()
-            raise deferred from error
+            raise self._give_up_change(error) from error
+        except BaseException as error:
+            self._give_up_change(error)
+            raise
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Let a change that fails be the last: a CLOSE that was answered OK would promise other bytes than were sent."""
+        try:
+            yield
+        except MemoryError as error:
+            raise self._give_up_change(error) from error
+        except BaseException as error:
+            self._give_up_change(error)
+            raise
+
+    def _give_up_change(self, error: BaseException) -> Refused | Deferred:
+        """Know that nobody can tell how much of a change was made; returns what is answered from now on."""
+        if not isinstance(error, (Refused, Deferred)):
+            error = Deferred("server.busy", detail=f"a change ended in {type(error).__name__}")
+        self._fail(error)
+        self._let_go()
+        return error
 
     def _require_open(self) -> None:
         """Raise what failed; also where this upload was taken over or given up while its client still writes."""
@@ -195,8 +212,9 @@ class Upload:
         async with self._turn:
             self._require_open()
             self._handwriting.declared_size = size
-            await self.go_back(size)
-            self._buffers.touch(self)
+            with self._changing():
+                await self.go_back(size)
+                self._buffers.touch(self)
 
     async def amend(self, size_bytes: int | None, client_mtime: datetime | None) -> None:
         """Take size and time as the client sets them, where it does; permissions mean nothing here."""
@@ -340,8 +358,10 @@ class Upload:
             return
         self._is_over = True
         async with self._turn:
-            await self._leave(reason)
-            self._let_go()
+            try:
+                await self._leave(reason)
+            finally:
+                self._let_go()
 
     async def _leave(self, reason: str) -> None:
         size = self.size_bytes
@@ -413,6 +433,12 @@ class Upload:
             return
         self._is_over = True
         journal.upload_aborted(self._journal, reason=reason, size_bytes=self.size_bytes)
+        try:
+            await self._abort(reason)
+        finally:
+            self._let_go()
+
+    async def _abort(self, reason: str) -> None:
         if isinstance(self._failure, Refused):
             # The client left at the first error, without the CLOSE that would have told it once more.
             name, folder = self.destination.name, self.destination.folder
@@ -424,7 +450,6 @@ class Upload:
         if not (self._is_resumed and is_stores_fault):
             async with self._turn:
                 await self._sheaf.discard()
-        self._let_go()
 
     async def _complete(self) -> TransferDraft:
         """Seal what is left and judge the whole."""

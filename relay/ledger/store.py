@@ -165,11 +165,11 @@ class Store:
 
     def rows_here(self, sql: str, parameters: Sequence[Cell] | dict[str, Cell]) -> list[Row]:
         """Return all rows, read by the connection of this thread, which must be one of `in_thread`."""
-        reader: sqlite3.Connection | None = getattr(self._of_thread, "reader", None)
-        if reader is None:
-            reader = self._of_thread.reader = storefile.open_reader(self.path)
-            self._thread_readers.append(reader)
         try:
+            reader: sqlite3.Connection | None = getattr(self._of_thread, "reader", None)
+            if reader is None:
+                reader = self._of_thread.reader = storefile.open_reader(self.path)
+                self._thread_readers.append(reader)
             return reader.execute(sql, parameters).fetchall()
         except (sqlite3.Error, MemoryError) as error:
             raise self._fail(error) from error

@@ -7,8 +7,8 @@ holds; it bounds how many there are and lets go of all of them when the session 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 
 from relay.collection import Reading
@@ -156,19 +156,19 @@ class Handles:
         if len(self._warm) > _WARM_READINGS:
             self._warm.pop(0).forget()
 
-    async def abandon(self, reason: str) -> list[Upload]:
+    async def abandon(self, reason: str, on_left: Callable[[Upload], None]) -> None:
         """Let go of every handle because the session ended: nothing open is committed or collected.
 
-        What was being uploaded is kept for a day, for its owner to go on with; returns what was left so.
+        What was being uploaded is kept for a day, for its owner to go on with; *on_left* hears of each.  What goes wrong
+        with one is raised when all the others are let go of as well.
         """
         handles, self._open = self._open, {}
         self.share.handles.add(-len(handles))
         self.share.close()
-        left: list[Upload] = []
-        for handle in handles.values():
-            if isinstance(handle, Uploading):
-                await handle.upload.leave(reason)
-                left.append(handle.upload)
-            elif isinstance(handle, Downloading):
-                handle.reading.abandon()
-        return left
+        async with AsyncExitStack() as stack:
+            for handle in reversed(handles.values()):
+                if isinstance(handle, Uploading):
+                    stack.callback(on_left, handle.upload)
+                    stack.push_async_callback(handle.upload.leave, reason)
+                elif isinstance(handle, Downloading):
+                    stack.callback(handle.reading.abandon)

@@ -113,8 +113,7 @@ class Operations:
 
     async def abandon(self, reason: str) -> None:
         """Let go of every handle because the session ended: nothing open is committed or collected."""
-        for upload in await self._handles.abandon(reason):
-            self._desks.intake.forget(upload, self._identity)
+        await self._handles.abandon(reason, lambda upload: self._desks.intake.forget(upload, self._identity))
 
     @property
     def share(self) -> Share:

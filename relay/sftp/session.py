@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -251,7 +250,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
                     return
             lanes = lanes or self._operations.lanes(request)
         except Exception as error:  # noqa: BLE001 - the one wrapper at this edge
-            self._send(self._explain(request, error))
+            self._send(self._explain_once(request, error))
             return
         running = _Running(lanes, size + _reply_bytes(request))
         self._running[running] = None
@@ -265,7 +264,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
                 await earlier.done.wait()
             reply = await self._operations.answer(request)
         except Exception as error:  # noqa: BLE001 - the one wrapper at this edge
-            reply = self._explain(request, error)
+            reply = self._explain_once(request, error)
         try:
             self._send(reply)
         finally:
@@ -276,6 +275,13 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
             running.done.set()
         self._pump()
 
+    def _explain_once(self, request: Request, error: Exception) -> bytes:
+        """Return the STATUS for what was raised; what goes wrong with explaining it is told in its place."""
+        try:
+            return self._explain(request, error)
+        except Exception as worse:  # noqa: BLE001 - the one wrapper at this edge
+            return self._explain(request, worse)
+
     def _explain(self, request: Request, error: Exception) -> bytes:
         """Return the STATUS for what was raised, and tell those who will not see its text."""
         if isinstance(error, WireError):
@@ -285,7 +291,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
             told = error.finding
             self._desks.shares.tell(self._journal, error, self._office, self._desks.clock())
         else:
-            reference = secrets.token_hex(4)
+            reference = journal.new_reference()
             journal.unexpected_error(self._journal, reference=reference, exception=error)
             told = finding("server.fault", reference=reference)
         if request.type not in _QUIET:
@@ -380,7 +386,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         try:
             await self._operations.abandon(reason)
         except Exception as error:  # noqa: BLE001 - a session that never ends would keep the server from ending
-            journal.unexpected_error(self._journal, reference=secrets.token_hex(4), exception=error)
+            journal.unexpected_error(self._journal, reference=journal.new_reference(), exception=error)
         if self._is_started:
             # A channel whose connection was lost before it asked for SFTP was no session.
             journal.session_closed(self._journal, reason=reason)

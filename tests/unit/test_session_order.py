@@ -11,35 +11,18 @@ import contextlib
 import fcntl
 import os
 import struct
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 import raw_sftp as sftp
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from house import CARE_MANAGER, DAY_CARE, HOME_HELP, plan_csv, plan_name
+from indoors import open_indoors, prepare_store
 from raw_sftp import NO_ATTRIBUTES, Field, Long, Raw, RawSftp, Reply, pack, size_attribute
 
-from relay import journal
-from relay.audit import AuditKey
-from relay.auth import ConnectionFacts
-from relay.collection import Collection
-from relay.config import Config
 from relay.intake import Intake
-from relay.ledger.sqlite import SqliteLedger, create_store, open_ledger
-from relay.model import Certificate, Identity, Office
-from relay.news import NewsDesk
-from relay.privatekeys import private_bytes, public_line
-from relay.receipts import ReceiptDesk
-from relay.renewal import RenewalDesk
-from relay.sftp.desks import Desks
-from relay.sftp.limits import Shares
 from relay.sftp.session import SftpSession
-from relay.status import StatusDesk
-from relay.vault import MasterKey, Vault
 
 ATTRIBUTES = Raw(NO_ATTRIBUTES)
 PATIENCE_SECONDS = 30
@@ -47,40 +30,6 @@ NAME = plan_name()
 OTHER = plan_name(recipient=DAY_CARE, number=1)
 # WinSCP's SETSTAT behind CLOSE.
 TIMES = Raw(struct.pack(">III", 0x08, 1_782_097_200, 1_782_097_200))
-
-
-class OpenGate:
-    """A connection that always takes more."""
-
-    is_open = True
-
-    def watch(self, _: Callable[[], None]) -> Callable[[], None]:
-        """Never call."""
-        return lambda: None
-
-
-class Channel:
-    """A channel that keeps what is written, and whose window is always open."""
-
-    _init_recv_window = _recv_window = 1 << 21
-
-    def __init__(self, received: RawSftp) -> None:
-        self._received = received
-
-    def write(self, data: bytes) -> None:
-        """Give it to the client's side."""
-        self._received.data_received(data, None)
-
-    def write_stderr(self, _: bytes) -> None:
-        """Drop it."""
-
-    def get_write_buffer_size(self) -> int:
-        """Nothing waits."""
-        return 0
-
-    def is_closing(self) -> bool:
-        """Never."""
-        return False
 
 
 @dataclass
@@ -132,59 +81,13 @@ def request(kind: int, *fields: Field) -> tuple[int, tuple[Field, ...]]:
     return kind, fields
 
 
-def clock() -> datetime:
-    """Return the time."""
-    return datetime.now(UTC)
-
-
-async def fill(ledger: SqliteLedger, now: datetime) -> Identity:
-    """Register three offices and a certificate; return the identity of CARE_MANAGER."""
-    for number, services in ((CARE_MANAGER, ("43",)), (HOME_HELP, ("11",)), (DAY_CARE, ("15",))):
-        await ledger.record_office(Office(number, "みほん", "北海道", services), actor="test", now=now)
-    until = now + timedelta(days=1)
-    record = Certificate("SHA256:ca", 7, "test", "SHA256:key", (CARE_MANAGER,), now - timedelta(days=1), until, now)
-    await ledger.record_certificate(record, actor="test")
-    return Identity(CARE_MANAGER, record.ca_fingerprint, record.serial, record.key_id, until)
-
-
-def void(_: object) -> None:
-    """Take what is told and do nothing."""
-
-
 @pytest.fixture
 async def line(tmp_path: Path) -> AsyncIterator[Line]:
     """Return a session of CARE_MANAGER that was greeted."""
-    journal.configure_journal("json", "error")
-    config, store = Config(home=tmp_path), tmp_path / "relay.db"
-    create_store(store)
-    vault = Vault(MasterKey("m1", bytes(32)), bytes(32))
-    async with await open_ledger(store, vault, AuditKey("a1", bytes(32))) as ledger:
-        identity = await fill(ledger, clock())
-        private = private_bytes(Ed25519PrivateKey.generate())
-        desks = Desks(
-            ledger=ledger,
-            intake=Intake(ledger, vault, config, clock),
-            collection=Collection(ledger, vault, clock, may_discard=False),
-            status=StatusDesk(ledger, config),
-            receipts=ReceiptDesk(ledger, config, private, public_line(private)),
-            news=NewsDesk(ledger, config),
-            renewal=RenewalDesk(ledger, config, clock),
-            config=config,
-            clock=clock,
-            shares=Shares(config.limits),
-        )
-        gate: Any = OpenGate()
-        facts = ConnectionFacts("c1", "127.0.0.1", "SSH-2.0-test", gate, journal.new_journal(), void, void)
-        ended = asyncio.Event()
-        session = SftpSession(identity, facts, desks, lambda _: ended.set())
-        made = Line(session, RawSftp(), store, desks.intake, ended)
-        channel: Any = Channel(made.said)
-        session.connection_made(channel)
-        session.session_started()
-        session.data_received(struct.pack(">IBI", 5, 1, 3), None)
-        yield made
-        session.connection_lost(None)
-        await asyncio.wait_for(ended.wait(), PATIENCE_SECONDS)
+    store = tmp_path / "relay.db"
+    await prepare_store(store)
+    async with open_indoors(store) as indoors, indoors.session() as inner:
+        yield Line(inner.session, inner, store, indoors.desks.intake, inner.ended)
 
 
 async def test_what_follows_a_close_on_its_path_is_answered_behind_it(line: Line) -> None:
