@@ -41,12 +41,13 @@ PLACES_MOST: Final = 256
 # The supervisor looks and clears; it has nothing of its own to count.
 NOBODY: Final = -1
 # Marks this form of the memory: a program of another version makes its own.
-_MAGIC: Final = 0x52454C41_59000002
+_MAGIC: Final = 0x52454C41_59000003
 _KEY_BYTES = 16
 _WORD = 8
 _HEADER_WORDS = 2048
-# In the header: mark, workers, places; behind them the key, and the descriptors of the inboxes with their inodes.
-_KEY_AT, _ENDS_AT = 64, 16
+# In the header: mark, workers, places; behind them the key (in bytes), the descriptors of the inboxes with their inodes,
+# and which process has each place.
+_KEY_AT, _ENDS_AT, _PIDS_AT = 64, 16, 1536
 # Certificates, offices and networks that have something open, and open uploads; some thousands on a busy day.
 _COUNT_ROWS = 32_768
 # Offices that sent something within a minute, and limits that were told in the last one.
@@ -266,6 +267,9 @@ class Common:
         self._spilled_moments: dict[int, float] = {}
         # The two ends of each worker's inbox: where it reads, where others write.  None where nobody can be asked.
         self.inboxes = self._find_inboxes()
+        if index != NOBODY:
+            self.clear(index)
+            self._header[_PIDS_AT + index] = os.getpid()
 
     # --- where it comes from -------------------------------------------------------------------------------------
 
@@ -292,13 +296,12 @@ class Common:
     @classmethod
     def attach(cls, fd: int, index: int) -> Common:
         """Take the place *index* in the memory behind *fd*, where nothing counts yet; ValueError where it is none of ours."""
-        memory = mmap.mmap(fd, os.fstat(fd).st_size)
-        common = cls(memory, fd, index) if memory[:_WORD] == struct.pack("=Q", _MAGIC) else None
-        if common is None or not NOBODY <= index < common.places:
+        size = os.fstat(fd).st_size
+        memory = mmap.mmap(fd, size)
+        mark, _, places = struct.unpack_from("=3Q", memory) if size >= _HEADER_WORDS * _WORD else (0, 0, 0)
+        if mark != _MAGIC or not NOBODY <= index < places:
             raise ValueError("this memory was made by another version of the relay, or for fewer workers")
-        if index != NOBODY:
-            common.clear(index)
-        return common
+        return cls(memory, fd, index)
 
     @classmethod
     def alone(cls) -> Common:
@@ -335,6 +338,11 @@ class Common:
         """Take back everything that worker *index* has: it has died, or begins."""
         first = index * _COUNT_ROWS
         self._counts[first : first + _COUNT_ROWS] = memoryview(bytes(_COUNT_ROWS * _WORD)).cast("Q")
+        self._header[_PIDS_AT + index] = 0
+
+    def are_free(self, first: int, count: int) -> bool:
+        """True where nobody has any of *count* places from *first* on: each was cleared after its worker's death."""
+        return not any(self._header[_PIDS_AT + first : _PIDS_AT + first + count])
 
     # --- counts --------------------------------------------------------------------------------------------------
 

@@ -146,13 +146,13 @@ class Supervisor:
                 socket_path(self._config).unlink(missing_ok=True)
         journal.server_stopped(self._line, reason="handed over" if self._is_succeeded else "asked to")
 
-    def _share_memory(self) -> tuple[int, Common | None]:
+    def _share_memory(self) -> tuple[int, Common]:
         """Return the first place of our workers in the memory in which limits are counted, and that memory."""
         common = None if self._legacy is None else self._legacy.memory(self._size)
         if common is not None and self._legacy is not None:
             return self._legacy.place, common
-        # Twice as many places: while the server is handed over, the workers of both count.  One alone needs none.
-        return 0, Common.create(self._size, 2 * self._size) if self._size > 1 else None
+        # Twice as many places: while the server is handed over, the workers of both count.
+        return 0, Common.create(self._size, 2 * self._size)
 
     def _catch_signals(self) -> None:
         for end in (self._signals, self._signalled):
@@ -363,7 +363,9 @@ class Supervisor:
         else:
             place = 0 if self._first_place else self._size
             try:
-                self._successor = Successor(self._entrances, self._common, place, self._notifier.environ)
+                # Where the one before us still has sessions its places are taken: then the successor counts for itself.
+                common = self._common if self._common.are_free(place, self._size) else None
+                self._successor = Successor(self._entrances, common, place, self._notifier.environ)
             except OSError as error:
                 journal.handover_failed(self._line, reason=str(error))
             else:
@@ -398,8 +400,7 @@ class Supervisor:
         worker.line.close()
         del self._workers[worker.index]
         census.bury(self._crew, worker.index)
-        if self._common is not None:
-            self._common.clear(self._first_place + worker.index)
+        self._common.clear(self._first_place + worker.index)
         if self._leader is worker:
             self._leader = None
         if self._told:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +16,7 @@ import raw_sftp as sftp
 from house import CARE_MANAGER, HOME_HELP, House, MakeHouse, general_name, wait_for
 from raw_sftp import Long, Raw, RawSftp, open_raw, size_attribute
 from several import Several
+from test_handing_over import ended
 
 GOING_ON = 0x02
 CONTENT = b"what was sent " * 30_000
@@ -209,6 +211,29 @@ async def test_a_worker_killed_under_its_supervisor_locks_nobody_out(make_house:
             assert await answer(raw, sftp.CLOSE, handle) == "OK"
             assert (await raw.call(sftp.STAT, f"/send/{name}")).size == len(CONTENT)
     house.wait_for_event("worker.died")
+
+
+async def test_an_upload_that_an_old_server_still_has_is_taken_over_from_its_successor(make_house: MakeHouse) -> None:
+    """While a hand-over lasts, a session of the new server finds what one of the old server writes."""
+    house = make_house(server={"workers": 1})
+    house.start()
+    name = general_name("txt", number=11)
+    async with contextlib.AsyncExitStack() as stack, house.dial() as staying, open_raw(staying) as old:
+        handle = await begin(old, f"/send/{name}", CONTENT[:HALF])
+        predecessor, house.process = house.process, None
+        assert predecessor is not None
+        predecessor.send_signal(signal.SIGUSR2)
+        told = await asyncio.to_thread(house.wait_for_event, "handover.done")
+        stack.enter_context(ended(house, told["successor"]))
+        async with house.dial() as connection, open_raw(connection) as new:
+            again = await new.open(f"/send/{name}", GOING_ON)
+            assert (await new.call(sftp.FSTAT, again)).size == HALF
+            assert await answer(old, sftp.CLOSE, handle) == "upload.unfinished"
+            assert await write(new, again, CONTENT[HALF:], HALF) == ["OK"]
+            assert await answer(new, sftp.CLOSE, again) == "OK"
+    with predecessor:
+        assert predecessor.wait(sftp.PATIENCE_SECONDS) == 0
+    assert [transfer.size_bytes for transfer in house.transfers()] == [len(CONTENT)]
 
 
 async def test_revoked_and_suspended_means_out_in_every_worker(pair: Several) -> None:

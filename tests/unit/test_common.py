@@ -58,7 +58,9 @@ def test_a_worker_killed_with_the_lock_in_its_hands_leaves_what_can_be_cleared()
     assert (ended.stdout, ended.returncode) == (b"counted\n", -9)
     tally = alive.count("sessions", "here")
     assert tally.total == 3
+    assert not supervisor.are_free(1, 1)
     supervisor.clear(1)
+    assert supervisor.are_free(1, 1)
     assert tally.total == 0
     assert tally.take(1)
     assert not tally.take(1)
