@@ -61,8 +61,8 @@ class Acceptor:
         for door in self._doors:
             self._attend(door)
 
-    def close(self) -> None:
-        """Accept no more, and leave the sockets to those who also have them."""
+    async def close(self) -> None:
+        """Accept no more, leave the sockets to those who also have them, and receive who was accepted already."""
         self._is_open = False
         self._crew.open(self._index, is_open=False)
         for timer in self._timers.values():
@@ -71,9 +71,6 @@ class Acceptor:
         for door in self._doors:
             self._loop.remove_reader(door)
             door.close()
-
-    async def wait_closed(self) -> None:
-        """Wait until who was accepted has been received."""
         if self._arriving:
             await asyncio.wait(self._arriving)
 

@@ -227,7 +227,7 @@ class _Worker:
                 acceptor.open()
                 post.line.say(Word.READY)
                 await self._stop.wait()
-                acceptor.close()
+                await acceptor.close()
                 self._lookout.is_draining = True
                 if self._is_leaving:
                     # What is to be done once is the successor's from now on.
@@ -235,7 +235,6 @@ class _Worker:
                     await self._take_leave()
                 await self._drain()
                 reception.dismiss("The relay is being restarted; please connect again in a minute")
-                await acceptor.wait_closed()
                 # Sessions end by themselves, each in its own time; there is no one event to wait for.
                 while self._sessions:  # noqa: ASYNC110
                     await asyncio.sleep(_DRAIN_POLL_SECONDS)

@@ -125,11 +125,12 @@ async def test_a_limit_on_the_size_of_files_is_told_and_survived(make_house: Mak
     async with sender(house) as raw:
         assert (await put(raw, 0)).code == sftp.OK
         wal = house.config.store.path.with_name("relay.db-wal").stat().st_size
-        (worker,) = house.workers()
-        before = resource.prlimit(worker.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (wal + 4096, before[1]))
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        for worker in house.workers():
+            resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (wal + 4096, before[1]))
         check_words(await put(raw, 1), ("server.", "nothing was accepted"))
-        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, before)
+        for worker in house.workers():
+            resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, before)
         assert (await put(raw, 1)).code == sftp.OK
     await check_delivered(house, {0: SMALL, 1: SMALL})
 
