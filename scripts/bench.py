@@ -72,6 +72,10 @@ def main() -> int:
     except RigError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        # Every server has ended by now, and the folder is gone.
+        print("stopped", file=sys.stderr)
+        return 130
     _report(wanted, amounts, results)
     return 1 if results.failures else 0
 
