@@ -738,3 +738,20 @@ def test_host_keys_do_not_sign_with_sha1(tmp_path: Path) -> None:
         b"rsa-sha2-512",
         b"rsa-sha2-512-cert-v01@openssh.com",
     ]
+
+
+async def test_a_connection_that_we_accept_ourselves_is_served_by_the_options_of_its_time() -> None:
+    """From a socket of ours it is a server's like any other; a host key that was exchanged is shown to the next one."""
+    keys = [asyncssh.generate_private_key("ssh-ed25519") for _ in range(2)]
+    welcomer = await edge.Welcomer.prepare(server_factory=asyncssh.SSHServer, server_host_keys=[keys[0]], backlog=7)
+    loop = asyncio.get_running_loop()
+    shown = []
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        door.setblocking(False)
+        for _ in keys:
+            asking = asyncio.create_task(asyncssh.get_server_host_key(*door.getsockname(), config=None))
+            guest, _ = await loop.sock_accept(door)
+            await loop.connect_accepted_socket(welcomer.receive, guest)
+            shown.append(await asking)
+            welcomer.update(server_host_keys=[keys[1]], backlog=7)
+    assert [key.public_data for key in shown if key] == [key.public_data for key in keys]
