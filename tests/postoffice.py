@@ -48,10 +48,12 @@ class Received:
 class PostOffice:
     """The server; *to_recipients* and *to_mails* are its next answers, then it takes all.
 
-    With *is_open* clear it keeps each mail and answers only when it is set again.
+    With *is_open* clear it keeps each mail and answers only when it is set again.  With *is_wrapped* it speaks TLS from
+    the first byte on, as at port 465, and not behind STARTTLS.
     """
 
     tls: ssl.SSLContext | None = None
+    is_wrapped: bool = False
     password: str | None = None
     port: int = 0
     received: list[Received] = field(default_factory=list)
@@ -65,7 +67,8 @@ class PostOffice:
     def open(self) -> None:
         """Take connections, at the port of the last time."""
         self.is_open.set()
-        self._server = self._ask(self._loop.create_server(self._make, HOST, self.port))
+        wrapping = self.tls if self.is_wrapped else None
+        self._server = self._ask(self._loop.create_server(self._make, HOST, self.port, ssl=wrapping))
         self.port = self._server.sockets[0].getsockname()[1]
 
     def shut(self) -> None:
@@ -91,7 +94,7 @@ class PostOffice:
             assert envelope.mail_from is not None
             self.received.append(
                 Received(envelope.mail_from, envelope.rcpt_tos[0], bytes(envelope.content or b""),
-                         session.ssl is not None, user)
+                         self.is_wrapped or session.ssl is not None, user)
             )  # fmt: skip
         while not self.is_open.is_set():  # noqa: ASYNC110 - set by another thread
             await asyncio.sleep(0.01)
@@ -105,9 +108,11 @@ class PostOffice:
         made = SMTP(
             self,
             hostname="post.example",
-            tls_context=self.tls,
-            require_starttls=self.tls is not None,
-            auth_required=self.password is not None,
+            tls_context=None if self.is_wrapped else self.tls,
+            require_starttls=self.tls is not None and not self.is_wrapped,
+            # aiosmtpd knows of STARTTLS alone; what is wrapped needs no second cover.
+            auth_require_tls=not self.is_wrapped,
+            auth_required=self.password is not None and not self.is_wrapped,
             authenticator=self._authenticate,
             loop=self._loop,
         )

@@ -237,6 +237,30 @@ async def test_starttls_and_a_password_from_a_file(make_house: MakeHouse, tmp_pa
         assert post.wait_for_mail(2).recipient == "somebody@example.jp"
 
 
+async def test_tls_from_the_first_byte_and_a_password_from_a_file(make_house: MakeHouse, tmp_path_factory: Any) -> None:
+    """As at port 465: no mail and no password goes in the clear, and a server of another CA gets neither."""
+    folder, other = tmp_path_factory.mktemp("tls"), tmp_path_factory.mktemp("other")
+    tls_of(make_root("Another"), other)
+    with PostOffice(
+        tls=tls_of(make_root("Mail Root"), folder), is_wrapped=True, password="open sesame"
+    ).running() as post:
+        (folder / "password").write_text("open sesame\n")
+        (folder / "password").chmod(0o600)
+        asked = {"host": "localhost", "tls": "tls", "username": "relay", "password_file": str(folder / "password")}
+        house = telling_house(make_house, post, **asked, ca_file=str(folder / "root.pem"))
+        house.start()
+        await send(house, general_name())
+        mail = post.wait_for_mail()
+        assert (mail.is_encrypted, mail.user) == (True, "relay")
+        wait_until_empty(house)
+        tried = house.relay("mail", "test", "you@example.jp")
+        assert tried.returncode == 0, tried.stderr
+        stranger = telling_house(make_house, post, **asked, ca_file=str(other / "root.pem"))
+        refused = stranger.relay("mail", "test", "you@example.jp")
+        assert (refused.returncode, "could not be used" in refused.stderr) == (1, True)
+        assert len(post.received) == 2
+
+
 async def test_a_server_of_another_ca_gets_no_mail_and_no_password(
     make_house: MakeHouse, tmp_path_factory: Any
 ) -> None:
