@@ -20,7 +20,7 @@ from rig.durability import measure_durability
 from rig.figures import Figure, as_json, describe_figures, show_figures, write_markdown
 from rig.latency import measure_fairness, measure_latency
 from rig.load import LoadError
-from rig.machine import Machine, look_at_machine, tell
+from rig.machine import Machine, end_as_by_hand, look_at_machine, tell
 from rig.proof import measure_load_program
 from rig.published import FIGURES, README, publish, show_in_readme
 from rig.recovery import measure_recovery
@@ -56,6 +56,7 @@ class Results:
 def main() -> int:
     """Prepare the servers, run the workloads, print the table."""
     wanted = _parse_arguments()
+    end_as_by_hand()
     amounts = QUICK if wanted.quick else FULL
     only = wanted.only.split(",") if wanted.only else list(ALL)
     where = Path(wanted.folder).resolve()

@@ -18,7 +18,7 @@ from rich.table import Table
 from rig.country import read_prefectures
 from rig.figures import as_json
 from rig.load import LoadError
-from rig.machine import Machine, look_at_machine, tell
+from rig.machine import Machine, end_as_by_hand, look_at_machine, tell
 from rig.monthend import ANSWERS, MOST_SECONDS, MonthEnd, Step
 from rig.peakhour import country_rates, explain
 from rig.published import publish
@@ -32,6 +32,7 @@ _TAKEN_TO_BE = "What the country's busiest hour is taken to be:"
 def main() -> int:
     """Prepare the country, play its busiest hour, say what was carried."""
     wanted = _parse_arguments()
+    end_as_by_hand()
     where = Path(wanted.folder).resolve()
     machine = look_at_machine(where)
     tell(machine.describe())

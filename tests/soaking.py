@@ -30,7 +30,7 @@ from house import CARE_MANAGER, HOME_HELP, HOST, House, prepare_home
 
 from rig.figures import percentile
 from rig.load import Load, Login, Task, prepared
-from rig.machine import look_at_machine, tell
+from rig.machine import end_as_by_hand, look_at_machine, tell
 from rig.processes import descriptors, pss_bytes
 from rig.workloads import Numbers
 
@@ -238,6 +238,7 @@ def main() -> int:
     parser.add_argument("--plot", metavar="FILE", type=Path, help="draw it: .svg, .png or .pdf")
     parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
     wanted = parser.parse_args()
+    end_as_by_hand()
     machine = look_at_machine(Path(tempfile.gettempdir()))
     tell(machine.describe())
     wanted.out.mkdir(parents=True, exist_ok=True)

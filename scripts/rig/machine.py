@@ -2,6 +2,7 @@
 
 import os
 import platform
+import signal
 import statistics
 import sys
 import time
@@ -71,6 +72,11 @@ def look_at_machine(folder: Path) -> Machine:
 def tell(text: str) -> None:
     """Say on standard error what is going on."""
     print(f"… {text}", file=sys.stderr, flush=True)
+
+
+def end_as_by_hand() -> None:
+    """Let SIGTERM do what Ctrl-C does: everything that was started is ended, every folder removed."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _time_sync(folder: Path) -> float:
