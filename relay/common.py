@@ -432,7 +432,9 @@ class Common:
         return True
 
     def _digest(self, limit: str, scope: str) -> int:
-        digest = hashlib.blake2b(f"{limit}\0{scope}".encode(), digest_size=_WORD, key=self._digest_key)
+        digest = hashlib.blake2b(
+            f"{limit}\0{scope}".encode("utf-8", "surrogatepass"), digest_size=_WORD, key=self._digest_key
+        )
         return int.from_bytes(digest.digest(), "little") or 1
 
 

@@ -192,13 +192,15 @@ class Underway:
         self, path: str, office: OfficeNumber, *, size_bytes: int | None, client_mtime: datetime | None
     ) -> bool:
         """Set size or time of what is open at *path*; False where nothing is, Refused as its upload says."""
+        live = self.find(path, office)
+        if live is not None:
+            await live.amend(size_bytes, client_mtime)
+            return True
         seconds = None if client_mtime is None else client_mtime.timestamp()
-        question = _Question(_Verb.AMEND, office, path, size_bytes=size_bytes, seconds=seconds)
-        told = await self._act(question)
-        if not told.is_found:
-            told = await self._ask_others(question) or told
-        told.raise_refused()
-        return told.is_found
+        told = await self._ask_others(_Question(_Verb.AMEND, office, path, size_bytes=size_bytes, seconds=seconds))
+        if told is not None:
+            told.raise_refused()
+        return told is not None
 
     async def is_in_hand(self, path: str, office: OfficeNumber) -> bool:
         """True while something is written that will be *path* in the end."""
