@@ -7,18 +7,21 @@ means.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Protocol
 
 import raw_sftp as sftp
 from abort_judge import Claim, Fetch, Sight, Told, digest, judge_exchange
 from house import CARE_MANAGER, HOME_HELP, general_name, pdf
-from indoors import OFFICES, Indoors, InnerSftp, clock
-from raw_sftp import Long, size_attribute
+from indoors import OFFICES, Indoors, clock
+from raw_sftp import Long, RawSftp, size_attribute
 from sights import look
 
 from relay.errors import Deferred
 from relay.housekeeping import go_round
+from relay.model import OfficeNumber
 from relay.vault import CHUNK_BYTES
 
 SMALL, LARGE = pdf(5_000), pdf(2 * CHUNK_BYTES + 1_000)
@@ -28,24 +31,41 @@ _LATER = timedelta(days=200)
 _GOING_ON = 0x02 | 0x08
 
 
+class Relay(Protocol):
+    """Where offices sit down: in this process, or at a real server."""
+
+    def session(self, office: OfficeNumber = CARE_MANAGER) -> AbstractAsyncContextManager[RawSftp]:
+        """Sit down as *office* for a block, and leave."""
+
+
 @dataclass
 class Play:
     """One relay, and what its offices tried and were told."""
 
-    relay: Indoors
+    relay: Relay
     claims: dict[str, Claim] = field(default_factory=dict)
     fetches: list[Fetch] = field(default_factory=list)
+    # Of the names of the deed that is being done.
+    first_number: int = 0
+
+    def name(self, number: int = 0) -> str:
+        """Return a name of this deed."""
+        return general_name(number=self.first_number + number)
+
+    def path(self, number: int = 0) -> str:
+        """Return where it is sent."""
+        return f"/send/{self.name(number)}"
 
     def note(self, content: bytes, told: Told, number: int = 0) -> None:
         """Keep the best word about a file."""
-        name = general_name(number=number)
+        name = self.name(number)
         known = self.claims.get(name, Claim(CARE_MANAGER, HOME_HELP, name, digest(content), told))
         self.claims[name] = replace(known, told=Told.DONE if Told.DONE in (told, known.told) else told)
 
-    async def put(self, raw: InnerSftp, content: bytes, number: int = 0) -> Told:
+    async def put(self, raw: RawSftp, content: bytes, number: int = 0) -> Told:
         """Upload; returns what was told."""
         self.note(content, Told.NOTHING, number)
-        told = told_by(await raw.put(path_of(number), content))
+        told = told_by(await raw.put(self.path(number), content))
         self.note(content, told, number)
         return told
 
@@ -56,11 +76,6 @@ class Play:
             async with self.relay.session(office) as raw:
                 sights[office] = await look(raw)
         return judge_exchange(self.claims.values(), self.fetches, sights)
-
-
-def path_of(number: int = 0) -> str:
-    """Return where a file is sent."""
-    return f"/send/{general_name(number=number)}"
 
 
 def told_by(reply: sftp.Reply) -> Told:
@@ -102,7 +117,8 @@ async def _send_two_at_once(play: Play) -> Told:
     """Two files closed in one breath travel in one transaction."""
     async with play.relay.session() as raw:
         opened = [
-            await raw.call(sftp.OPEN, path_of(number), sftp.WRITING, sftp.Raw(sftp.NO_ATTRIBUTES)) for number in (0, 1)
+            await raw.call(sftp.OPEN, play.path(number), sftp.WRITING, sftp.Raw(sftp.NO_ATTRIBUTES))
+            for number in (0, 1)
         ]
         asked = []
         for number, each in enumerate(opened):
@@ -122,14 +138,14 @@ async def _send_two_at_once(play: Play) -> Told:
 async def _rename(play: Play) -> Told:
     async with play.relay.session() as raw:
         play.note(LARGE, Told.NOTHING)
-        told = told_by(await raw.put(f"{path_of()}.part", LARGE))
+        told = told_by(await raw.put(f"{play.path()}.part", LARGE))
         if told is Told.DONE:
-            told = told_by(await raw.call(sftp.RENAME, f"{path_of()}.part", path_of()))
+            told = told_by(await raw.call(sftp.RENAME, f"{play.path()}.part", play.path()))
         play.note(LARGE, told)
         return told
 
 
-async def _write_a_part(raw: InnerSftp, handle: bytes) -> None:
+async def _write_a_part(raw: RawSftp, handle: bytes) -> None:
     """Write a chunk and some bytes of the next; whatever is told."""
     for at in (0, _WRITE_BYTES):
         await raw.call(sftp.WRITE, handle, Long(at), LARGE[at : min(at + _WRITE_BYTES, CHUNK_BYTES + 10)])
@@ -139,16 +155,16 @@ async def _begin(play: Play) -> None:
     """Send more than half, and be cut off."""
     play.note(LARGE, Told.NOTHING)
     async with play.relay.session() as raw:
-        handle = await raw.open(path_of())
+        handle = await raw.open(play.path())
         await _write_a_part(raw, handle)
 
 
 async def _resume(play: Play) -> Told:
     """Go on where it ended, or begin again where nothing is."""
     async with play.relay.session() as raw:
-        known = await raw.call(sftp.STAT, path_of())
+        known = await raw.call(sftp.STAT, play.path())
         at = known.size if known.type == sftp.ATTRS and known.size < len(LARGE) else 0
-        opened = await raw.call(sftp.OPEN, path_of(), _GOING_ON, sftp.Raw(sftp.NO_ATTRIBUTES))
+        opened = await raw.call(sftp.OPEN, play.path(), _GOING_ON, sftp.Raw(sftp.NO_ATTRIBUTES))
         told = Told.FAILED
         if opened.type == sftp.HANDLE:
             for start in range(at, len(LARGE), _WRITE_BYTES):
@@ -162,7 +178,7 @@ async def _be_cut_off(play: Play) -> Told:
     """Send a part and lose the connection, which promises nothing; then send all of it."""
     play.note(LARGE, Told.NOTHING)
     async with play.relay.session() as raw:
-        opened = await raw.call(sftp.OPEN, path_of(), sftp.WRITING, sftp.Raw(sftp.NO_ATTRIBUTES))
+        opened = await raw.call(sftp.OPEN, play.path(), sftp.WRITING, sftp.Raw(sftp.NO_ATTRIBUTES))
         if opened.type == sftp.HANDLE:
             await _write_a_part(raw, opened.handle)
     return await _resume(play)
@@ -172,7 +188,7 @@ async def _send_anyhow(play: Play, *writes: tuple[int, bytes], size: int | None 
     """Send in WRITEs that go back over each other, look at no answer but that of CLOSE, and claim `LARGE`."""
     play.note(LARGE, Told.NOTHING)
     async with play.relay.session() as raw:
-        opened = await raw.call(sftp.OPEN, path_of(), sftp.WRITING, sftp.Raw(sftp.NO_ATTRIBUTES))
+        opened = await raw.call(sftp.OPEN, play.path(), sftp.WRITING, sftp.Raw(sftp.NO_ATTRIBUTES))
         if opened.type != sftp.HANDLE:
             return Told.FAILED
         for at, data in writes:
@@ -198,7 +214,7 @@ async def _shorten(play: Play) -> Told:
 
 async def _collect(play: Play) -> Told:
     async with play.relay.session(HOME_HELP) as raw:
-        name = general_name()
+        name = play.name()
         opened = await raw.call(sftp.OPEN, f"/new/{name}", sftp.READING, sftp.Raw(sftp.NO_ATTRIBUTES))
         if opened.type != sftp.HANDLE:
             # Perhaps it is collected, and its CLOSE was not answered.
@@ -217,7 +233,7 @@ async def _collect(play: Play) -> Told:
 
 async def _put_away(play: Play) -> Told:
     async with play.relay.session(HOME_HELP) as raw:
-        name = general_name()
+        name = play.name()
         return told_by(await raw.call(sftp.RENAME, f"/receive/{name}", f"/done/{name}"))
 
 
@@ -225,15 +241,15 @@ async def _put_away_again(play: Play) -> Told:
     """Put it away; where it is there already a program finds nothing to move."""
     told = await _put_away(play)
     async with play.relay.session(HOME_HELP) as raw:
-        is_away = (await raw.call(sftp.STAT, f"/done/{general_name()}")).type == sftp.ATTRS
+        is_away = (await raw.call(sftp.STAT, f"/done/{play.name()}")).type == sftp.ATTRS
     return Told.DONE if is_away else told
 
 
 async def _recall(play: Play) -> Told:
-    name = general_name()
+    name = play.name()
     play.claims[name] = replace(play.claims[name], taken_back=play.claims[name].taken_back or Told.NOTHING)
     async with play.relay.session() as raw:
-        told = told_by(await raw.call(sftp.RENAME, path_of(), f"/recall/{name}"))
+        told = told_by(await raw.call(sftp.RENAME, play.path(), f"/recall/{name}"))
     if play.claims[name].taken_back is not Told.DONE:
         play.claims[name] = replace(play.claims[name], taken_back=told)
     return told
@@ -244,6 +260,7 @@ async def _keep_house(play: Play) -> Told:
     play.claims = {
         name: replace(claim, may_be=frozenset({"expired", "destroyed"})) for name, claim in play.claims.items()
     }
+    assert isinstance(play.relay, Indoors)
     try:
         await go_round(play.relay.ledger, play.relay.desks.config.housekeeping, clock() + _LATER)
     except Deferred:
@@ -260,7 +277,7 @@ async def _send_several(play: Play) -> None:
     await _send_and_collect(play)
     async with play.relay.session() as raw:
         assert await play.put(raw, SMALL, 1) is Told.DONE
-        handle = await raw.open(path_of(2))
+        handle = await raw.open(play.path(2))
         await _write_a_part(raw, handle)
     play.note(LARGE, Told.NOTHING, 2)
 

@@ -27,6 +27,7 @@ class Ending(IntEnum):
     FAIL_ONCE = 4
     FAIL_FROM_THERE = 5
     HOLD = 6
+    SHORT = 7
 
 
 class Shim:
@@ -48,9 +49,12 @@ class Shim:
         self.disarm()
         house.start(wrap=("env", f"LD_PRELOAD={self._library}", f"RELAY_SHIM={self._control}"))
 
-    def arm(self, at: int, how: Ending, code: int = 0) -> None:
-        """Let the call *at*, counted from now, end so; 0 only counts."""
-        self._memory[:32] = struct.pack("=4q", 0, at, how, code)
+    def arm(self, at: int, how: Ending, code: int = 0, *, is_wide: bool = False) -> None:
+        """Let the call *at*, counted from now, end so; 0 only counts.
+
+        With *is_wide* reading, opening and mapping count as well, and the files beside the store.
+        """
+        self._memory[:40] = struct.pack("=5q", 0, at, how, code, is_wide)
 
     def is_holding(self) -> bool:
         """True while the call that was to be held has come, and waits for `disarm`."""
@@ -60,7 +64,7 @@ class Shim:
     def disarm(self) -> int:
         """Let everything pass; return how many calls there were since `arm`."""
         (calls,) = struct.unpack_from("=q", self._memory)
-        self._memory[:32] = bytes(32)
+        self._memory[:40] = bytes(40)
         return int(calls)
 
     @contextmanager

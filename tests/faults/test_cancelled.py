@@ -18,7 +18,7 @@ import pytest
 from abort_judge import Fetch, Told, digest
 from deeds import LARGE, SMALL, Play
 from house import CARE_MANAGER, HOME_HELP, PATIENCE_SECONDS, general_name
-from indoors import identity_of, open_indoors, prepared_store
+from indoors import Indoors, identity_of, open_indoors, prepared_store
 
 from relay import journal
 from relay.buffers import Buffers
@@ -69,12 +69,13 @@ class Desk:
     """One office's hands at intake and collection, as its session has them."""
 
     play: Play
+    relay: Indoors
     uploads: list[Upload]
     buffers: Buffers
 
     async def upload(self, content: bytes, *, number: int = 0, suffix: str = "", is_afresh: bool = True) -> None:
         """Open, write and close; noted is what was told, where *suffix* makes it no temporary name."""
-        intake, identity = self.play.relay.desks.intake, identity_of(CARE_MANAGER)
+        intake, identity = self.relay.desks.intake, identity_of(CARE_MANAGER)
         if not suffix:
             self.play.note(content, Told.NOTHING, number)
         upload = await intake.open(
@@ -93,13 +94,13 @@ class Desk:
 
     async def transfer(self) -> Transfer:
         """Return the transfer that was made of the first name."""
-        return next(each for each in await self.play.relay.ledger.list_transfers() if each.name == general_name())
+        return next(each for each in await self.relay.ledger.list_transfers() if each.name == general_name())
 
     async def leave(self) -> None:
         """End as a session does whose connection is lost."""
         for upload in self.uploads:
             await upload.leave("the test")
-            self.play.relay.desks.intake.forget(upload, identity_of(CARE_MANAGER))
+            self.relay.desks.intake.forget(upload, identity_of(CARE_MANAGER))
         self.uploads.clear()
 
 
@@ -114,14 +115,14 @@ async def _send_large(desk: Desk) -> None:
 async def _rename(desk: Desk) -> None:
     desk.play.note(LARGE, Told.NOTHING)
     await desk.upload(LARGE, suffix=".part")
-    intake, identity = desk.play.relay.desks.intake, identity_of(CARE_MANAGER)
+    intake, identity = desk.relay.desks.intake, identity_of(CARE_MANAGER)
     await intake.rename(f"{general_name()}.part", general_name(), None, identity, journal.new_journal())
     desk.play.note(LARGE, Told.DONE)
 
 
 async def _leave_a_part(desk: Desk) -> None:
     desk.play.note(LARGE, Told.NOTHING)
-    upload = await desk.play.relay.desks.intake.open(
+    upload = await desk.relay.desks.intake.open(
         general_name(), None, identity_of(CARE_MANAGER), Manners(), journal.new_journal(), is_afresh=True,
         buffers=desk.buffers,
     )  # fmt: skip
@@ -138,7 +139,7 @@ async def _resume(desk: Desk) -> None:
 async def _collect(desk: Desk) -> None:
     play, identity = desk.play, identity_of(HOME_HELP)
     transfer = await desk.transfer()
-    reading = await play.relay.desks.collection.open(transfer, identity, journal.new_journal())
+    reading = await desk.relay.desks.collection.open(transfer, identity, journal.new_journal())
     data = bytearray()
     while part := await reading.read(len(data), _WRITE_BYTES):
         reading.note_served(len(data), len(part))
@@ -151,7 +152,7 @@ async def _collect(desk: Desk) -> None:
 
 async def _put_away(desk: Desk) -> None:
     transfer = await desk.transfer()
-    collection = desk.play.relay.desks.collection
+    collection = desk.relay.desks.collection
     await collection.move(transfer, Shelf.DONE, identity_of(HOME_HELP), journal.new_journal())
 
 
@@ -164,7 +165,7 @@ async def _recall(desk: Desk) -> None:
     claims, name = desk.play.claims, general_name()
     claims[name] = replace(claims[name], taken_back=claims[name].taken_back or Told.NOTHING)
     transfer = await desk.transfer()
-    await desk.play.relay.desks.intake.recall(transfer, identity_of(CARE_MANAGER), journal.new_journal())
+    await desk.relay.desks.intake.recall(transfer, identity_of(CARE_MANAGER), journal.new_journal())
     claims[name] = replace(claims[name], taken_back=Told.DONE)
 
 
@@ -201,7 +202,7 @@ class Trial:
             old.unlink()
         shutil.copy(self._prepared, store)
         async with open_indoors(store) as relay:
-            desk = Desk(Play(relay), [], relay.desks.intake.lend_buffers())
+            desk = Desk(Play(relay), relay, [], relay.desks.intake.lend_buffers())
             if self._prepare is not None:
                 await self._prepare(desk)
             is_met = await self._cancel(desk, at)
