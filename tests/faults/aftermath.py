@@ -48,15 +48,17 @@ class Promise:
 
 async def examine(home: Path, notebook: Notebook, ended: int, backups: list[Promise]) -> list[str]:
     """Return what is wrong in *home*, where the power went at the moment *ended*."""
+    faults: list[str] = []
     try:
-        return await _examine(home, notebook, ended, backups)
+        await _examine(home, notebook, ended, backups, faults)
     except Exception as error:  # noqa: BLE001 - whatever is raised by what is left is a fault of it
-        return [f"unusable: {type(error).__name__}: {error}"]
+        faults.append(f"unusable: {type(error).__name__}: {error}")
+    return faults
 
 
-async def _examine(home: Path, notebook: Notebook, ended: int, backups: list[Promise]) -> list[str]:
+async def _examine(home: Path, notebook: Notebook, ended: int, backups: list[Promise], faults: list[str]) -> None:
     config, keyring = load_config(home, {}), load_keys(home / "keys")
-    faults = [f"tampering: {fault}" for fault in _history_faults(config, keyring)]
+    faults += [f"tampering: {fault}" for fault in _history_faults(config, keyring)]
     ledger = await open_ledger(
         config.store.path, keyring.open_vault(), keyring.audit_key, anchor=config.audit.anchor, lock_wait_seconds=1.0
     )
@@ -67,7 +69,7 @@ async def _examine(home: Path, notebook: Notebook, ended: int, backups: list[Pro
         faults += await _kept_faults(ledger, notebook, ended)
         found = await find_all(ledger, config, keyring)
     faults += [f"tampering, after a start: {fault}" for fault in _history_faults(config, keyring)]
-    return [*faults, *_backup_faults(home, backups, ended), *judge_all(notebook, ended, found)]
+    faults += [*_backup_faults(home, backups, ended), *judge_all(notebook, ended, found)]
 
 
 def judge_all(notebook: Notebook, ended: int, found: Mapping[str, Found]) -> Iterator[str]:

@@ -31,7 +31,7 @@ __attribute__((constructor)) static void start(void) {
     int file = name && below ? open(name, O_RDWR | O_CLOEXEC) : -1;
     struct stat status;
     if (file < 0) return;
-    snprintf(root, sizeof root, "%s/", below);
+    snprintf(root, sizeof root, "%s", below);
     if (!fstat(file, &status)) {
         void *at = mmap(NULL, (size_t)status.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
         control = at == MAP_FAILED ? NULL : at;
@@ -42,7 +42,8 @@ __attribute__((constructor)) static void start(void) {
 /* The log's index is made anew by every start, locks and the journal promise nothing, and a file that has lost its name is gone. */
 static int is_watched(const char *path) {
     static const char *const others[] = {"-shm", ".lock", "/journal.txt", "/known_hosts", " (deleted)"};
-    if (!control || strncmp(path, root, strlen(root))) return 0;
+    size_t length = strlen(root);
+    if (!control || strncmp(path, root, length) || (path[length] && path[length] != '/')) return 0;
     for (size_t each = 0; each < sizeof others / sizeof *others; each++) {
         size_t end = strlen(others[each]);
         if (strlen(path) >= end && !strcmp(path + strlen(path) - end, others[each])) return 0;
