@@ -176,12 +176,14 @@ class Reception:
     async def watch_register(self) -> None:
         """Judge live identities again whenever the register has changed or a certificate has expired; never returns.
 
-        A store that cannot be read ends nobody: it is journalled once, and tried again a second later.
+        A store that cannot be read ends nobody: it is tried again a second later.
         """
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             try:
                 await self.judge_live(datetime.now(UTC))
+            except Deferred:
+                pass  # what the store suffers from is told by the store, once
             except Exception as error:  # noqa: BLE001 - a watch that dies would leave the revoked inside for good
                 if not self._is_blind:
                     journal.unexpected_error(self.journal, reference="watch", exception=error)

@@ -71,7 +71,8 @@ async def keep_house(
         try:
             _tell(journal_, await go_round(ledger, settings, clock()))
         except Deferred as deferred:
-            journal.store_failed(journal_, cause=deferred.detail or deferred.code)
+            # What the store suffers from, and what to do, is told by the store, once.
+            journal.housekeeping_put_off(journal_, cause=deferred.detail or deferred.code)
         except Exception as error:  # noqa: BLE001 - one spoilt row must not end the server
             journal.unexpected_error(journal_, reference="housekeeping", exception=error)
         await asyncio.sleep(ROUND_SECONDS)

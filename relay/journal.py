@@ -204,6 +204,11 @@ def store_failed(journal: Journal, *, cause: str) -> None:
     journal.logger.error("store.failed", cause=cause)
 
 
+def housekeeping_put_off(journal: Journal, *, cause: str) -> None:
+    """Tell that a round of housekeeping could not be made; the next one makes up for it."""
+    journal.logger.warning("housekeeping.put_off", cause=cause)
+
+
 def payload_damaged(journal: Journal, *, transfer: TransferId, cause: str) -> None:
     """Tell that the bytes of an accepted file cannot be read any more; only a backup has them, or its sender."""
     advice = "let `relay doctor` look through the store; a backup may have it, or its sender sends it again"

@@ -88,6 +88,16 @@ def serve(load: Callable[[], Config]) -> None:
         # The one that hands over tells it in the journal that both write to.
         legacy.report(str(error))
         sys.exit(1)
+    finally:
+        _forget_unsaid()
+
+
+def _forget_unsaid() -> None:
+    """Drop what could not be told to a terminal that is gone: Python would end with 120 because of it."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 class Supervisor:

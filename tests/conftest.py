@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import pytest
 from house import House, MakeHouse, prepare_home
 from hypothesis import settings
 from matrix_cells import show_matrix
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and every program that they start would too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No example is too slow on a busy machine.  By hand every run tries new ones; the same commit is judged by the same.
 settings.register_profile("relay", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledgers import AUDIT_KEY, NOW, SECOND, A, B, Shop, identity, new_vault, open_shop, plan_name
+from ledgers import AUDIT_KEY, NOW, SECOND, A, B, Shop, identity, open_shop, plan_name
 
 from relay.audit import Fault, FaultKind, Mark, judge_history, sign_head
 from relay.ledger.anchor import newest_mark
@@ -32,9 +32,9 @@ COLUMNS = {"event": EVENT_COLUMNS, "audit_batch": BATCH_COLUMNS}
 class Archive:
     """A store with a history by several writers, whole copies of it from earlier, and what the anchor says."""
 
-    def __init__(self, store: bytes, older: tuple[bytes, ...], mark: Mark) -> None:
+    def __init__(self, shop: Shop, older: tuple[bytes, ...], mark: Mark) -> None:
         # No dataclass: hypothesis would print all of the store.
-        self.store, self.older, self.mark = store, older, mark
+        self.store, self.vault, self.older, self.mark = _bytes_of(shop.path), shop.vault, older, mark
 
     def open(self, store: bytes | None = None) -> sqlite3.Connection:
         """Open a copy whose guards are gone, as somebody opens it who wants to change history."""
@@ -72,7 +72,7 @@ async def live(folder: Path) -> Archive:
     with closing(sqlite3.connect(shop.path)) as connection:
         mark = newest_mark(lambda sql, cells: connection.execute(sql, cells).fetchall(), AUDIT_KEY)
     assert mark is not None
-    return Archive(_bytes_of(shop.path), tuple(older), mark)
+    return Archive(shop, tuple(older), mark)
 
 
 async def busy(shop: Shop, other: Shop, turn: int) -> None:
@@ -249,7 +249,7 @@ async def test_an_older_copy_that_was_put_back_is_found(archive: Archive, place:
         assert [fault.kind for fault in archive.judge(connection)] == [FaultKind.CUT_OFF]
     path = tmp_path / "relay.db"
     path.write_bytes(archive.older[place])
-    shop = await Shop(path, new_vault(), None).reopen()  # type: ignore[arg-type]
+    shop = await Shop(path, archive.vault, None).reopen()  # type: ignore[arg-type]
     async with shop.ledger:
         for number in range(60):
             await shop.ledger.record_event(EventKind.COMMAND, actor="operator x", detail=str(number), now=NOW)
@@ -260,7 +260,7 @@ async def test_an_older_copy_that_was_put_back_is_found(archive: Archive, place:
 async def go_on(archive: Archive, path: Path, word: str) -> bytes:
     """Let the relay itself go on from the oldest copy, and return the store that this makes."""
     path.write_bytes(archive.older[0])
-    shop = await Shop(path, new_vault(), None).reopen()  # type: ignore[arg-type]
+    shop = await Shop(path, archive.vault, None).reopen()  # type: ignore[arg-type]
     async with shop.ledger:
         for number in range(3):
             await shop.ledger.record_event(EventKind.COMMAND, actor=word, detail=str(number), now=NOW)

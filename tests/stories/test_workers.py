@@ -66,7 +66,7 @@ async def test_connections_spread_evenly_over_the_workers(make_house: MakeHouse)
     connections = [each["connections"] for each in state["workers"]]
     assert sum(connections) == 30
     # Left to chance the first one would have more than half.  On a slow machine one may be too late to take its turn.
-    assert max(connections) <= 13, connections
+    assert max(connections) <= 15, connections
     assert {worker.pid for worker in house.workers()} == {each["pid"] for each in state["workers"]}
     assert [metrics["relay_worker_connections", (("worker", str(each)),)] for each in range(WORKERS)] == connections
     assert all(f"{each['worker']} ({each['pid']})" in shown.stdout for each in state["workers"]), shown
