@@ -151,6 +151,8 @@ class Supervisor:
             for worker in self._workers.values():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(worker.pid, signal.SIGKILL)
+            # A worker may end when nobody reads signals any more.
+            signal.set_wakeup_fd(-1)
             entrances.close()
             if entrances.watch is not None and not self._is_succeeded:
                 socket_path(self._config).unlink(missing_ok=True)
