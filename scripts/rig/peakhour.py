@@ -1,6 +1,6 @@
 """The busiest hour of the country's month: how much of what happens in it, and why we think so.
 
-Nobody has published figures of it.  Every number below but the first is an assumption, named with its reason, so that who
+Nobody has published figures of it.  Every number below but the first two is an assumption, named with its reason, so that who
 knows better can put his own in its place and see what comes out.
 """
 
@@ -25,11 +25,13 @@ OFFICES = Assumption(
     float(sum(each.offices for each in read_prefectures())),
     "the published table of 2023-11-06, all of them using the relay",
 )
-MANAGERS = Assumption("care managers", CARE_MANAGERS, "the ministry's yearly survey of offices, rounded")
+MANAGERS = Assumption(
+    "care managers", CARE_MANAGERS, "the ministry's statistics of benefits for April 2024: those that were paid for"
+)
 PARTNERS = Assumption(
     "partners of a care manager",
     PARTNERS_OF_ONE,
-    "100 to 150 persons, two or three services each, with the neighbourhood's offices",
+    "104 persons (3.79 million by the same statistics), two or three services each, with the neighbourhood's offices",
 )
 PLANS = Assumption(
     "files a month from a care manager to each partner",
