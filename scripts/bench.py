@@ -18,6 +18,7 @@ from rig.checking import measure_checking
 from rig.crowd import measure_crowd
 from rig.durability import measure_durability
 from rig.figures import Figure, as_json, describe_figures, show_figures, write_markdown
+from rig.floor import measure_floor
 from rig.latency import measure_fairness, measure_latency
 from rig.load import LoadError
 from rig.machine import Machine, end_as_by_hand, look_at_machine, tell
@@ -35,7 +36,7 @@ NOTE = (
     "Ours includes routing by name, checking the content, sealing (AES-256-GCM), history and syncing to stable storage "
     "before every OK; OpenSSH's does none of it."
 )
-_OTHERS = ("f", "g", "h", "i", "j", "k", "l", "m", "n", "check", "load")
+_OTHERS = ("f", "g", "h", "i", "j", "k", "l", "m", "n", "check", "floor", "load")
 ALL = (*WORKLOADS, *_OTHERS)
 # What is measured of one beside the large store belongs to both letters.
 _LARGE_STORE = {"i", "l"}
@@ -131,6 +132,7 @@ def _run(bench: Bench, name: str, results: Results, *, is_plotted: bool) -> tupl
         "m": measure_recovery,
         "n": measure_fairness,
         "check": measure_checking,
+        "floor": measure_floor,
         "load": measure_load_program,
     }
     return others[name](bench)
