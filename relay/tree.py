@@ -302,10 +302,30 @@ def notice_name(office: Office) -> str:
 
 def long_name(name: str, *, mode: int, size: int, mtime: int, owner: str, group: str, now: float) -> str:
     """Return the line of ``ls -l``: what OpenSSH, WinSCP and PuTTY show; times are Japan's."""
+    return f"{_head(mode, owner, group)} {size:>10} {_when(mtime // 60, now)} {name}"
+
+
+class FileLines:
+    """Writes `long_name` for many files, each part that they have in common once; made for one page of a listing."""
+
+    def __init__(self, now: float) -> None:
+        self._now = now
+        self._heads: dict[tuple[str, str], bytes] = {}
+        self._whens: dict[int, bytes] = {}
+
+    def line(self, name: bytes, *, size: int, mtime: int, owner: str, group: str) -> bytes:
+        """Return the line of a file with `FILE_MODE`, in UTF-8 as *name* is."""
+        head, when = self._heads.get((owner, group)), self._whens.get(mtime // 60)
+        if head is None:
+            head = self._heads[owner, group] = _head(FILE_MODE, owner, group).encode()
+        if when is None:
+            when = self._whens[mtime // 60] = _when(mtime // 60, self._now).encode()
+        return b"%b %10d %b %b" % (head, size, when, name)
+
+
+def _head(mode: int, owner: str, group: str) -> str:
     kind = "d" if mode & 0o040000 else "-"
-    return (
-        f"{kind}{_permissions(mode & 0o777)}    1 {owner:<10} {group:<10} {size:>10} {_when(mtime // 60, now)} {name}"
-    )
+    return f"{kind}{_permissions(mode & 0o777)}    1 {owner:<10} {group:<10}"
 
 
 @lru_cache(maxsize=64)

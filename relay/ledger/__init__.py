@@ -176,7 +176,7 @@ class ListingCursor:
 class Entry(NamedTuple):
     """One file of a listing: no more than a directory shows, because there may be 100,000 of them.
 
-    *changed_at* is in seconds since 1970: the sender's own time in ``send/``, the time of acceptance elsewhere.
+    *name* is that under which the listing's office sees it.  *changed_at* is in seconds since 1970: the sender's own time in ``send/``, the time of acceptance elsewhere.
     """
 
     id: TransferId
@@ -188,12 +188,23 @@ class Entry(NamedTuple):
     changed_at: int
 
 
+EntryRow = tuple[TransferId, str, OfficeNumber, OfficeNumber, str, int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class ListingPage:
-    """A part of a listing in its order; *cursor* is None after the last one."""
+    """A part of a listing in its order; *cursor* is None after the last one.
 
-    entries: tuple[Entry, ...]
+    *rows* hold what an `Entry` does, in its order, as the store gave them: a record for each costs as much as reading it.
+    """
+
+    rows: Sequence[EntryRow]
     cursor: ListingCursor | None
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The same, with the names of what they hold."""
+        return tuple(map(Entry._make, self.rows))
 
 
 class Ledger(Register, Figures, Post, Bulletin, Intervening, Closing, Upkeep, Protocol):

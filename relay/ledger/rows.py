@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from relay.errors import Finding
-from relay.ledger import Entry
 from relay.lifecycle import State
 from relay.model import (
     Certificate,
@@ -51,8 +50,12 @@ _NAME = """t.name, t.name_sealed,
 TRANSFER_COLUMNS = f"""{_NAME}, t.id, t.sender, t.recipient, t.grammar, t.serial, t.month, t.in_folder, t.state, t.shelf,
     t.delivered_prefix, t.sha256, t.accepted_at, t.client_mtime, t.collected_at, t.ended_at, t.findings,
     t.completes, t.reported_at FROM transfer AS t"""
-ENTRY_COLUMNS = f"""{_NAME}, t.id, t.sender, t.recipient, t.serial, t.delivered_prefix, t.accepted_at, t.client_mtime
-    FROM transfer AS t"""
+# Those of `relay.ledger.Entry`, as the sender sees the file and as the recipient does; a sealed name is NULL.
+SENT_COLUMNS = """t.id, t.name, t.sender, t.recipient, t.serial, t.size_bytes,
+    coalesce(t.client_mtime, t.accepted_at) / 1000000 FROM transfer AS t"""
+DELIVERED_COLUMNS = """t.id, t.delivered_prefix || t.name, t.sender, t.recipient, t.serial, t.size_bytes,
+    t.accepted_at / 1000000 FROM transfer AS t"""
+NAME_COLUMNS = f"{_NAME}, t.id, t.delivered_prefix FROM transfer AS t"
 
 PARTIAL_COLUMNS = """r.office, r.note_sealed, r.size_bytes, r.payload, p.uid, p.holder, r.key_wrapped, r.is_closed,
     r.looks_whole, r.client_mtime, r.touched_at FROM partial AS r JOIN payload AS p ON p.id = r.payload"""
@@ -66,7 +69,6 @@ CERTIFICATE_COLUMNS = """c.ca_fingerprint, c.serial, c.key_id, c.key_fingerprint
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_SECOND = 1_000_000
 
 
 def to_cell(moment: datetime) -> int:
@@ -183,13 +185,11 @@ class NameReader:
             reported_at=_maybe_time(reported),
         )
 
-    def entry(self, row: Row, *, as_sent: bool) -> Entry:
-        """Read `ENTRY_COLUMNS` as the sender sees the file, or as the recipient does."""
-        clear, _, _, _, _, size, _, number, sender, recipient, serial, prefix, accepted, mtime = row
-        name = clear or self._name(row)
-        changed = mtime if as_sent and mtime is not None else accepted
-        shown = name if as_sent or not prefix else f"{prefix}{name}"
-        return Entry(number, shown, sender, recipient, serial, size, changed // _SECOND)
+    def entry_name(self, row: Row, *, as_sent: bool) -> tuple[TransferId, str]:
+        """Read `NAME_COLUMNS` as the sender sees the name, or as the recipient does."""
+        number, prefix = row[-2:]
+        name = self._name(row)
+        return number, name if as_sent else prefix + name
 
     def _name(self, row: Row) -> str:
         name, sealed, wrapped, uid, chunks, size, kind, *_ = row

@@ -24,8 +24,10 @@ from relay.ledger.anchor import AnchorKeeper
 from relay.ledger.commit import Writer
 from relay.ledger.rows import (
     CERTIFICATE_COLUMNS,
-    ENTRY_COLUMNS,
+    DELIVERED_COLUMNS,
+    NAME_COLUMNS,
     PARTIAL_COLUMNS,
+    SENT_COLUMNS,
     TRANSFER_COLUMNS,
     Cell,
     NameReader,
@@ -197,6 +199,6 @@ class Store:
 @cache
 def transfer_sql(name: str, **parts: str) -> str:
     """Return a statement of ``queries.sql`` with its column lists filled in."""
-    columns = {"transfer": TRANSFER_COLUMNS, "entry": ENTRY_COLUMNS, "partial": PARTIAL_COLUMNS,
-               "certificate": CERTIFICATE_COLUMNS}  # fmt: skip
+    columns = {"transfer": TRANSFER_COLUMNS, "sent": SENT_COLUMNS, "delivered": DELIVERED_COLUMNS, "name": NAME_COLUMNS,
+               "partial": PARTIAL_COLUMNS, "certificate": CERTIFICATE_COLUMNS}  # fmt: skip
     return SQL[name].format(**columns, **parts)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from relay.errors import Refused
-from relay.ledger import ListingCursor, ListingPage, Shelf, StoredPayload
+from relay.ledger import EntryRow, ListingCursor, ListingPage, Shelf, StoredPayload
 from relay.ledger.endings import CHUNKS_MOST
 from relay.ledger.lineage import find_former, is_own
 from relay.ledger.rows import to_cell, to_time
@@ -183,13 +183,27 @@ class ViewVerbs:
                 "limit": _PAGE_ENTRIES,
             },
         )
-        entry = self._store.names.entry
-        entries = tuple(entry(row, as_sent=as_sent) for row in rows)
-        if len(entries) < _PAGE_ENTRIES:
+        entries = self._open_names(rows, as_sent=as_sent)
+        if len(rows) < _PAGE_ENTRIES:
             rest = cursor.numbers[1:]
             return ListingPage(entries, ListingCursor(cursor.newest, None, rest) if rest else None)
-        last = entries[-1]
-        return ListingPage(entries, ListingCursor(cursor.newest, (last.sender, last.serial, last.id), cursor.numbers))
+        number, _, sender, _, serial, *_ = rows[-1]
+        return ListingPage(entries, ListingCursor(cursor.newest, (sender, serial, number), cursor.numbers))
+
+    def _open_names(self, rows: list[Row], *, as_sent: bool) -> Sequence[EntryRow]:
+        """Return *rows* with the names that are sealed in them; those of the standard, which nearly all are, are not."""
+        sealed = [row[0] for row in rows if row[1] is None]
+        if not sealed:
+            return rows
+        read = self._store.names.entry_name
+        found = self._store.rows(transfer_sql("list_names"), (json.dumps(sealed),))
+        names = dict(read(row, as_sent=as_sent) for row in found)
+        return [
+            row if row[1] is not None else (row[0], names[row[0]], *row[2:])
+            for row in rows
+            # Between the two statements somebody may have deleted one.
+            if row[1] is not None or row[0] in names
+        ]
 
     async def leave_outbox(self, *, now: datetime) -> int:
         before, left = to_cell(now - self._sent_listed), 0

@@ -6,10 +6,12 @@ directory; nothing is looked up for a single entry.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 from relay import tree
-from relay.ledger import Entry, ListingCursor, ListingPage, Partial, Shelf
+from relay.ledger import EntryRow, ListingCursor, ListingPage, Partial, Shelf
 from relay.model import EventKind, Identity, OfficeNumber, fold_name
 from relay.sftp import wire
 from relay.sftp.desks import Desks
@@ -60,37 +62,42 @@ class Directories:
         if not listing.ready and listing.receipts is not None:
             packer = _Packer(self._office, self._desks.clock().timestamp())
             listing.ready = [packer.receipt(*file) for file in await listing.receipts.next_files()]
-        size = count = 0
-        for packed in listing.ready:
-            size += len(packed)
-            if count and size > wire.NAMES_BYTES_MOST:
-                break
-            count += 1
-        if not count:
+        if not listing.ready:
             self._note_listed(listing)
-        entries, listing.ready = listing.ready[:count], listing.ready[count:]
+        return self.ready_entries(listing)
+
+    def ready_entries(self, listing: Listing) -> list[bytes]:
+        """Return as many of the entries that are packed as one reply may hold."""
+        ready = listing.ready
+        count = len(ready)
+        if sum(map(len, ready)) > wire.NAMES_BYTES_MOST:
+            # One always fits: a name has 255 bytes at most.
+            count = bisect_right(list(accumulate(map(len, ready))), wire.NAMES_BYTES_MOST)
+        entries, listing.ready = ready[:count], ready[count:]
         return entries
 
     async def _read_page(self, listing: Listing) -> None:
         page = await self._page(listing.place, listing.cursor)
         packer = _Packer(self._office, self._desks.clock().timestamp())
-        entries = page.entries
+        rows = page.rows
         if listing.shown:
-            entries = tuple(entry for entry in entries if fold_name(entry.name) not in listing.shown)
-        listing.ready += [packer.entry(entry) for entry in entries]
+            rows = [row for row in rows if fold_name(row[1]) not in listing.shown]
+        listing.ready += packer.files(rows)
         if listing.place.folder in (Folder.RECEIVE, Folder.NEW):
-            self._note_page(listing, entries)
+            self._note_page(listing, rows)
         listing.cursor = page.cursor
 
-    def _note_page(self, listing: Listing, entries: Sequence[Entry]) -> None:
-        """Measure how long what stands in a listing for the first time has waited; *changed_at* is its acceptance."""
-        meters, shown = self._desks.meters, self._desks.shown.get(self._office)
-        now = self._desks.clock().timestamp()
-        for entry in entries:
-            listing.newest = max(listing.newest, entry.id)
+    def _note_page(self, listing: Listing, rows: Sequence[EntryRow]) -> None:
+        """Measure how long what stands in a listing for the first time has waited; its time here is its acceptance."""
+        meters, shown = self._desks.meters, self._desks.shown.get(self._office, 0)
+        new = [row for row in rows if row[0] > shown]
+        listing.newest = max((listing.newest, *(row[0] for row in new)))
+        if not shown:
             # What earlier processes had shown is not known: of that only what came since counts.
-            if entry.id > shown if shown is not None else entry.changed_at >= int(meters.started_at):
-                meters.first_visible.observe(max(0.0, now - entry.changed_at))
+            new = [row for row in new if row[-1] >= int(meters.started_at)]
+        now = self._desks.clock().timestamp()
+        for row in new:
+            meters.first_visible.observe(max(0.0, now - row[-1]))
 
     def _note_listed(self, listing: Listing) -> None:
         """Let history tell, once a listing was read to its end, up to which number this office has seen what was sent to it."""
@@ -174,10 +181,15 @@ class _Packer:
         """A public key that this session has put here."""
         return self._pack(draft.place.name, key_attributes(draft), owner=self._office, group=self._office)
 
-    def entry(self, entry: Entry) -> bytes:
+    def files(self, rows: Sequence[EntryRow]) -> list[bytes]:
         """The sender shows as owner, the recipient as group."""
-        attributes = Attributes(entry.size_bytes, tree.FILE_MODE, entry.changed_at, entry.changed_at)
-        return self._pack(entry.name, attributes, owner=entry.sender, group=entry.recipient)
+        line, pack = tree.FileLines(self._now).line, wire.pack_file
+        packed = []
+        for _, shown, sender, recipient, _, size, changed in rows:
+            name = shown.encode()
+            long_name = line(name, size=size, mtime=changed, owner=sender, group=recipient)
+            packed.append(pack(name, long_name, size, tree.FILE_MODE, changed))
+        return packed
 
     def _pack(self, name: str, attributes: Attributes, *, owner: str, group: str) -> bytes:
         size, mode, _, changed = attributes

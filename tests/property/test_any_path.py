@@ -170,6 +170,20 @@ def test_a_long_name_is_what_ls_would_print(name: str, size: int, mtime: int, no
         assert is_recent == (-60 <= now - mtime // 60 * 60 < 182 * 86_400 - 60)
 
 
+@given(
+    st.lists(st.tuples(names, st.integers(0, 2**63), st.integers(0, 2**32 - 1), st.sampled_from([OFFICE, LETTERED]))),
+    st.integers(0, 2**32 - 1),
+)
+def test_a_file_among_many_has_the_line_that_it_has_alone(files: list[tuple[str, int, int, str]], now: int) -> None:
+    """What the lines of a page have in common is written once, and each says what it would say by itself."""
+    lines = tree.FileLines(float(now))
+    for name, size, mtime, owner in files:
+        alone = tree.long_name(
+            name, mode=tree.FILE_MODE, size=size, mtime=mtime, owner=owner, group=OFFICE, now=float(now)
+        )
+        assert lines.line(name.encode(), size=size, mtime=mtime, owner=owner, group=OFFICE) == alone.encode()
+
+
 @given(st.text(max_size=30))
 def test_the_notice_of_a_folder_is_found_under_its_own_name(name: str) -> None:
     """Whatever an office is called, its notice has a name that a path can hold and that a PC can keep."""

@@ -179,6 +179,15 @@ partial = st.one_of(
 )
 
 
+@given(strings, strings, st.integers(0, 2**64 - 1), u32, u32)
+def test_a_file_of_a_listing_is_an_entry_like_any_other(
+    name: bytes, line: bytes, size: int, mode: int, mtime: int
+) -> None:
+    """The short way of packing what is all known gives the same bytes as the long one."""
+    entry = NameEntry(name, line, Attributes(size, mode, mtime, mtime))
+    assert wire.pack_file(name, line, size, mode, mtime) == wire.pack_entry(entry)
+
+
 @given(u32, st.lists(st.tuples(strings, strings, partial), max_size=6))
 def test_asyncssh_and_paramiko_read_names_and_attributes_as_meant(
     number: int, entries: list[tuple[bytes, bytes, Attributes]]

@@ -145,6 +145,18 @@ async def test_listings_sort_by_sender_and_serial(shop: Shop) -> None:
     assert names == [plan_name(n, s) for n, s in ((1, C), (2, C), (3, A), (5, A))]
 
 
+async def test_sealed_names_are_listed_among_those_of_the_standard(shop: Shop) -> None:
+    """Free names stand in their place of a page: opened, and to the recipient behind what they are delivered with."""
+    plans = [await shop.send(name=plan_name(n)) for n in (1, 2)]
+    free = [await shop.send(name=f"提供票 {n}.pdf", is_free=True) for n in range(3)]
+    listed = (await shop.ledger.list_shelf(B, Shelf.NEW)).entries
+    # Without a serial of their own they come first.
+    assert [(entry.id, entry.name) for entry in listed] == [(each.id, each.delivered_name) for each in (*free, *plans)]
+    assert all(each.delivered_name != each.name for each in free)
+    sent = (await shop.ledger.list_sent(A, B, now=NOW)).entries
+    assert [(entry.id, entry.name) for entry in sent] == [(each.id, each.name) for each in free]
+
+
 async def test_the_out_tray_pages_too(shop: Shop) -> None:
     """send/ is told by number of the transfer, page after page, without those that came later."""
     sent = await asyncio.gather(*(shop.send(b"m", plan_name(n)) for n in range(600)))

@@ -280,7 +280,7 @@ UPDATE transfer SET recall_key = NULL WHERE recall_key = ?;
 SELECT {transfer} WHERE t.recall_key = ? AND t.ended_at > ?;
 
 -- name: list_recalled
-SELECT {entry}
+SELECT {sent}
 WHERE t.sender = :office AND t.recall_key IS NOT NULL AND t.ended_at > :after AND t.id <= :newest AND t.id > :id
 ORDER BY t.id LIMIT :limit;
 
@@ -319,24 +319,27 @@ DELETE FROM served WHERE transfer = ?;
 SELECT coalesce(max(id), 0) FROM transfer;
 
 -- name: list_shelf
-SELECT {entry}
+SELECT {delivered}
 WHERE t.recipient = :office AND t.shelf = :shelf AND t.id <= :newest
   AND (t.sender, t.serial, t.id) > (:sender, :serial, :id)
 ORDER BY t.sender, t.serial, t.id LIMIT :limit;
 
 -- name: list_new
 -- INDEXED BY: SQLite would take transfer_shelf and read through everything that was collected.
-SELECT {entry} INDEXED BY transfer_new
+SELECT {delivered} INDEXED BY transfer_new
 WHERE t.state = 'accepted' AND t.shelf = 'receive' AND t.recipient = :office AND t.id <= :newest
   AND (t.sender, t.serial, t.id) > (:sender, :serial, :id)
 ORDER BY t.sender, t.serial, t.id LIMIT :limit;
 
 -- name: list_outbox
-SELECT {entry}
+SELECT {sent}
 WHERE t.sender = :office AND t.in_outbox = 1 AND t.in_folder = :in_folder
   AND (:folder IS NULL OR t.recipient = :folder) AND t.id <= :newest AND t.id > :id
   AND t.released = 0 AND (t.collected_at IS NULL OR t.collected_at > :collected_after)
 ORDER BY t.id LIMIT :limit;
+
+-- name: list_names
+SELECT {name} WHERE t.id IN (SELECT value FROM json_each(?));
 
 -- name: leave_outbox
 UPDATE transfer SET in_outbox = 0 WHERE id IN
