@@ -12,7 +12,7 @@ import time
 from bisect import bisect_left
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 # From what a fast disk does to what a person calls broken, in seconds.
 QUICK: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -44,8 +44,7 @@ class Histogram:
         self.sum += other.sum
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """One transaction: when it ended (seconds since 1970), how long its first unit of work had waited, and how many there were."""
 
     at: float

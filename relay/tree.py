@@ -283,8 +283,12 @@ def is_swallowed(place: GeneratedFile) -> bool:
 def note_name(name: str) -> str | None:
     """Return the name of the note beside a refused file; None where there can be none."""
     note = name + _NOTE
-    is_shown = "/" not in name and not any(unicodedata.category(character) in _NOT_SHOWN for character in name)
+    is_shown = "/" not in name and (name.isprintable() or not any(map(_is_not_shown, name)))
     return note if is_shown and len(note.encode()) <= _NAME_BYTES_MOST else None
+
+
+def _is_not_shown(character: str) -> bool:
+    return unicodedata.category(character) in _NOT_SHOWN
 
 
 def noted_name(note: str) -> str | None:

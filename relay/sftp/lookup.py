@@ -100,8 +100,10 @@ class Lookup:
 
     def forget(self, place: SentFile) -> None:
         """Drop what `remember` kept, and the note of it: the name is being tried again, or was accepted."""
-        self._refused.pop(place.key, None)
-        self._pinned.pop(f"{place.path.rpartition('/')[0]}/{tree.note_name(place.name)}", None)
+        if self._refused:
+            self._refused.pop(place.key, None)
+        if self._pinned:
+            self._pinned.pop(f"{place.path.rpartition('/')[0]}/{tree.note_name(place.name)}", None)
 
     # --- attributes ----------------------------------------------------------------------------------------------
 
@@ -131,7 +133,7 @@ class Lookup:
 
     def take_told_size(self, place: SentFile) -> int | None:
         """Return, once, the size that this session was last told of an unfinished upload."""
-        return self._told.pop(place.key, None)
+        return self._told.pop(place.key, None) if self._told else None
 
     async def _find_unfinished(self, place: SentFile) -> Attributes | None:
         await self._desks.intake.settled(place.upload_path, self._identity)
