@@ -44,10 +44,9 @@ def _extension_lanes(request: Request, handles: Handles) -> tuple[str, ...]:
 
 
 def _handle_lanes(name: bytes, handles: Handles) -> tuple[str, ...]:
-    handle = handles.find(name)
-    if handle is None:
-        return ()
-    return (f"listing {name!r}",) if isinstance(handle, Listing) else (handle.place.lane,)
+    # Its own as well: what comes behind a CLOSE that is under way finds the handle no more, and still has to wait.
+    own, handle = f"handle {name!r}", handles.find(name)
+    return (own,) if handle is None or isinstance(handle, Listing) else (own, handle.place.lane)
 
 
 def _path_lane(path: bytes) -> str:

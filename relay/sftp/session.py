@@ -31,6 +31,7 @@ from relay.errors import FX_BAD_MESSAGE, Deferred, Refused, finding
 from relay.journal import LimitEnd
 from relay.model import Identity
 from relay.sftp import wire
+from relay.sftp.begun import Begun
 from relay.sftp.desks import Desks
 from relay.sftp.operations import Operations
 from relay.sftp.order import touches
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 # Bytes of requests that may be under way and of their replies: the data of WRITEs and READs is nearly all of it.
 _IN_FLIGHT_BYTES = 4 * wire.PACKET_BYTES_MOST
+# Requests that are begun in one go when bytes come: more than clients send at a time, few enough for others to wait for.
+_AT_ONCE = 4
 # How often a CLOSE looks whether the replies before it have left.
 _DRAIN_SECONDS = 0.01
 # These programs drop the text of a STATUS and print what comes on stderr (CLIENTS.md section 2b).
@@ -86,6 +89,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         self._running: dict[_Running, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._bytes_in_flight = 0
+        self._at_once_left = 0
         self._chan: asyncssh.SSHServerChannel[bytes] | None = None
         self._unwatch: Callable[[], None] | None = None
         self._is_started = False
@@ -142,6 +146,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         if datatype is None and not self._is_over:
             self._meters.bytes_in += len(data)
             self._framer.feed(data)
+            self._at_once_left = _AT_ONCE
             self._pump()
 
     def eof_received(self) -> bool:
@@ -248,7 +253,12 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
                 if reply is not None:
                     self._send(reply)
                     return
+            # Before its first steps, which may let go of the handle that it names.
             lanes = lanes or self._operations.lanes(request)
+            begun = self._begin(request) if not before else None
+            if begun is not None and begun.is_done:
+                self._send(begun.result)
+                return
         except Exception as error:  # noqa: BLE001 - the one wrapper at this edge
             self._send(self._explain_once(request, error))
             return
@@ -256,13 +266,22 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         self._running[running] = None
         self._operations.share.requests.add(1)
         self._bytes_in_flight += running.size
-        self._start(self._run(request, running, before))
+        self._start(self._run(request, running, begun, before))
 
-    async def _run(self, request: Request, running: _Running, before: list[_Running]) -> None:
+    def _begin(self, request: Request) -> Begun[bytes] | None:
+        """Begin to answer *request*, unless so many were begun since bytes came that it is somebody else's turn."""
+        if self._at_once_left == 0:
+            return None
+        self._at_once_left -= 1
+        return Begun(self._operations.answer(request))
+
+    async def _run(
+        self, request: Request, running: _Running, begun: Begun[bytes] | None, before: list[_Running]
+    ) -> None:
         try:
             for earlier in before:
                 await earlier.done.wait()
-            reply = await self._operations.answer(request)
+            reply = await (self._operations.answer(request) if begun is None else begun)
         except Exception as error:  # noqa: BLE001 - the one wrapper at this edge
             reply = self._explain_once(request, error)
         try:

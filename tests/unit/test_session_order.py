@@ -131,6 +131,26 @@ async def test_replies_on_one_path_come_in_the_order_of_their_requests(line: Lin
     assert found[7].text.startswith("transfer.accepted: ")
 
 
+async def test_a_handle_that_is_being_closed_is_still_waited_for(line: Line) -> None:
+    """What asks for it while its CLOSE waits for the store is answered behind that, that there is no such handle."""
+    handle = await line.open(f"/send/{NAME}")
+    with line.locked_store():
+        close = line.send(request(sftp.WRITE, handle, Long(0), plan_csv()), request(sftp.CLOSE, handle))[1]
+        stat = line.send(request(sftp.FSTAT, handle))[0]
+        probe = line.send(request(sftp.STAT, "/status"))[0]
+        assert await line.next_ids(2) == [close - 1, probe]
+    assert await line.next_ids(2) == [close, stat]
+
+
+async def test_of_much_that_comes_at_once_only_the_beginning_is_answered_before_others_have_their_turn(
+    line: Line,
+) -> None:
+    """Who sends hundreds of requests in one piece holds up nobody for longer than a few of them take."""
+    ids = line.send(*[request(sftp.STAT, "/status")] * 200)
+    assert 0 < len(line.said.replies) < 10
+    assert await line.next_ids(len(ids)) == ids
+
+
 async def test_unrelated_paths_do_not_wait_for_each_other(line: Line) -> None:
     """While one commit waits for the store: another upload is written, a status is read, a listing is begun."""
     slow, quick = await line.open(f"/send/{NAME}"), await line.open(f"/send/{OTHER}")
