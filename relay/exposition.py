@@ -49,7 +49,7 @@ class Exposition(Collector):
             "refusals": dict(meters.refusals),
             "limits": dict(total.limits),
             "histograms": {name: _describe(histogram) for name, _, histogram in _histograms(meters)},
-            "commits": [asdict(commit) for commit in meters.commits],
+            "commits": [{"at": at, "seconds": seconds, "count": works} for at, seconds, works in meters.commits],
             "present": [asdict(each) for each in total.present],
             "workers": [_describe_worker(sight) for sight in self.census.workers],
             "silent": [*self.census.silent],

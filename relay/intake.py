@@ -29,11 +29,11 @@ from relay.common import Common
 from relay.config import Config, describe_size
 from relay.errors import Deferred, Refused
 from relay.journal import Journal, LimitLog
-from relay.ledger import Accepted, Ledger, Partial
+from relay.ledger import Accepted, Ledger, Partial, Prospect
 from relay.lifecycle import LIVE
 from relay.manners import Manners
 from relay.meters import Meters
-from relay.model import Identity, OfficeNumber, OfficeStatus, Route, Transfer, fold_name
+from relay.model import Address, Identity, OfficeNumber, OfficeStatus, Route, Transfer, fold_name
 from relay.pace import Pace
 from relay.rival import Rival, find_rival
 from relay.temporary import is_temporary, may_be_cut, strip_temporary
@@ -99,17 +99,17 @@ class Intake:
         await self._take_turn(identity, journal_)
         name = path.rpartition("/")[2]
         try:
-            destination = await self._plan(path, name, folder, identity)
-            rival = await self._find_rival(destination)
+            destination, prospect = await self._plan(path, name, folder, identity)
+            rival = await self._find_rival(destination) if prospect.has_sent else None
         except Refused as refused:
             await self._bench.refuse(strip_temporary(name) or name, folder, identity, refused, journal_)
             raise
-        await self._clear(path, identity, is_afresh=is_afresh)
+        prospect = await self._clear(path, identity, prospect, is_afresh=is_afresh)
         if not destination.is_temporary:
-            return await self._begin(destination, identity, manners, journal_, buffers, rival, is_afresh=is_afresh)
+            return await self._begin(destination, identity, manners, journal_, buffers, rival, prospect)
         with self._underway.one_more(identity.office) as others:
             await self._require_partial_room(destination, identity, journal_, others)
-            return await self._begin(destination, identity, manners, journal_, buffers, rival, is_afresh=is_afresh)
+            return await self._begin(destination, identity, manners, journal_, buffers, rival, prospect)
 
     async def _begin(
         self,
@@ -119,13 +119,13 @@ class Intake:
         journal_: Journal,
         buffers: Buffers | None,
         rival: Rival | None,
-        *,
-        is_afresh: bool,
+        prospect: Prospect,
     ) -> Upload:
         """Begin what nothing in its name or place refuses."""
         path = destination.path
-        room = await self._find_room(destination, identity, journal_)
-        partial = None if is_afresh else await self._take_over(path, identity)
+        room = await self._find_room(destination, identity, journal_, prospect.stored_bytes)
+        # Asked before, because nearly always there is none and taking over is a transaction.
+        partial = await self._take_over(path, identity) if prospect.has_partial else None
         lent = buffers or self.lend_buffers()
         upload = Upload(self._bench, destination, identity, manners, journal_, lent, partial, rival)
         if room is not None:
@@ -163,18 +163,21 @@ class Intake:
         """Keep the refusal of an upload to a path that is none: its name is told escaped, in ``status/refused`` alone."""
         await self._bench.refuse(tree.describe_path(raw), None, identity, refused, journal_)
 
-    async def _plan(self, path: str, name: str, folder: OfficeNumber | None, identity: Identity) -> Destination:
+    async def _plan(
+        self, path: str, name: str, folder: OfficeNumber | None, identity: Identity
+    ) -> tuple[Destination, Prospect]:
         """Decide where an upload goes; a temporary name is judged by the final one that it holds."""
-        if not is_temporary(name):
-            return Destination(path, folder, await self._route(name, folder, identity))
-        final = strip_temporary(name)
+        is_staged = is_temporary(name)
+        final = strip_temporary(name) if is_staged else name
         try:
-            route = None if final is None else await self._route(final, folder, identity)
+            address = None if final is None else naming.parse_name(final, self._config.naming_rules, folder=folder)
+            prospect = await self._ledger.survey_upload(identity.office, path, address)
+            route = None if address is None else await self._route(address, identity, prospect)
         except Refused as refused:
-            if not refused.code.startswith("name.") or not may_be_cut(name):
+            if not is_staged or not refused.code.startswith("name.") or not may_be_cut(name):
                 raise
-            route = None
-        return Destination(path, folder, route, is_temporary=True)
+            route, prospect = None, await self._ledger.survey_upload(identity.office, path, None)
+        return Destination(path, folder, route, is_temporary=is_staged), prospect
 
     async def _find_rival(self, destination: Destination) -> Rival | None:
         """Return what an upload to *destination* is compared with while it arrives.
@@ -186,9 +189,8 @@ class Intake:
         rival = None if route is None else await find_rival(self._ledger, self._bench.vault, route)
         return None if destination.is_temporary else rival
 
-    async def _route(self, name: str, folder: OfficeNumber | None, identity: Identity) -> Route:
-        address = naming.parse_name(name, self._config.naming_rules, folder=folder)
-        sender, recipient = await self._ledger.find_two_offices(identity.office, address.recipient)
+    async def _route(self, address: Address, identity: Identity, prospect: Prospect) -> Route:
+        sender, recipient = prospect.sender, prospect.recipient
         if sender is None:
             raise Refused("office.suspended", office=identity.office, detail="the office is no longer registered")
         is_moved = recipient is not None and recipient.status is OfficeStatus.MOVED
@@ -202,20 +204,29 @@ class Intake:
             severities=self._config.content.severities,
         )
 
-    async def _clear(self, path: str, identity: Identity, *, is_afresh: bool) -> None:
-        """End what is open at *path*, and with *is_afresh* what was kept there."""
-        await self._underway.give_way(path, identity.office, is_afresh=is_afresh)
-        if is_afresh and await self._ledger.find_partial(identity.office, path) is not None:
+    async def _clear(self, path: str, identity: Identity, prospect: Prospect, *, is_afresh: bool) -> Prospect:
+        """End what is open at *path*, and with *is_afresh* what was kept there; returns how it looks then."""
+        gave_way = await self._underway.give_way(path, identity.office, is_afresh=is_afresh)
+        if not (gave_way or prospect.has_partial or prospect.has_sent):
+            return prospect
+        # Since it was asked there was time for something to be left there.
+        has_partial = await self._ledger.find_partial(identity.office, path) is not None
+        if is_afresh and has_partial:
             await self.drop(path, identity)
+            has_partial = False
+        stored_bytes = await self._ledger.stored_bytes(identity.office)
+        return prospect._replace(stored_bytes=stored_bytes, has_partial=has_partial)
 
-    async def _find_room(self, destination: Destination, identity: Identity, journal_: Journal) -> int | None:
+    async def _find_room(
+        self, destination: Destination, identity: Identity, journal_: Journal, stored_bytes: int
+    ) -> int | None:
         """Return how much this upload may add within the office's quota, None for more than a file can have.
 
         A repeat of what was accepted adds nothing, so it may have that one's length.  Refused ``limit.quota`` where
         there is no room at all.
         """
         limits, route = self._config.limits, destination.route
-        room = limits.stored_bytes_per_office - await self._ledger.stored_bytes(identity.office)
+        room = limits.stored_bytes_per_office - stored_bytes
         if room >= limits.upload_bytes:
             return None
         if route is not None:
@@ -228,9 +239,6 @@ class Intake:
         raise refused
 
     async def _take_over(self, path: str, identity: Identity) -> Partial | None:
-        # Asked first, because nearly always there is none and taking over is a transaction.
-        if await self._ledger.find_partial(identity.office, path) is None:
-            return None
         return await self._ledger.take_over(identity.office, path, os.urandom(_HOLDER_BYTES), now=self._clock())
 
     async def find_open(self, path: str, identity: Identity) -> Unfinished | None:
@@ -310,7 +318,9 @@ class Intake:
             is_unfinished = partial is not None or is_open
             return await self._find_renamed(path, name, folder, identity, is_unfinished=is_unfinished)
         try:
-            route = await self._route(name, folder, identity)
+            address = naming.parse_name(name, self._config.naming_rules, folder=folder)
+            prospect = await self._ledger.survey_upload(identity.office, path, address)
+            route = await self._route(address, identity, prospect)
         except Refused as refused:
             await self._bench.refuse(name, folder, identity, refused, journal_)
             raise

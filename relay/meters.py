@@ -45,11 +45,11 @@ class Histogram:
 
 
 class Commit(NamedTuple):
-    """One transaction: when it ended (seconds since 1970), how long its first unit of work had waited, and how many there were."""
+    """One transaction: when it ended (seconds since 1970), how long its first unit of work had waited, and how many *works* there were."""
 
     at: float
     seconds: float
-    count: int
+    works: int
 
 
 @dataclass(slots=True)

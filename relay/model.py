@@ -357,4 +357,6 @@ class Event:
 
 def fold_name(name: str) -> str:
     """Fold *name* for comparing: NFC, letter case gone, NFC again because folding can undo it."""
+    if name.isascii():
+        return name.casefold()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -9,9 +9,7 @@ import re
 
 # WinSCP; rclone from 1.63 on, whose eight characters were any letters at first; many others; lftp
 # (xfer:use-temp-file).  In any case.
-_SUFFIX = re.compile(
-    r"(?P<name>.+?)(?:\.filepart|\.[0-9a-z]{8}\.partial|\.partial|\.part|\.tmp)", re.IGNORECASE | re.DOTALL
-)
+_SUFFIX = re.compile(r"\.(?:filepart|[0-9a-z]{8}\.partial|partial|part|tmp)\Z", re.IGNORECASE)
 _PREFIX = re.compile(r"\.in\.(?P<name>.+)", re.IGNORECASE | re.DOTALL)
 # gvfs: such a name does not hold the final one, which is judged at the RENAME.
 _NAMELESS = re.compile(r"\.giosave[A-Za-z0-9]{6}")
@@ -27,8 +25,12 @@ def is_temporary(name: str) -> bool:
 
 def strip_temporary(name: str) -> str | None:
     """Return the final name that the temporary *name* holds, None where it is not temporary or holds none."""
-    match = _SUFFIX.fullmatch(name) or _PREFIX.fullmatch(name)
-    return None if match is None else match["name"]
+    # Behind the first character: a suffix alone holds none.
+    suffix = _SUFFIX.search(name, 1)
+    if suffix is not None:
+        return name[: suffix.start()]
+    prefixed = _PREFIX.fullmatch(name)
+    return None if prefixed is None else prefixed["name"]
 
 
 def may_be_cut(name: str) -> bool:

@@ -165,7 +165,8 @@ class Underway:
         Until then neither an upload nor what becomes of it would be found there.
         """
         await self._settle(path, office)
-        await self._ask_others(_Question(_Verb.SETTLE, office, path))
+        if self._is_elsewhere(path, office):
+            await self._ask_others(_Question(_Verb.SETTLE, office, path))
 
     async def find_anywhere(self, path: str, office: OfficeNumber) -> Unfinished | None:
         """Return what is open at *path*, on whatever connection of *office*."""
@@ -175,12 +176,20 @@ class Underway:
         told = await self._ask_others(_Question(_Verb.TELL, office, path))
         return None if told is None else Unfinished(told.size_bytes, _moment(told.seconds), told.has_failed)
 
-    async def give_way(self, path: str, office: OfficeNumber, *, is_afresh: bool) -> None:
-        """End what is open at *path*: whoever wrote to it has lost it; kept for who goes on, or with *is_afresh* not."""
+    async def give_way(self, path: str, office: OfficeNumber, *, is_afresh: bool) -> bool:
+        """End what is open at *path*: whoever wrote to it has lost it; kept for who goes on, or with *is_afresh* not.
+
+        False where nothing was open anywhere.
+        """
+        is_elsewhere = self._is_elsewhere(path, office)
+        if self.find(path, office) is None and not is_elsewhere:
+            return False
         verb, reason = (_Verb.REPLACE, "opened again") if is_afresh else (_Verb.LEAVE, "taken over")
         question = _Question(verb, office, path, reason)
         await self._act(question)
-        await self._ask_others(question)
+        if is_elsewhere:
+            await self._ask_others(question)
+        return True
 
     async def abort(self, path: str, office: OfficeNumber, reason: str) -> bool:
         """Give up what is open at *path*; False where nothing is."""
@@ -221,6 +230,9 @@ class Underway:
             answer = None if packed is None else _Answer.parse(packed)
             found = answer if answer is not None and answer.is_found else found
         return found
+
+    def _is_elsewhere(self, path: str, office: OfficeNumber) -> bool:
+        return bool(self._common.whereabouts(_UPLOADS, _scope(office, path)))
 
     def _has(self, index: int, limit: str, scope: str) -> bool:
         return index in self._common.whereabouts(limit, scope)

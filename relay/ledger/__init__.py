@@ -34,10 +34,12 @@ from relay.ledger.registry import ImportCounts as ImportCounts
 from relay.ledger.registry import Register as Register
 from relay.ledger.upkeep import Upkeep as Upkeep
 from relay.model import (
+    Address,
     Certificate,
     Event,
     EventKind,
     Identity,
+    Office,
     OfficeNumber,
     PayloadId,
     PayloadUid,
@@ -151,6 +153,19 @@ class TransferDraft:
     part: SealedPart | None = None
     completes: TransferId | None = None
     quota_bytes: int | None = None
+
+
+class Prospect(NamedTuple):
+    """What the store knows of an upload that begins: both offices, each None where it is not registered, what the
+    sender's files take up, and whether there is anything under its name (`Ledger.find_sent`) or at its path
+    (`Ledger.find_partial`) already.
+    """
+
+    sender: Office | None
+    recipient: Office | None
+    stored_bytes: int
+    has_sent: bool
+    has_partial: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +347,12 @@ class Ledger(Register, Figures, Post, Bulletin, Intervening, Closing, Upkeep, Pr
         payload is dropped.  Refused: ``transfer.conflict``, ``route.recipient_unknown``,
         ``route.recipient_suspended``, ``office.suspended``, ``office.revoked``, ``limit.quota``, as things stand in that transaction;
         ``upload.unfinished`` where the staged chunks are gone.  ValueError where chunks are missing.
+        """
+
+    async def survey_upload(self, sender: OfficeNumber, path: str, address: Address | None) -> Prospect:
+        """Return what is known of an upload that *sender* begins at *path* below ``send/``, in one look-up.
+
+        *address* is what its name says, None where that says nothing yet.
         """
 
     async def stored_bytes(self, office: OfficeNumber) -> int:

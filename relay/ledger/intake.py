@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from relay.config import describe_size
 from relay.errors import Deferred, Refused
-from relay.ledger import Accepted, SealedChunk, SealedPayload, TransferDraft
+from relay.ledger import Accepted, Prospect, SealedChunk, SealedPayload, TransferDraft
 from relay.ledger.endings import CHUNKS_MOST, SLICE_CHUNKS, chunk_ids, destroy_bytes, end_transfer
 from relay.ledger.lineage import former_in, successor_in
 from relay.ledger.refusals import RefusalVerbs, join_path
@@ -20,6 +20,7 @@ from relay.ledger.words import JAPAN, local_text
 from relay.letters import Rhythm
 from relay.lifecycle import LIVE, State, Step, advance
 from relay.model import (
+    Address,
     EventKind,
     OfficeNumber,
     OfficeStatus,
@@ -33,6 +34,8 @@ from relay.routing import check_recipient, check_sender
 from relay.vault import SEAL_BYTES
 
 _ANY_TIME = (1 << 63) - 1
+# Those that ``survey_upload`` has of each office, as ``find_office`` has them.
+_OFFICE_COLUMNS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,16 @@ class IntakeVerbs(RefusalVerbs):
         if accepted.is_repeat and draft.payload.staged is not None:
             await self.discard_staged(draft.payload.staged, holder=draft.payload.holder)
         return accepted
+
+    async def survey_upload(self, sender: OfficeNumber, path: str, address: Address | None) -> Prospect:
+        recipient = None if address is None else address.recipient
+        identity_key = None if address is None else self._identity_key(sender, address.recipient, address.name)
+        row = self._store.row(SQL["survey_upload"], (sender, recipient, identity_key, self._path_key(sender, path)))
+        assert row is not None
+        offices = (row[:_OFFICE_COLUMNS], row[_OFFICE_COLUMNS : 2 * _OFFICE_COLUMNS])
+        one, other = (None if cells[0] is None else office_of(cells) for cells in offices)
+        stored_bytes, has_sent, has_partial = row[2 * _OFFICE_COLUMNS :]
+        return Prospect(one, other, stored_bytes, bool(has_sent), bool(has_partial))
 
     async def stored_bytes(self, office: OfficeNumber) -> int:
         row = self._store.row(SQL["stored_bytes"], (office,))

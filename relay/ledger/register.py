@@ -26,10 +26,6 @@ class RegisterVerbs:
         row = self._store.row(SQL["find_office"], (number,))
         return None if row is None else office_of(row)
 
-    async def find_two_offices(self, one: OfficeNumber, other: OfficeNumber) -> tuple[Office | None, Office | None]:
-        found = {row[0]: office_of(row) for row in self._store.rows(SQL["find_two_offices"], (one, other))}
-        return found.get(one), found.get(other)
-
     async def list_offices(
         self,
         *,

@@ -36,9 +36,6 @@ class Register(Protocol):
     async def find_office(self, number: OfficeNumber) -> Office | None:
         """Return the office, or None where it is not registered."""
 
-    async def find_two_offices(self, one: OfficeNumber, other: OfficeNumber) -> tuple[Office | None, Office | None]:
-        """Return both, each None where it is not registered: the question of every upload, as one look-up."""
-
     async def list_offices(
         self,
         *,

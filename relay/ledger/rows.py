@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from relay.errors import Finding
@@ -67,6 +68,8 @@ CERTIFICATE_COLUMNS = """c.ca_fingerprint, c.serial, c.key_id, c.key_fingerprint
      WHERE o.ca_fingerprint = c.ca_fingerprint AND o.serial = c.serial)
     FROM certificate AS c"""
 
+# Both offices of every upload are read again and again, and mostly as they were.
+_OFFICES_KEPT = 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -85,8 +88,9 @@ def _maybe_time(cell: int | None) -> datetime | None:
     return None if cell is None else to_time(cell)
 
 
+@lru_cache(maxsize=_OFFICES_KEPT)
 def office_of(row: Row) -> Office:
-    """Read the columns of ``find_office``."""
+    """Read the columns of ``find_office``; the same row is the same office."""
     number, name, prefecture, services, status, ends, until, successor, reason = row
     return Office(
         OfficeNumber(number),

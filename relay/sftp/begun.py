@@ -44,4 +44,5 @@ class Begun(Generic[T]):
                 else:
                     waits_for = work.send(come)
         except StopIteration as end:
-            return end.value
+            result: T = end.value
+            return result

@@ -3,9 +3,6 @@
 -- name: find_office
 SELECT number, name, prefecture, service_types, status, ends_at, until_at, successor, end_reason FROM office WHERE number = ?;
 
--- name: find_two_offices
-SELECT number, name, prefecture, service_types, status, ends_at, until_at, successor, end_reason FROM office WHERE number IN (?, ?);
-
 -- name: list_offices
 SELECT number, name, prefecture, service_types, status, ends_at, until_at, successor, end_reason FROM office
 WHERE number > :after AND (:status IS NULL OR status = :status) AND (:prefecture IS NULL OR prefecture = :prefecture)
@@ -142,6 +139,13 @@ WHERE {where} ORDER BY id LIMIT :limit;
 -- name: insert_payload
 INSERT INTO payload (uid, office, wrapped_key, master_id, size_bytes, chunk_count, touched_at, stored_bytes)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?5);
+
+-- name: survey_upload
+SELECT s.number, s.name, s.prefecture, s.service_types, s.status, s.ends_at, s.until_at, s.successor, s.end_reason,
+       r.number, r.name, r.prefecture, r.service_types, r.status, r.ends_at, r.until_at, r.successor, r.end_reason,
+       coalesce((SELECT bytes FROM stored WHERE office = ?1), 0),
+       EXISTS (SELECT 1 FROM transfer WHERE identity_key = ?3), EXISTS (SELECT 1 FROM partial WHERE path_key = ?4)
+FROM (SELECT 1) LEFT JOIN office AS s ON s.number = ?1 LEFT JOIN office AS r ON r.number = ?2;
 
 -- name: stored_bytes
 SELECT bytes FROM stored WHERE office = ?;
