@@ -47,6 +47,10 @@ _LOCK_POLL_SECONDS = 0.002
 _BUSY_POLL_SECONDS = 0.02
 # A reader that stays keeps the log from being emptied; trying at every commit would only cost.
 _CHECKPOINT_AGAIN_SECONDS = 1.0
+# Between two that empty the log, those that come sooner let it be overwritten where it lies: taking its blocks and
+# pages from the disk and from memory, only to ask for them again, is a fifth of what a large file costs the store.
+# Behind the log's end then lies what was written before, also of what is destroyed now, until it is emptied again.
+_EMPTY_AGAIN_SECONDS = 10.0
 # What may wait rides with the next transaction, and goes by itself after so long.
 _RIDE_SECONDS = 1.0
 # Who has the trouble.
@@ -91,6 +95,7 @@ class Writer:
         self._wake = asyncio.Event()
         self._is_closing = False
         self._checkpoint_after = 0.0
+        self._empty_after = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._task = asyncio.create_task(self._run(), name="ledger-writer")
 
@@ -253,27 +258,29 @@ class Writer:
                 )
             await asyncio.sleep(_LOCK_POLL_SECONDS)
 
-    async def _in_thread(self, call: Callable[..., object], *arguments: object) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+    async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
 
     async def _checkpoint_if_due(self) -> None:
         now = asyncio.get_running_loop().time()
-        if now >= self._checkpoint_after and storefile.wal_bytes(self._path) > self._checkpoint_bytes:
-            await self._checkpoint()
-            if storefile.wal_bytes(self._path) > self._checkpoint_bytes:
+        if now >= self._checkpoint_after and storefile.is_wal_longer(self._path, self._checkpoint_bytes):
+            is_emptied = now >= self._empty_after
+            if not await self._checkpoint("TRUNCATE" if is_emptied else "RESTART"):
                 self._checkpoint_after = now + _CHECKPOINT_AGAIN_SECONDS
+            elif is_emptied:
+                self._empty_after = now + _EMPTY_AGAIN_SECONDS
 
-    async def _checkpoint(self) -> None:
-        """Fold the log into the database file and empty it; what fails here is tried again after a later commit."""
+    async def _checkpoint(self, mode: str) -> bool:
+        """Fold the log into the database file; False where that failed: it is tried again after a later commit."""
         try:
             await self._acquire(asyncio.get_running_loop().time() + self._lock.wait_seconds)
         except Deferred:
-            return
+            return False
         try:
-            if self._connection is not None:
-                await self._in_thread(storefile.checkpoint, self._connection, "TRUNCATE")
+            return self._connection is None or await self._in_thread(storefile.checkpoint, self._connection, mode)
         except sqlite3.Error as error:
             self._report(error)
+            return False
         finally:
             self._lock.release()
 

@@ -15,6 +15,7 @@ import fcntl
 import os
 import re
 import sqlite3
+import struct
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -71,6 +72,9 @@ _SHAKY = ("tmpfs", "ramfs", "fuse")
 # Up to the mount point, in which blanks and other marks are written as octal numbers.
 _MOUNT_FIELDS = 5
 _OCTAL = re.compile(r"\\([0-7]{3})")
+# Of the log's header the size of a page and the salts, of a frame's header the salts.
+_WAL_HEADER = struct.Struct(">8xI4x8s8x")
+_WAL_FRAME = struct.Struct(">8x8s8x")
 # A waiting process looks this often; the lock is held for milliseconds.
 _LOCK_POLL_SECONDS = 0.002
 
@@ -284,14 +288,45 @@ def _open(path: Path, mode: str, kind: type[_Connection]) -> _Connection:
     return connection
 
 
-def checkpoint(connection: sqlite3.Connection, mode: str = "PASSIVE") -> None:
-    """Move what is in the log into the database file; the caller holds the `StoreLock`."""
-    connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+def checkpoint(connection: sqlite3.Connection, mode: str = "TRUNCATE") -> bool:
+    """Move what is in the log into the database file; the caller holds the `StoreLock`.
+
+    RESTART lets the next commit overwrite the log from its beginning, TRUNCATE makes it empty.  False where a reader
+    keeps it from that.
+    """
+    (row,) = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+    return not row[0]
 
 
 def wal_bytes(path: Path) -> int:
-    """Return the size of the write-ahead log, 0 where it cannot be told."""
+    """Return the size of the write-ahead log's file, 0 where it cannot be told."""
     try:
-        return path.with_name(path.name + "-wal").stat().st_size
+        return _wal(path).stat().st_size
     except OSError:
         return 0
+
+
+def is_wal_longer(path: Path, most_bytes: int) -> bool:
+    """True where more than *most_bytes* of the log have been written since it was last begun; False where it cannot be told.
+
+    Behind what was written since may lie what was written before.  What tells them apart are the salts (SQLite's
+    Database File Format, section 4): those of a frame are those of the log's header until it is begun anew.
+    """
+    if wal_bytes(path) <= most_bytes:
+        return False
+    try:
+        with _wal(path).open("rb", buffering=0) as file:
+            header = file.read(_WAL_HEADER.size)
+            if len(header) < _WAL_HEADER.size:
+                return False
+            page_bytes, salts = _WAL_HEADER.unpack(header)
+            frame_bytes = _WAL_FRAME.size + page_bytes
+            file.seek(_WAL_HEADER.size + most_bytes // frame_bytes * frame_bytes)
+            frame = file.read(_WAL_FRAME.size)
+    except OSError:
+        return False
+    return len(frame) == _WAL_FRAME.size and _WAL_FRAME.unpack(frame)[0] == salts
+
+
+def _wal(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")

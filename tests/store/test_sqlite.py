@@ -292,6 +292,27 @@ async def test_a_reader_that_stays_holds_up_nobody(tmp_path: Path) -> None:
         await asyncio.wait_for(_until_emptied(shop), 20)
 
 
+async def test_a_log_that_fills_again_and_again_is_overwritten(tmp_path: Path) -> None:
+    """What lies behind its end counts for nothing, whatever the file's length, and all that was sent is in the store."""
+    shop = await open_shop(tmp_path, checkpoint_bytes=500_000)
+    content = large(2)
+    async with shop.ledger:
+        for number in range(6):
+            await shop.send(content, plan_name(number))
+        async with asyncio.timeout(20):
+            while storefile.is_wal_longer(shop.path, 500_000):
+                number += 1
+                await shop.send(b"small", plan_name(number))
+        assert 500_000 < storefile.wal_bytes(shop.path) < 2_000_000
+        assert not storefile.is_wal_longer(shop.path, 500_000)
+        assert storefile.is_wal_longer(shop.path, 4_000)
+    again = await shop.reopen()
+    async with again.ledger:
+        contents = [await again.content(each.id) for each in await again.ledger.list_transfers()]
+    assert contents.count(content) == 6
+    assert len(contents) == number + 1
+
+
 async def _until_emptied(shop: Shop) -> None:
     while storefile.wal_bytes(shop.path) > 500_000:  # noqa: ASYNC110 - the writer tells nobody
         await asyncio.sleep(0)
