@@ -108,13 +108,12 @@ class Lookout:
 
     async def _look(self) -> Gauges:
         now = datetime.now(UTC)
-        waiting = await self._ledger.count_waiting(now=now)
-        counts = tuple(sum(column) for column in zip(*(each.counts for each in waiting), strict=True))
-        oldest = min((each.oldest_at for each in waiting), default=now)
+        backlog = await self._ledger.measure_backlog(now=now)
+        oldest = now if backlog.oldest_at is None else backlog.oldest_at
         path = self._config.store.path
         return replace(
             self._seen,
-            waiting=counts or Gauges().waiting,
+            waiting=backlog.counts,
             oldest_waiting_seconds=max(0.0, (now - oldest).total_seconds()),
             store_bytes=_size_of(path),
             log_bytes=_size_of(path.with_name(f"{path.name}-wal")),

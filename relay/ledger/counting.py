@@ -6,9 +6,10 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from relay.ledger.figures import AGES, KindUse, MonthUse, PrefectureUse, SoftwareUse, Waiting
+from relay.ledger.figures import AGES, Backlog, KindUse, MonthUse, PrefectureUse, SoftwareUse, Waiting
 from relay.ledger.rows import to_cell, to_time
 from relay.ledger.statements import SQL
 from relay.ledger.store import Store
@@ -36,23 +37,25 @@ class CountingVerbs:
         return await self._store.in_thread(lambda: self._count_waiting(now))
 
     def _count_waiting(self, now: datetime) -> list[Waiting]:
-        bounds: dict[str, Cell] = {f"b{n}": self._newest_before(to_cell(now - age)) for n, age in enumerate(AGES)}
-        rows = self._store.rows_here(SQL["waiting_by_age"], bounds)
+        rows = self._store.rows_here(SQL["waiting_by_age"], self._bounds(now))
         oldest = json.dumps([row[-1] for row in rows])
         since = {number: to_time(at) for number, at in self._store.rows_here(SQL["accepted_times"], (oldest,))}
         return [Waiting(OfficeNumber(row[0]), tuple(row[1:-1]), since[row[-1]]) for row in rows if row[-1] in since]
 
-    def _newest_before(self, at: int) -> int:
-        """Return the number of the last transfer accepted by then: found by halving, because no index has the times."""
-        low, high = 0, int(self._store.rows_here(SQL["newest_transfer"], ())[0][0])
-        while low < high:
-            middle = (low + high + 1) // 2
-            row = next(iter(self._store.rows_here(SQL["nearest_accepted"], (middle,))), None)
-            if row is None or row[1] <= at:
-                low = middle
-            else:
-                high = min(int(row[0]), middle) - 1
-        return low
+    async def measure_backlog(self, *, now: datetime) -> Backlog:
+        return await self._store.in_thread(lambda: self._measure_backlog(now))
+
+    def _measure_backlog(self, now: datetime) -> Backlog:
+        total, *younger, oldest = self._store.rows_here(SQL["waiting_in_all"], self._bounds(now))[0]
+        if not total:
+            return Backlog()
+        times = self._store.rows_here(SQL["nearest_accepted"], (oldest,))
+        # From how many are younger than each age to how many are of it.
+        counts = tuple(more - fewer for fewer, more in pairwise((0, *younger, total)))
+        return Backlog(counts, to_time(times[0][1]) if times else None)
+
+    def _bounds(self, now: datetime) -> dict[str, Cell]:
+        return {f"b{n}": self._store.newest_before(now - age) for n, age in enumerate(AGES)}
 
     async def probe(self) -> None:
         def work(connection: sqlite3.Connection) -> None:

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -44,6 +44,9 @@ __all__ = ["Store", "append_event", "transfer_sql"]
 T = TypeVar("T")
 
 _READ_THREADS = 2
+# By so much a clock that was put right may have turned numbers and times of acceptance round; what it turned by more is
+# due a little later.
+_DISORDER = timedelta(days=1)
 # Who has the trouble.
 _READER = "reader"
 
@@ -175,6 +178,31 @@ class Store:
             return reader.execute(sql, parameters).fetchall()
         except (sqlite3.Error, MemoryError) as error:
             raise self._fail(error) from error
+
+    def newest_before(self, at: datetime) -> int:
+        """Return the number of the last transfer accepted by then; in a thread of `in_thread`.
+
+        Found by halving, because no index has the times: numbers ascend with them, but for clocks that were put right.
+        """
+        low, high, cell = 0, int(self.rows_here(SQL["newest_transfer"], ())[0][0]), to_cell(at)
+        while low < high:
+            middle = (low + high + 1) // 2
+            row = next(iter(self.rows_here(SQL["nearest_accepted"], (middle,))), None)
+            if row is None or row[1] <= cell:
+                low = middle
+            else:
+                high = min(int(row[0]), middle) - 1
+        return low
+
+    def numbers_due(self, statement: str, before: datetime, *cells: Cell) -> list[int]:
+        """Return what *statement* finds of the transfers accepted before then; in a thread of `in_thread`.
+
+        It gets that moment, *cells*, and last the number behind which none is looked up.
+        """
+        newest = self.newest_before(before + _DISORDER)
+        if newest == 0:
+            return []
+        return [int(row[0]) for row in self.rows_here(SQL[statement], (to_cell(before), *cells, newest))]
 
     async def close(self) -> None:
         """Write what is waiting and let go of everything; the second time there is nothing to do."""

@@ -11,7 +11,7 @@ import pytest
 from ledgers import NOW, A, B, C, Shop, plan_name
 
 from relay.cli.stats import tabulate_prefectures
-from relay.ledger.figures import AGES
+from relay.ledger.figures import AGE_NAMES, AGES, Backlog
 from relay.model import EventKind, Office, OfficeNumber
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "standard" / "adoption-2023-11-06.csv"
@@ -34,6 +34,7 @@ async def test_each_waiting_file_stands_in_the_column_of_its_age(shop: Shop) -> 
     assert waiting.counts == (1, 2, 2, 2, 2, 1)
     assert waiting.total == len(ages)
     assert waiting.oldest_at == NOW - ages[0]
+    assert await shop.ledger.measure_backlog(now=NOW) == Backlog(waiting.counts, waiting.oldest_at)
 
 
 async def test_only_what_nobody_has_collected_waits_and_each_office_has_its_row(shop: Shop) -> None:
@@ -44,11 +45,13 @@ async def test_only_what_nobody_has_collected_waits_and_each_office_has_its_row(
     await shop.collect(collected)
     found = {each.office: each.counts for each in await shop.ledger.count_waiting(now=NOW)}
     assert found == {B: (0, 0, 1, 0, 0, 0), C: (1, 0, 0, 0, 0, 0)}
+    assert (await shop.ledger.measure_backlog(now=NOW)).counts == (1, 0, 1, 0, 0, 0)
 
 
 async def test_nothing_waits_in_an_empty_store(shop: Shop) -> None:
-    """A store without a transfer has no rows."""
+    """A store without a transfer has no rows, and nothing that is old."""
     assert await shop.ledger.count_waiting(now=NOW) == []
+    assert await shop.ledger.measure_backlog(now=NOW) == Backlog((0,) * len(AGE_NAMES), None)
 
 
 async def test_logins_are_counted_by_month_in_japan_and_by_program(shop: Shop) -> None:

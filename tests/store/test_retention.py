@@ -64,6 +64,16 @@ async def test_a_file_that_nobody_collects_expires(shop: Shop) -> None:
     assert count(shop, "payload") == 1
 
 
+async def test_a_clock_that_was_put_back_lets_what_came_after_it_expire_in_time(shop: Shop) -> None:
+    """Files that came after one with a later time are found when they are due, and that one is left alone."""
+    ahead = shop.parcel(b"ahead", plan_name(1))
+    due = shop.parcel(b"in time", plan_name(2))
+    first = (await shop.ledger.commit_transfer(ahead.draft(), now=NOW + timedelta(hours=20))).transfer
+    second = (await shop.ledger.commit_transfer(due.draft(), now=NOW)).transfer
+    assert (await go_round(shop.ledger, SETTINGS, later(93))).expired == 1
+    assert (await state(shop, first), await state(shop, second)) == (State.ACCEPTED, State.EXPIRED)
+
+
 async def test_a_collected_file_loses_its_bytes_and_keeps_its_record(shop: Shop) -> None:
     """After its time: key and bytes are gone, a free name with them, and the same name cannot come twice."""
     plan, free = await shop.send(), await shop.send(b"%PDF", "山田.pdf", is_free=True)

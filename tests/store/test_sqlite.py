@@ -130,6 +130,7 @@ MAY_SCAN = {
     "use_by_month",
     "use_by_prefecture",
     "waiting_by_age",
+    "waiting_in_all",
     "any_master_of_payload",
     "count_of_others",
     "count_offices",

@@ -610,6 +610,10 @@ SELECT recipient, sum(id > :b0), sum(id > :b1 AND id <= :b0), sum(id > :b2 AND i
     sum(id > :b4 AND id <= :b3), sum(id <= :b4), min(id)
 FROM transfer INDEXED BY transfer_new WHERE state = 'accepted' AND shelf = 'receive' GROUP BY recipient;
 
+-- name: waiting_in_all
+SELECT count(*), sum(id > :b0), sum(id > :b1), sum(id > :b2), sum(id > :b3), sum(id > :b4), min(id)
+FROM transfer INDEXED BY transfer_new WHERE state = 'accepted' AND shelf = 'receive';
+
 -- name: nearest_accepted
 SELECT id, accepted_at FROM transfer WHERE id <= ? ORDER BY id DESC LIMIT 1;
 
@@ -739,7 +743,9 @@ SELECT sum(accepted_at < :before), sum(iif(accepted_at < :before, size_bytes, 0)
 FROM transfer INDEXED BY transfer_new WHERE state = 'accepted' AND shelf = 'receive';
 
 -- name: list_uncollected
-SELECT id FROM transfer INDEXED BY transfer_new WHERE state = 'accepted' AND shelf = 'receive' AND accepted_at < ? LIMIT ?;
+-- The number, which the index has, spares looking up the row of each that waits.
+SELECT id FROM transfer INDEXED BY transfer_new
+WHERE state = 'accepted' AND shelf = 'receive' AND id <= ?3 AND accepted_at < ?1 LIMIT ?2;
 
 -- name: foresee_destroyed
 SELECT count(*), sum(size_bytes), (SELECT min(collected_at) FROM transfer WHERE state = 'collected')
@@ -812,7 +818,8 @@ UPDATE unit_part SET persons_sealed = NULL, line_sealed = NULL WHERE transfer = 
 UPDATE payload SET wrapped_key = NULL, master_id = NULL, stored_bytes = 0, touched_at = 0 WHERE id = ?;
 
 -- name: list_unnoticed
-SELECT t.id FROM transfer AS t INDEXED BY transfer_new WHERE t.state = 'accepted' AND t.shelf = 'receive' AND t.accepted_at < ?1
+SELECT t.id FROM transfer AS t INDEXED BY transfer_new
+WHERE t.state = 'accepted' AND t.shelf = 'receive' AND t.id <= ?3 AND t.accepted_at < ?1
   AND NOT EXISTS (SELECT 1 FROM expiry_notice AS n WHERE n.transfer = t.id AND n.tenths >= ?2);
 
 -- name: put_expiry_notice
