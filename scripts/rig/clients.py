@@ -11,6 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
 import asyncssh
 import uvloop
@@ -263,25 +264,44 @@ async def _side_by_side(count: int, lanes: int, step: Callable[[int, int], Await
     await asyncio.gather(*(run_lane(lane) for lane in range(lanes)))
 
 
-async def _main() -> None:
+class Working(Protocol):
+    """What a load process runs; *spans* and *done* are what it tells of its work."""
+
+    done: int
+    spans: dict[str, list[float]]
+
+    async def prepare(self) -> None:
+        """Open what the work needs before it begins."""
+
+    async def work(self) -> None:
+        """Do what is measured."""
+
+    async def end(self) -> None:
+        """Close what is open."""
+
+
+async def follow_orders(make: Callable[[dict[str, Any]], Working]) -> None:
+    """Be a load process (see `rig.load`): *make* what works of the order that is read, and say what the work took."""
     send_as_openssh_does()
     allow_open_files()
-    described = json.loads(sys.stdin.readline())
-    for name in ("logins", "readers"):
-        described[name] = tuple(Login(**login) for login in described[name])
-    clients = Clients(Task(**described))
-    await clients.prepare()
+    working = make(json.loads(sys.stdin.readline()))
+    await working.prepare()
     print("ready", flush=True)
     if await asyncio.to_thread(sys.stdin.readline) == "go\n":
-        clients.spans.clear()
-        clients.done = 0
+        working.spans.clear()
+        working.done = 0
         started, used = time.perf_counter(), time.process_time()
-        await clients.work()
+        await working.work()
         wall, cpu = time.perf_counter() - started, time.process_time() - used
-        print(json.dumps({"wall": wall, "cpu": cpu, "done": clients.done, "spans": clients.spans}), flush=True)
+        print(json.dumps({"wall": wall, "cpu": cpu, "done": working.done, "spans": working.spans}), flush=True)
         await asyncio.to_thread(sys.stdin.read)
-    await clients.end()
+    await working.end()
+
+
+def _make_clients(described: dict[str, Any]) -> Clients:
+    logins = {name: tuple(Login(**login) for login in described[name]) for name in ("logins", "readers")}
+    return Clients(Task(**(described | logins)))
 
 
 if __name__ == "__main__":
-    uvloop.run(_main())
+    uvloop.run(follow_orders(_make_clients))

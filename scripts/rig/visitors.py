@@ -20,7 +20,7 @@ from pathlib import Path
 import asyncssh
 import uvloop
 
-from rig.clients import CIPHERS, HOST_KEYS, KEY_EXCHANGE, Key, allow_open_files, read_key, send_as_openssh_does
+from rig.clients import CIPHERS, HOST_KEYS, KEY_EXCHANGE, Key, follow_orders, read_key
 from rig.load import Login
 from rig.offices import render_serial
 from rig.sftp3 import RefusedByServer, Sftp3
@@ -227,21 +227,5 @@ def _read_population(path: Path) -> dict[str, Actor]:
     }
 
 
-async def _main() -> None:
-    send_as_openssh_does()
-    allow_open_files()
-    country = Country(Visits(**json.loads(sys.stdin.readline())))
-    await country.prepare()
-    print("ready", flush=True)
-    if await asyncio.to_thread(sys.stdin.readline) == "go\n":
-        country.spans.clear()
-        started, used = time.perf_counter(), time.process_time()
-        await country.work()
-        wall, cpu = time.perf_counter() - started, time.process_time() - used
-        print(json.dumps({"wall": wall, "cpu": cpu, "done": country.done, "spans": country.spans}), flush=True)
-        await asyncio.to_thread(sys.stdin.read)
-    await country.end()
-
-
 if __name__ == "__main__":
-    uvloop.run(_main())
+    uvloop.run(follow_orders(lambda described: Country(Visits(**described))))
