@@ -17,9 +17,10 @@ from rich.console import Console
 from rig.checking import measure_checking
 from rig.crowd import measure_crowd
 from rig.durability import measure_durability
+from rig.fairness import measure_fairness
 from rig.figures import Figure, as_json, describe_figures, show_figures, write_markdown
 from rig.floor import measure_floor
-from rig.latency import measure_fairness, measure_latency
+from rig.latency import measure_latency
 from rig.load import LoadError
 from rig.machine import Machine, end_as_by_hand, look_at_machine, tell
 from rig.proof import measure_load_program

@@ -1,4 +1,4 @@
-"""Workloads (g) and (n): how long an answer takes at half of the load that the relay can bear, and beside a greedy office.
+"""Workload (g): how long an answer takes at half of the load that the relay can bear.
 
 First the highest rate is found, by uploading as fast as 64 sessions can.  Then files come at half of it, at random moments
 and whether or not the earlier ones have been answered; for one in five the recipient lists ``new/`` until it stands there.
@@ -7,7 +7,7 @@ and whether or not the earlier ones have been answered; for one in five the reci
 from dataclasses import replace
 
 from rig.figures import Figure, percentile
-from rig.load import LOAD_PROCESSES, Outcome, Task, prepared
+from rig.load import LOAD_PROCESSES, Outcome, prepared
 from rig.machine import tell
 from rig.servers import Running
 from rig.sides import Bench
@@ -17,11 +17,6 @@ _PERCENTILES = (50.0, 99.0, 99.9)
 _CLOSE_TARGET_MS = 20.0
 _LANES = 32
 _LOOK_EVERY = 5
-# The one that is disturbed: a file every twentieth of a second, as no office sends them, for enough of them to count.
-_QUIET_RATE = 20.0
-_QUIET_LANES = 4
-_GREEDY_LANES = 16
-_FAIR = 2.0
 
 
 def measure_latency(bench: Bench, sync_seconds: float) -> tuple[list[Figure], float]:
@@ -66,42 +61,3 @@ def keep_pace(side: Side, server: Running, rate: float, seconds: float) -> Outco
     )
     with prepared(deal(whole, side.numbers)) as load:
         return load.go()
-
-
-def measure_fairness(bench: Bench) -> tuple[list[Figure], float]:
-    """(n) One office sends as fast as it can: what that does to another's answers."""
-    side, seconds = bench.whole, bench.amounts.pace_seconds
-    quiet, greedy = side.senders[0], side.senders[1]
-    with side.start() as server:
-        warm_up(side, server)
-        pace = replace(
-            task_of(side, server, "paced", concurrency=_QUIET_LANES), logins=(quiet,), rate=_QUIET_RATE, seconds=seconds
-        )
-        tell("(n) one office alone")
-        alone, _ = _run_beside(pace, None, side)
-        tell("(n) the same beside one that sends as fast as it can")
-        flood = replace(
-            task_of(side, server, "upload", concurrency=_GREEDY_LANES), logins=(greedy,), seconds=seconds + 1
-        )
-        beside, other = _run_beside(pace, flood, side)
-    assert other is not None
-    figures = []
-    for percent in (50.0, 99.0):
-        ours, theirs = (1000 * percentile(each.spans["close"], percent) for each in (beside, alone))
-        target = _FAIR if percent == 99.0 else None  # noqa: PLR2004 - the percentile that has a target
-        text = f"CLOSE to OK of one office beside a greedy one, p{percent:g}"
-        figures.append(Figure("n", text, "ms", ours, {"alone": theirs}, target))
-    rate = other.done / other.wall_seconds
-    figures.append(Figure("n", "what the greedy office got through meanwhile", "files/s", rate))
-    return figures, max(beside.busiest, other.busiest)
-
-
-def _run_beside(pace: Task, flood: Task | None, side: Side) -> tuple[Outcome, Outcome | None]:
-    """Let *pace* run in one process and, if there is one, *flood* in others; the flood begins first and ends last."""
-    with prepared(deal(pace, side.numbers, processes=1)) as paced:
-        if flood is None:
-            return paced.go(), None
-        with prepared(deal(flood, side.numbers)) as flooding:
-            flooding.begin()
-            outcome = paced.go()
-            return outcome, flooding.finish()
