@@ -48,6 +48,8 @@ _HEADER_WORDS = 2048
 # In the header: mark, workers, places; behind them the key (in bytes), the descriptors of the inboxes with their inodes,
 # and which process has each place.
 _KEY_AT, _ENDS_AT, _PIDS_AT = 64, 16, 1536
+# Also there: when the store's lock was given back, and since when each place waits for it (`relay.lineup`).
+_GIVEN_BACK_AT, _LINE_AT = 3, 1792
 # Certificates, offices and networks that have something open, and open uploads; some thousands on a busy day.
 _COUNT_ROWS = 32_768
 # Offices that sent something within a minute, and limits that were told in the last one.
@@ -250,6 +252,9 @@ class Common:
         self._header = words[:_HEADER_WORDS]
         # How many workers share what there is, and how many places they may have.
         self.workers, self.places = self._header[1], self._header[2]
+        self.line = self._header[_LINE_AT : _LINE_AT + self.places]
+        # Called when another worker calls this one to the store.
+        self.on_called: Callable[[], None] = lambda: None
         self._digest_key = bytes(memory[_KEY_AT : _KEY_AT + _KEY_BYTES])
         ends = [_HEADER_WORDS, _HEADER_WORDS + _COUNT_ROWS]
         ends.append(ends[-1] + _COUNT_ROWS * self.places)
@@ -339,10 +344,20 @@ class Common:
         first = index * _COUNT_ROWS
         self._counts[first : first + _COUNT_ROWS] = memoryview(bytes(_COUNT_ROWS * _WORD)).cast("Q")
         self._header[_PIDS_AT + index] = 0
+        self.line[index] = 0
 
     def are_free(self, first: int, count: int) -> bool:
         """True where nobody has any of *count* places from *first* on: each was cleared after its worker's death."""
         return not any(self._header[_PIDS_AT + first : _PIDS_AT + first + count])
+
+    @property
+    def given_back_at(self) -> int:
+        """When the store's lock was given back, in nanoseconds of CLOCK_MONOTONIC; 0 while somebody has it."""
+        return self._header[_GIVEN_BACK_AT]
+
+    @given_back_at.setter
+    def given_back_at(self, moment: int) -> None:
+        self._header[_GIVEN_BACK_AT] = moment
 
     # --- counts --------------------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ from relay.model import Address, Identity, OfficeNumber, OfficeStatus, Route, Tr
 from relay.pace import Pace
 from relay.rival import Rival, find_rival
 from relay.temporary import is_temporary, may_be_cut, strip_temporary
+from relay.turns import Turns, turns_of_worker
 from relay.underway import Underway, Unfinished, final_path
 from relay.upload import Upload
 from relay.vault import Vault
@@ -59,7 +60,7 @@ class Intake:
         common: Common | None = None,
     ) -> None:
         common = common or Common.alone()
-        self._bench = Bench(ledger, vault, config, clock, meters or Meters())
+        self._bench = Bench(ledger, vault, config, clock, meters or Meters(), Turns(turns_of_worker(common.workers)))
         self._ledger = ledger
         self._config = config
         self._clock = clock

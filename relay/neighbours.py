@@ -98,6 +98,10 @@ class Neighbours:
                 self._take(os.read(inbox, _DATAGRAM_BYTES))
 
     def _take(self, packet: bytes) -> None:
+        if len(packet) < _HEAD.size:
+            # No question: it is this worker's turn (`relay.lineup`).
+            self._common.on_called()
+            return
         is_question, sender, number, until = _HEAD.unpack_from(packet)
         content = packet[_HEAD.size :]
         if is_question:

@@ -45,6 +45,7 @@ from relay.keyring import Keyring, load_keyring, stamp_keyring
 from relay.lease import Lease
 from relay.ledger.auditing import ensure_audit_key
 from relay.ledger.sqlite import open_ledger
+from relay.lineup import Lineup
 from relay.listening import Entrances, socket_path
 from relay.lookout import Lookout
 from relay.meters import Meters
@@ -118,6 +119,7 @@ async def run_worker(config: Config, post: Post) -> None:
         mail=config.mail.rhythm,
         on_trouble=partial(_tell_trouble, line, meters),
         meters=meters,
+        lineup=Lineup(common),
     )
     async with ledger:
         if post.is_first:

@@ -21,10 +21,11 @@ What is guaranteed:
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,9 @@ from relay.errors import Deferred, Refused
 from relay.ledger import storefile
 from relay.ledger.trail import Trail, WritingConnection
 from relay.ledger.trouble import TroubleLog, diagnose
+from relay.lineup import Lineup, Standing
 from relay.meters import Commit, Meters
+from relay.model import OfficeNumber
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -67,6 +70,8 @@ class _Item(Generic[T]):
     result: T | None = None
     verdict: Exception | None = None
     queued_at: float = field(default_factory=time.monotonic)
+    # Since when it counts as waiting, where workers wait for each other; what rides along does not wait.
+    lined_up_at: float = math.inf
 
 
 class Writer:
@@ -81,6 +86,7 @@ class Writer:
         checkpoint_bytes: int,
         troubles: TroubleLog,
         meters: Meters | None = None,
+        lineup: Lineup | None = None,
     ) -> None:
         self._path = path
         self._lock = lock
@@ -88,6 +94,10 @@ class Writer:
         self._checkpoint_bytes = checkpoint_bytes
         self._troubles = troubles
         self._meters = meters or Meters()
+        self._lineup = lineup or Lineup()
+        self._standing = Standing()
+        # Since when the batch counts as waiting, and what goes along with it.
+        self._lined_up_at = 0.0
         self._connection: WritingConnection | None = None
         self._waiting: deque[_Item[object]] = deque()
         self._riding: list[_Item[object]] = []
@@ -99,19 +109,24 @@ class Writer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._task = asyncio.create_task(self._run(), name="ledger-writer")
 
-    def submit(self, work: Work[T], *, is_durable: bool = True) -> asyncio.Future[T]:
+    def submit(
+        self, work: Work[T], *, is_durable: bool = True, office: OfficeNumber | None = None
+    ) -> asyncio.Future[T]:
         """Queue *work* for the next transaction; the future is done once that is committed.
 
         *work* gets the connection inside the transaction.  It may raise `Refused`, LookupError or ValueError
         before it has changed anything; what else it raises is a defect.  With *is_durable* false a power cut may
-        still undo it: for what promises nothing yet.
+        still undo it: for what promises nothing yet.  *office* is whose work it is, for what one office does often.
         """
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         if self._is_closing:
             answer.set_exception(Deferred("server.busy", detail="the ledger is closing"))
         else:
             self._board()
-            self._waiting.append(_Item(work, is_durable, answer))  # type: ignore[arg-type]
+            item = _Item(work, is_durable, answer)
+            item.lined_up_at = item.queued_at if office is None else self._standing.line_up(office, item.queued_at)
+            self._lined_up_at = min(self._lined_up_at, item.lined_up_at)
+            self._waiting.append(item)  # type: ignore[arg-type]
             self._wake.set()
         return answer
 
@@ -155,16 +170,26 @@ class Writer:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                count = min(len(self._waiting), _BATCH_MOST)
-                await self._write([self._waiting.popleft() for _ in range(count)])
+                batch: list[_Item[object]] = []
+                self._fill(batch)
+                await self._write(batch, is_open=True)
                 await self._checkpoint_if_due()
             if self._is_closing:
                 return
 
-    async def _write(self, batch: list[_Item[object]]) -> None:
-        """Commit *batch* together; where that fails unexpectedly, one by one."""
+    def _fill(self, batch: list[_Item[object]]) -> None:
+        """Take what waits into *batch*."""
+        while self._waiting and len(batch) < _BATCH_MOST:
+            batch.append(self._waiting.popleft())
+
+    async def _write(self, batch: list[_Item[object]], *, is_open: bool = False) -> None:
+        """Commit *batch* together; where that fails unexpectedly, one by one.
+
+        While it *is_open*, what comes before it is written goes along: who had to wait for other workers does not let
+        those wait for another round who came meanwhile.
+        """
         try:
-            await self._transact(batch)
+            await self._transact(batch, is_open=is_open)
         except Exception as error:  # noqa: BLE001 - whatever was raised must reach those who wait
             if len(batch) == 1 or diagnose(error) is not None:
                 self._answer_failure(batch, error)
@@ -195,24 +220,27 @@ class Writer:
         if longest:
             self._meters.commits.append(Commit(time.time(), longest, len(batch)))
 
-    async def _transact(self, batch: list[_Item[object]]) -> None:
-        is_durable = any(item.is_durable for item in batch)
-        connection = await self._begin(is_durable=is_durable)
+    async def _transact(self, batch: list[_Item[object]], *, is_open: bool) -> None:
+        connection = await self._begin(batch, is_open=is_open)
         try:
             for item in batch:
                 try:
                     item.result = item.work(connection)
                 except _VERDICTS as verdict:
                     item.verdict = verdict
-            self._seal(connection, is_durable=is_durable)
-            await self._in_thread(connection.execute, "COMMIT")
-            if connection.trail is not None:
-                connection.trail.settle()
+            self._seal(connection, is_durable=any(item.is_durable for item in batch))
+            await self._in_thread(self._commit, connection)
         except BaseException:
             self._drop_connection()
+            self._release()
             raise
-        finally:
-            self._lock.release()
+
+    def _commit(self, connection: WritingConnection) -> None:
+        """Commit, in the thread, and let go of the lock at once: a busy loop would only keep the other workers waiting."""
+        connection.execute("COMMIT")
+        if connection.trail is not None:
+            connection.trail.settle()
+        self._release()
 
     @staticmethod
     def _seal(connection: WritingConnection, *, is_durable: bool) -> None:
@@ -224,11 +252,14 @@ class Writer:
             raise RuntimeError("history is written by durable work only")
         trail.seal(connection)
 
-    async def _begin(self, *, is_durable: bool) -> WritingConnection:
+    async def _begin(self, batch: list[_Item[object]], *, is_open: bool) -> WritingConnection:
         """Take the lock and begin; waits for other relays' commands, and for programs that ignore the lock."""
         deadline = asyncio.get_running_loop().time() + self._lock.wait_seconds
         while True:
-            await self._acquire(deadline)
+            await self._acquire(deadline, batch)
+            if is_open:
+                self._fill(batch)
+            is_durable = any(item.is_durable for item in batch)
             try:
                 connection = self._connection = self._connection or self._open()
                 # Staged chunks need no sync of their own: the final commit's sync covers every earlier frame of the log.
@@ -238,7 +269,7 @@ class Writer:
                 is_busy = storefile.is_busy(error)
                 if not is_busy:
                     self._drop_connection()
-                self._lock.release()
+                self._release()
                 if not is_busy or asyncio.get_running_loop().time() > deadline:
                     raise
                 await asyncio.sleep(_BUSY_POLL_SECONDS)
@@ -250,13 +281,29 @@ class Writer:
         connection.trail = Trail(self._audit_key)
         return connection
 
-    async def _acquire(self, deadline: float) -> None:
-        while not self._lock.try_acquire():
-            if asyncio.get_running_loop().time() > deadline:
-                raise storefile.LockedDeferred(
-                    "server.busy", detail=f"the store was locked for {self._lock.wait_seconds} s"
-                )
-            await asyncio.sleep(_LOCK_POLL_SECONDS)
+    async def _acquire(self, deadline: float, batch: Sequence[_Item[object]] = ()) -> None:
+        """Take the lock for *batch* when it is this worker's turn."""
+        lineup = self._lineup
+        since = min((item.lined_up_at for item in batch), default=math.inf)
+        self._lined_up_at = since if since < math.inf else time.monotonic()
+        try:
+            while True:
+                # Again each time: somebody may have come meanwhile whose place is further in front.
+                lineup.enter(self._lined_up_at)
+                if lineup.may_go() and self._lock.try_acquire():
+                    lineup.took()
+                    return
+                if asyncio.get_running_loop().time() > deadline:
+                    raise storefile.LockedDeferred(
+                        "server.busy", detail=f"the store was locked for {self._lock.wait_seconds} s"
+                    )
+                await lineup.wait(_LOCK_POLL_SECONDS)
+        finally:
+            lineup.leave()
+
+    def _release(self) -> None:
+        self._lock.release()
+        self._lineup.gave_back()
 
     async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
@@ -282,7 +329,7 @@ class Writer:
             self._report(error)
             return False
         finally:
-            self._lock.release()
+            self._release()
 
     def _answer_failure(self, batch: list[_Item[object]], error: Exception) -> None:
         self._report(error)

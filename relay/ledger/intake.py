@@ -165,7 +165,7 @@ class IntakeVerbs(RefusalVerbs):
 
         left: list[PayloadId] = []
         await self._trim_staged(draft.payload)
-        accepted = await self._store.change(work)
+        accepted = await self._store.change(work, office=route.sender)
         for payload in left:
             await destroy_bytes(self._store, payload)
         if accepted.is_repeat and draft.payload.staged is not None:

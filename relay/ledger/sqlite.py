@@ -36,6 +36,7 @@ from relay.ledger.trouble import TroubleLog
 from relay.ledger.units import UnitVerbs
 from relay.letters import Rhythm
 from relay.lifecycle import LIVE
+from relay.lineup import Lineup
 from relay.meters import Meters
 from relay.vault import Vault, VaultError
 
@@ -115,12 +116,14 @@ async def open_ledger(
     mail: Rhythm | None = None,
     on_trouble: Callable[[str | None], None] = lambda _cause: None,
     meters: Meters | None = None,
+    lineup: Lineup | None = None,
 ) -> SqliteLedger:
     """Open the store at *path* for this event loop; ConfigError where it is missing, foreign or on a network disk.
 
     History is sealed with *audit_key*, and how far it has come is kept in the file *anchor*, if one is named.
     Offices are told of arrivals in the rhythm of *mail*, or not at all.
     *on_trouble* hears what the store suffers from and what to do, once, and None when it works again.  *meters* count commits.
+    In *lineup* the workers of a server wait for each other.
     """
     storefile.check_disk(path)
     # Lock, log and store lie side by side, whatever link led here.
@@ -128,7 +131,9 @@ async def open_ledger(
     reader = storefile.open_checked(path, lock_wait_seconds)
     lock = storefile.StoreLock(path, lock_wait_seconds)
     troubles = TroubleLog(path, on_trouble)
-    writer = Writer(path, lock, audit_key, checkpoint_bytes=checkpoint_bytes, troubles=troubles, meters=meters)
+    writer = Writer(
+        path, lock, audit_key, checkpoint_bytes=checkpoint_bytes, troubles=troubles, meters=meters, lineup=lineup
+    )
     keeper = None if anchor is None else AnchorKeeper(anchor, path, audit_key)
     store = Store(path, vault, writer, lock, reader, keeper, troubles)
     ledger = SqliteLedger(store, sent_listed, mail)

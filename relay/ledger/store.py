@@ -37,6 +37,7 @@ from relay.ledger.rows import (
 from relay.ledger.statements import SQL
 from relay.ledger.trail import append_event, batch_of
 from relay.ledger.trouble import TroubleLog, diagnose
+from relay.model import OfficeNumber
 from relay.vault import Vault, VaultError
 
 __all__ = ["Store", "append_event", "transfer_sql"]
@@ -138,9 +139,11 @@ class Store:
                 "backup of keys/."
             )
 
-    def change(self, work: Callable[[sqlite3.Connection], T], *, is_durable: bool = True) -> asyncio.Future[T]:
+    def change(
+        self, work: Callable[[sqlite3.Connection], T], *, is_durable: bool = True, office: OfficeNumber | None = None
+    ) -> asyncio.Future[T]:
         """Queue *work* for the next transaction (see `relay.ledger.commit.Writer.submit`)."""
-        return self._writer.submit(work, is_durable=is_durable)
+        return self._writer.submit(work, is_durable=is_durable, office=office)
 
     def ride(self, work: Callable[[sqlite3.Connection], object]) -> None:
         """Let *work* go with the next transaction (see `relay.ledger.commit.Writer.ride`)."""

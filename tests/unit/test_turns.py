@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from relay.model import OfficeNumber
-from relay.turns import AT_ONCE, LATELY_SECONDS, Turns
+from relay.turns import LATELY_SECONDS, Turns, turns_of_worker
 
 GREEDY, OTHER = OfficeNumber("0178515854"), OfficeNumber("0178529384")
-MANY = 32
+MANY, AT_ONCE = 32, 2
 
 
 @dataclass
@@ -69,7 +69,7 @@ def clock() -> Clock:
 @pytest.fixture
 def counter(clock: Clock) -> Counter:
     """Return turns that nobody has taken."""
-    return Counter(Turns(clock))
+    return Counter(Turns(AT_ONCE, clock))
 
 
 async def test_an_office_that_is_alone_waits_for_nothing(counter: Counter) -> None:
@@ -93,6 +93,20 @@ async def test_beside_another_office_an_office_has_so_many_turns_and_the_other_n
     assert greedy == sorted(greedy)
     assert len(counter.order) == MANY + 2
     await asyncio.gather(*counter.tasks)
+
+
+async def test_offices_that_send_alike_do_not_wait_for_each_other(counter: Counter) -> None:
+    """One has as many turns as all others have together, so that many files are committed at once."""
+    await counter.come(OTHER, MANY)
+    await counter.come(GREEDY, MANY + 1)
+    assert len(counter.inside) == 2 * MANY
+    await counter.go()
+    await asyncio.gather(*counter.tasks)
+
+
+def test_many_workers_have_one_turn_each_for_an_office() -> None:
+    """One that is everywhere would else have as many more as there are workers."""
+    assert [turns_of_worker(workers) for workers in (1, 2, 8)] == [2, 1, 1]
 
 
 async def test_an_office_is_alone_again_when_nobody_else_has_sent_for_a_while(counter: Counter, clock: Clock) -> None:

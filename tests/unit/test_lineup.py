@@ -1,0 +1,126 @@
+"""The order in which workers come to the store, and that it is no more than a courtesy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from relay.common import Common
+from relay.lineup import FILE_SECONDS, LATE_SECONDS_MOST, Lineup, Standing
+from relay.neighbours import Neighbours
+
+PATIENCE_SECONDS = 30.0
+
+
+@dataclass
+class Clock:
+    """A clock that a test sets."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        """Return the time that was set."""
+        return self.now
+
+
+async def answer(question: bytes) -> bytes:
+    """Answer nothing of interest."""
+    return question
+
+
+@pytest.fixture
+def crew() -> Iterator[list[Common]]:
+    """Return the memory of three workers, as each of them sees it."""
+    supervisor = Common.create(3)
+    yield [Common.attach(supervisor.fileno(), index) for index in range(3)]
+    supervisor.close()
+
+
+async def test_who_has_waited_longest_goes_first(crew: list[Common]) -> None:
+    """The others go one after the other, in the order of their moments, when those before them have left."""
+    lineups = [Lineup(common, Clock()) for common in crew]
+    for lineup, since in zip(lineups, (990.0, 980.0, 995.0), strict=True):
+        lineup.enter(since)
+    came = []
+    for _ in lineups:
+        (first,) = [lineup for lineup in lineups if lineup not in came and lineup.may_go()]
+        came.append(first)
+        first.took()
+        first.leave()
+    assert came == [lineups[1], lineups[0], lineups[2]]
+
+
+async def test_who_gives_the_lock_back_calls_the_first_and_nobody_else(crew: list[Common]) -> None:
+    """The first one goes on at once, not when it looks the next time; the one behind it waits on."""
+    with contextlib.ExitStack() as stack:
+        for common in crew:
+            stack.enter_context(Neighbours(common, answer).reachable())
+        holder, second, first = (Lineup(common, Clock()) for common in crew)
+        holder.took()
+        second.enter(995.0)
+        first.enter(990.0)
+        waiting = [asyncio.create_task(each.wait(10 * PATIENCE_SECONDS)) for each in (first, second)]
+        await asyncio.sleep(0)
+        holder.gave_back()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await waiting[0]
+        assert first.may_go()
+        assert not waiting[1].done()
+        waiting[1].cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_one_who_was_called_and_does_not_come_holds_nobody_up(crew: list[Common]) -> None:
+    """A worker that hangs or was killed in the line is left behind a moment after the lock was given back."""
+    clock = Clock()
+    holder, dead, alive = (Lineup(common, clock) for common in crew)
+    holder.took()
+    dead.enter(990.0)
+    alive.enter(995.0)
+    holder.gave_back()
+    assert not alive.may_go()
+    clock.now += 0.02
+    assert alive.may_go()
+    alive.took()
+    assert not alive.may_go()
+
+
+async def test_one_who_holds_the_lock_and_is_killed_holds_nobody_up(crew: list[Common]) -> None:
+    """The kernel frees the lock and nobody is called; the place of the dead in the line is cleared, and a second is enough."""
+    clock = Clock()
+    dead, hanging, alive = (Lineup(common, clock) for common in crew)
+    dead.took()
+    dead.enter(980.0)
+    hanging.enter(990.0)
+    alive.enter(995.0)
+    assert not hanging.may_go()
+    crew[0].clear(0)
+    assert hanging.may_go()
+    assert not alive.may_go()
+    clock.now += 1.5
+    assert alive.may_go()
+
+
+async def test_a_process_without_neighbours_waits_for_nobody() -> None:
+    """A command, or the only worker, goes at once."""
+    for lineup in (Lineup(), Lineup(Common.alone())):
+        lineup.enter(1.0)
+        assert lineup.may_go()
+        lineup.gave_back()
+
+
+def test_who_comes_often_lines_up_behind_who_comes_now_and_then() -> None:
+    """Each file counts for some time; who sends faster than that counts as late, and by a tenth of a second at most."""
+    standing = Standing()
+    now = 1000.0
+    assert standing.line_up("one", now) == now
+    assert standing.line_up("one", now) == pytest.approx(now + FILE_SECONDS)
+    for _ in range(100):
+        standing.line_up("one", now)
+    assert standing.line_up("one", now) == pytest.approx(now + LATE_SECONDS_MOST)
+    assert standing.line_up("another", now) == now
+    assert standing.line_up("one", now + 10 * LATE_SECONDS_MOST) == now + 10 * LATE_SECONDS_MOST
