@@ -3,7 +3,8 @@
 The one exception to login by certificate.  Who connects as ``enroll`` logs in with the very key that is to be
 certified, so the login's signature proves that he has it; he gets one channel with one subsystem, no tree, and as
 long as for a login.  He says one line of JSON, ``{"code": …}``, and is told one line: the certificate and what his
-programs need to know, or why not.  Until it ends the connection counts among the strangers of its network.
+programs need to know, or why not.  Whose answer is lost asks again with the same code
+and key, and is told the same.  Until it ends the connection counts among the strangers of its network.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import asyncssh
 
 from relay import journal
 from relay.authority import open_user_ca
+from relay.certificates import fingerprint_of_line
 from relay.config import Config
 from relay.errors import ConfigError, Deferred, Refused
 from relay.invitation import read_code
@@ -24,7 +26,7 @@ from relay.issuing import Wish, sign
 from relay.journal import Journal
 from relay.keyring import Keyring
 from relay.ledger import Ledger
-from relay.model import Certificate
+from relay.model import Certificate, CertificateId
 
 USER = "enroll"
 SUBSYSTEM = b"enroll"
@@ -53,7 +55,10 @@ class EnrolmentDesk:
         if not code.is_of(keyring.host_cas):
             raise Refused("enrolment.wrong_code", detail="the code of another relay")
         now = self._clock()
-        invitation = await self._ledger.try_invitation(code.id, code.digest, now=now)
+        key = fingerprint_of_line(public_line)
+        invitation = await self._ledger.try_invitation(code.id, code.digest, key=key, now=now)
+        if invitation.certificate is not None:
+            return await self._tell_again(invitation.certificate, keyring)
         try:
             ca = open_user_ca(keyring)
         except ConfigError as error:
@@ -64,6 +69,13 @@ class EnrolmentDesk:
         await self._ledger.record_enrolment(invitation.id, certificate, most=most, now=now)
         journal.enrolled(journal_, office=invitation.offices[0], invitation=invitation.id, serial=certificate.serial)
         return await self._tell(certificate, keyring)
+
+    async def _tell_again(self, which: CertificateId, keyring: Keyring) -> dict[str, object]:
+        """Answer whoever enrolled with this key and code before, and did not get the answer."""
+        known = await self._ledger.find_certificate(*which)
+        if known is None:
+            raise Refused("enrolment.used")
+        return await self._tell(known, keyring)
 
     async def _tell(self, certificate: Certificate, keyring: Keyring) -> dict[str, object]:
         office = await self._ledger.find_office(certificate.offices[0])

@@ -24,9 +24,11 @@ from raw_sftp import RawSftp
 from relay import journal
 from relay.audit import AuditKey
 from relay.auth import ConnectionFacts
+from relay.authority import open_user_ca
 from relay.collection import Collection
 from relay.config import Config
 from relay.intake import Intake
+from relay.keyring import Keyring
 from relay.ledger.sqlite import SqliteLedger, create_store, open_ledger
 from relay.ledger.storefile import StoreLock
 from relay.model import Certificate, Identity, Office, OfficeNumber
@@ -148,6 +150,8 @@ class Indoors:
     ledger: SqliteLedger
     desks: Desks
     said: StringIO
+    # Where it has one; then it makes certificates.
+    keyring: Keyring | None = None
 
     async def sit(self, office: OfficeNumber = CARE_MANAGER) -> InnerSftp:
         """Log in as *office* and open SFTP."""
@@ -191,13 +195,20 @@ class Indoors:
 
 @asynccontextmanager
 async def open_indoors(
-    store: Path, clock: Callable[[], datetime] = clock, on_trouble: Callable[[str | None], None] = lambda _: None
+    store: Path,
+    clock: Callable[[], datetime] = clock,
+    on_trouble: Callable[[str | None], None] = lambda _: None,
+    keyring: Keyring | None = None,
+    *,
+    is_of_keyring: bool = False,
 ) -> AsyncIterator[Indoors]:
-    """Open the store that `prepare_store` made, and everything that serves sessions."""
+    """Open the store that `prepare_store` made, or one *is_of_keyring*, and everything that serves sessions."""
     said = StringIO()
     journal.configure_journal("json", "info", said)
-    config, vault = Config(home=store.parent), new_vault()
-    opened = await open_ledger(store, vault, AuditKey("a1", bytes(32)), on_trouble=on_trouble)
+    config, vault, audit_key = Config(home=store.parent), new_vault(), AuditKey("a1", bytes(32))
+    if keyring is not None and is_of_keyring:
+        vault, audit_key = keyring.open_vault(), keyring.audit_key
+    opened = await open_ledger(store, vault, audit_key, on_trouble=on_trouble)
     async with opened as ledger:
         receipts = private_bytes(_RECEIPT_KEY)
         desks = Desks(
@@ -212,7 +223,9 @@ async def open_indoors(
             clock=clock,
             shares=Shares(config.limits),
         )
-        yield Indoors(store, ledger, desks, said)
+        if keyring is not None:
+            desks.renewal.ca, desks.renewal.host_cas = open_user_ca(keyring), keyring.host_cas
+        yield Indoors(store, ledger, desks, said, keyring)
 
 
 def _void(_: object) -> None:

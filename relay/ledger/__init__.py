@@ -239,8 +239,8 @@ class Ledger(Register, Figures, Post, Bulletin, Intervening, Closing, Upkeep, Pr
     async def cancel_invitation(self, number: str, *, actor: str, now: datetime) -> bool:
         """End an invitation; False where it was used or cancelled already.  LookupError where there is none."""
 
-    async def try_invitation(self, number: str, digest: bytes, *, now: datetime) -> Invitation:
-        """Return the open invitation whose secret has that digest; a wrong one is counted.
+    async def try_invitation(self, number: str, digest: bytes, *, key: str = "", now: datetime) -> Invitation:
+        """Return the invitation whose secret has that digest, open or used by this *key*; a wrong one is counted.
 
         Refused ``enrolment.wrong_code``, ``enrolment.blocked``, ``enrolment.used``, ``enrolment.cancelled`` or
         ``enrolment.expired``; all but the first two only to who has the secret.

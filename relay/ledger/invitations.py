@@ -1,7 +1,8 @@
 """Invitations in the embedded store: made, tried, used once.
 
 Trying counts before anything else is looked at, in a transaction of its own; using one is the transaction that
-records its certificate, so a code is dead exactly when there is something to show for it.
+records its certificate, so a code is dead exactly when there is something to show for it.  To the key that used it it
+shows that again: the answer may have been lost.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from datetime import datetime
 from relay.errors import Refused
 from relay.invitation import WRONG_MOST, Invitation
 from relay.ledger.certificates import put_certificate
-from relay.ledger.rows import Row, to_cell, to_time
+from relay.ledger.rows import Row, certificate_of, to_cell, to_time
 from relay.ledger.statements import SQL
-from relay.ledger.store import Store, append_event
+from relay.ledger.store import Store, append_event, transfer_sql
 from relay.model import Certificate, CertificateId, EventKind, OfficeNumber
+
+_FIND_CERTIFICATE = transfer_sql("find_certificate")
 
 
 class InvitationVerbs:
@@ -56,7 +59,7 @@ class InvitationVerbs:
 
         return await self._store.change(work)
 
-    async def try_invitation(self, number: str, digest: bytes, *, now: datetime) -> Invitation:
+    async def try_invitation(self, number: str, digest: bytes, *, key: str = "", now: datetime) -> Invitation:
         def work(connection: sqlite3.Connection) -> Invitation | Refused:
             row = connection.execute(SQL["find_invitation"], (number,)).fetchone()
             if row is None:
@@ -71,7 +74,7 @@ class InvitationVerbs:
                     connection, EventKind.INVITATION_TRIED, now, actor="enroll", office=found.offices[0], detail=number
                 )
                 return Refused("enrolment.wrong_code", detail=f"wrong secret for {number}")
-            return _refuse_ended(found, now) or found
+            return found if _is_used_by(connection, found, key) else _refuse_ended(found, now) or found
 
         tried = await self._store.change(work)
         if isinstance(tried, Refused):
@@ -88,6 +91,15 @@ class InvitationVerbs:
             connection.execute(SQL["use_invitation"], (to_cell(now), *certificate.id, number))
 
         await self._store.change(work)
+
+
+def _is_used_by(connection: sqlite3.Connection, invitation: Invitation, key: str) -> bool:
+    """True where a certificate for *key* came of it that is still good: its answer was lost, and it is asked for again."""
+    if invitation.certificate is None:
+        return False
+    row = connection.execute(_FIND_CERTIFICATE, invitation.certificate).fetchone()
+    made = None if row is None else certificate_of(row)
+    return made is not None and made.key_fingerprint == key and made.revoked_at is None
 
 
 def _refuse_ended(invitation: Invitation, now: datetime) -> Refused | None:

@@ -39,6 +39,17 @@ class Relay(Protocol):
 
 
 @dataclass
+class Papers:
+    """What an office holds beside its files, and was told of them: an invitation, public keys, certificates."""
+
+    code: str = ""
+    # Lines of certificates, by the public line of their key; '' where it asked and was told of none.
+    asked: dict[str, str] = field(default_factory=dict)
+    # Public lines of keys whose certificates were revoked, and what the operator was told of it.
+    revoked: dict[str, Told] = field(default_factory=dict)
+
+
+@dataclass
 class Play:
     """One relay, and what its offices tried and were told."""
 
@@ -47,6 +58,7 @@ class Play:
     fetches: list[Fetch] = field(default_factory=list)
     # Of the names of the deed that is being done.
     first_number: int = 0
+    papers: Papers = field(default_factory=Papers)
 
     def name(self, number: int = 0) -> str:
         """Return a name of this deed."""
@@ -87,17 +99,22 @@ def told_by(reply: sftp.Reply) -> Told:
 class Deed:
     """*prepare* is done without trouble, *do* is then done in it; *do* returns what was told at the end.
 
-    *again* is how it is done once more, where that is not the same.
+    *again* is how it is done once more, where that is not the same.  *judge* looks at more than files.
     """
 
     name: str
     do: Callable[[Play], Awaitable[Told]]
     prepare: Callable[[Play], Awaitable[object]] | None = None
     again: Callable[[Play], Awaitable[Told]] | None = None
+    judge: Callable[[Play], Awaitable[list[str]]] | None = None
 
     async def do_again(self, play: Play) -> Told:
         """Do it once more, as whoever was not answered does."""
         return await (self.again or self.do)(play)
+
+    async def judge_all(self, play: Play) -> list[str]:
+        """Look at all offices, and return what was broken."""
+        return await play.judge() + ([] if self.judge is None else await self.judge(play))
 
     def __str__(self) -> str:
         return self.name

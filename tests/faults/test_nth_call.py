@@ -15,10 +15,14 @@ from typing import Any
 
 import pytest
 from abort_judge import Told
+from aftermath import load_keys
 from deeds import DEEDS, Deed, Play
 from house import PATIENCE_SECONDS
 from indoors import clock, open_indoors, prepared_store
 from nthcall import BUSY, FULL, IOERR, Clock, Trap, TrappedClock, Way, trap_random, trap_store
+from paper_deeds import PAPER_DEEDS
+
+from relay.keyring import Keyring
 
 __all__ = ["prepared_store"]
 
@@ -26,10 +30,10 @@ __all__ = ["prepared_store"]
 _CALLS_MOST = 2_000
 # In each run; all others, and the other ways to fail, with -m long.
 _OFTEN = {
-    "store": ("send_large", "send_two_at_once", "be_cut_off", "write_over", "collect", "recall"),
-    "commit": ("send_small", "rename", "collect", "recall"),
-    "random": ("send_small", "shorten"),
-    "clock": ("send_small", "be_cut_off", "collect"),
+    "store": ("send_large", "send_two_at_once", "be_cut_off", "write_over", "collect", "recall", "revoke"),
+    "commit": ("send_small", "rename", "collect", "recall", "enrol", "renew", "revoke"),
+    "random": ("send_small", "shorten", "enrol"),
+    "clock": ("send_small", "be_cut_off", "collect", "enrol"),
 }
 
 
@@ -38,7 +42,7 @@ def deeds(what: str, *, all_are_long: bool = False, without: tuple[str, ...] = (
     often = () if all_are_long else _OFTEN[what]
     return [
         pytest.param(deed, id=deed.name, marks=[] if deed.name in often else [pytest.mark.long])
-        for deed in DEEDS
+        for deed in (*DEEDS, *PAPER_DEEDS)
         if deed.name not in without
     ]
 
@@ -46,9 +50,11 @@ def deeds(what: str, *, all_are_long: bool = False, without: tuple[str, ...] = (
 class Trial:
     """One deed, done once for every N on a store of its own."""
 
-    def __init__(self, deed: Deed, folder: Path, prepared: Path, trap: Trap, clock: Clock = clock) -> None:
+    def __init__(
+        self, deed: Deed, folder: Path, prepared: Path, keyring: Keyring, trap: Trap, clock: Clock = clock
+    ) -> None:
         self.deed, self.trap, self.clock = deed, trap, clock
-        self._folder, self._prepared = folder, prepared
+        self._folder, self._prepared, self._keyring = folder, prepared, keyring
         self.tried = self.failed = 0
         self.may_be_defect = False
 
@@ -66,7 +72,7 @@ class Trial:
         for old in self._folder.glob("relay.db*"):
             old.unlink()
         shutil.copy(self._prepared, store)
-        async with open_indoors(store, self.clock) as relay:
+        async with open_indoors(store, self.clock, keyring=self._keyring) as relay:
             play = Play(relay)
             if self.deed.prepare is not None:
                 await self.deed.prepare(play)
@@ -80,9 +86,9 @@ class Trial:
             assert again is Told.DONE, f"call {at}: the trouble is over, and trying again does not help"
             await relay.check_idle()
             assert self.may_be_defect or not relay.defects(), relay.defects()
-        async with open_indoors(store) as relay:
+        async with open_indoors(store, keyring=self._keyring) as relay:
             play.relay = relay
-            broken = await play.judge()
+            broken = await self.deed.judge_all(play)
             assert not broken, f"call {at}: {broken}"
         return self.trap.sprung > 0
 
@@ -91,9 +97,10 @@ Make = Callable[..., Trial]
 
 
 @pytest.fixture
-def make_trial(tmp_path: Path, prepared_store: Path) -> Make:
+def make_trial(tmp_path: Path, prepared_store: Path, prepared_home: Path) -> Make:
     """Return how to make a trial."""
-    return lambda deed, trap, *clock: Trial(deed, tmp_path, prepared_store, trap, *clock)
+    keyring = load_keys(prepared_home / "keys")
+    return lambda deed, trap, *clock: Trial(deed, tmp_path, prepared_store, keyring, trap, *clock)
 
 
 @pytest.mark.parametrize("deed", deeds("store"))
@@ -126,7 +133,7 @@ async def test_a_commit_may_fail_after_it_took_place(
 
 
 # These draw no number.
-@pytest.mark.parametrize("deed", deeds("random", without=("collect", "put_away", "recall", "keep_house")))
+@pytest.mark.parametrize("deed", deeds("random", without=("collect", "put_away", "recall", "keep_house", "revoke")))
 @pytest.mark.parametrize("way", Way, ids=lambda way: way.value)
 async def test_any_draw_of_a_random_number_may_fail(
     make_trial: Make, monkeypatch: pytest.MonkeyPatch, deed: Deed, way: Way
@@ -139,8 +146,8 @@ async def test_any_draw_of_a_random_number_may_fail(
     await trial.run(way)
 
 
-# Housekeeping is told the time.
-@pytest.mark.parametrize("deed", deeds("clock", without=("keep_house",)))
+# Housekeeping and whoever revokes are told the time.
+@pytest.mark.parametrize("deed", deeds("clock", without=("keep_house", "revoke")))
 @pytest.mark.parametrize("jump", [None, timedelta(hours=3), -timedelta(hours=3)], ids=["raises", "forth", "back"])
 async def test_the_clock_may_fail_or_jump_at_any_question(make_trial: Make, deed: Deed, jump: timedelta | None) -> None:
     """A clock that raises is told as a defect; one that jumps by hours changes nothing that was promised."""

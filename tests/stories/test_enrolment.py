@@ -111,6 +111,21 @@ async def test_five_wrong_tries_and_the_code_is_dead(house: House) -> None:
     assert len(before) == 1
 
 
+async def test_whose_answer_was_lost_asks_again_and_gets_the_same_certificate(house: House) -> None:
+    """With the same code and the same key, as often as it takes; not with another key, and not once it was revoked."""
+    code, key = invite(house), asyncssh.generate_private_key("ssh-ed25519")
+    first, again, other = [
+        await ask(house, request_of(code), each) for each in (key, key, asyncssh.generate_private_key("ssh-ed25519"))
+    ]
+    assert again == first
+    assert first["certificate"]
+    assert other["error"] == "enrolment.used"
+    async with house.ledger() as ledger:
+        (made,) = await ledger.list_certificates(key_fingerprint=key.get_fingerprint())
+        await ledger.revoke_certificates([made.id], reason="lost", actor="operator", now=made.issued_at)
+    assert (await ask(house, request_of(code), key))["error"] == "enrolment.used"
+
+
 async def test_two_who_have_the_code_get_one_certificate(house: House) -> None:
     """At the same moment, with a key each: one is certified, the other is told that the code was used."""
     code = invite(house)
