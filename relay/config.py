@@ -174,6 +174,7 @@ class ServerSettings(_Section):
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
     handover_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 600.0
     hang_seconds: Annotated[float, Field(ge=3, allow_inf_nan=False)] = 60.0
+    start_seconds: Annotated[float, Field(ge=3, allow_inf_nan=False)] = 60.0
     rekey_bytes: Annotated[Bytes, Field(ge=65_536)] = 1024 * MIB
 
     @property

@@ -165,9 +165,20 @@ def worker_died(journal: Journal, *, worker: int, pid: int, cause: str, others: 
     )
 
 
+_NOT_READY = (
+    "It is ended, and another one is started in its place. If that happens again, look at the disk of the store and of keys/; "
+    "where the machine is only slow, raise server.start_seconds in relay.toml."
+)
+
+
 def worker_hung(journal: Journal, *, worker: int, pid: int, seconds: float) -> None:
     """Tell that a worker has done nothing for so long and is ended, so that another one can take its place."""
     journal.logger.error("worker.hung", worker=worker, pid=pid, seconds=seconds)
+
+
+def worker_not_ready(journal: Journal, *, worker: int, pid: int, seconds: float) -> None:
+    """Tell that a worker takes no connections so long after its start and is ended, so that another one is started."""
+    journal.logger.error("worker.not_ready", worker=worker, pid=pid, seconds=seconds, advice=_NOT_READY)
 
 
 def lease_failed(journal: Journal, *, cause: str) -> None:

@@ -5,7 +5,8 @@ has, also when what lies on the disk was exchanged meanwhile, and everything els
 store, no event loop and no thread crosses the fork, because the supervisor never has any.
 
 * A worker that dies is replaced; one that dies again and again is waited for longer each time, while the others go on.
-* A worker that does nothing for ``server.hang_seconds`` is ended, which makes it one that died.
+* A worker that does nothing for ``server.hang_seconds``, or takes no connections ``server.start_seconds`` after its
+  start, is ended, which makes it one that died.
 * One worker leads: it does what is to be done once.  When it dies, another one is told to.
 * SIGTERM and SIGINT let everybody finish, for ``server.drain_seconds``; told a second time, at once.
 * SIGHUP reads the settings again; where they cannot be used, those from before go on.
@@ -27,8 +28,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import NoReturn
 
 from relay import census, journal
@@ -40,6 +39,7 @@ from relay.ledger import storefile
 from relay.listening import Entrances, open_entrances, receive, socket_path
 from relay.notifying import Notifier
 from relay.orders import Line, Word
+from relay.processes import State, Worker, has_ended, name_process, reap
 from relay.server import Post, work
 from relay.succession import Legacy, Successor, find_legacy
 
@@ -50,26 +50,11 @@ _TICK_SECONDS = 1.0
 _SETTLED_SECONDS = 60.0
 _AGAIN_MOST_SECONDS = 30.0
 _DOUBLINGS_MOST = 6
+# How often a worker that starts may wait for the store, each time for `store.lock_wait_seconds`.
+_START_WAITS = 4
 # Beyond the time for draining: for the last commits, and for connections to end.
 _END_SECONDS = 30.0
 _END_SOON_SECONDS = 5.0
-
-
-class _State(Enum):
-    STARTING = "starting"
-    READY = "ready"
-
-
-@dataclass(slots=True, eq=False)
-class _Worker:
-    index: int
-    pid: int
-    line: Line
-    state: _State = _State.STARTING
-    started_at: float = field(default_factory=time.monotonic)
-    beats: int = -1
-    idle_ticks: int = 0
-    failure: str = ""
 
 
 def serve(load: Callable[[], Config]) -> None:
@@ -114,8 +99,8 @@ class Supervisor:
         self._line = journal.new_journal()
         self._crew = Crew(self._size)
         self._first_place, self._common = self._share_memory()
-        self._workers: dict[int, _Worker] = {}
-        self._leader: _Worker | None = None
+        self._workers: dict[int, Worker] = {}
+        self._leader: Worker | None = None
         self._failures: dict[int, int] = {}
         self._due: dict[int, float] = {}
         self._end_at: float | None = None
@@ -182,7 +167,7 @@ class Supervisor:
             for index in group:
                 if not self._told:
                     self._fork(index, is_first=index == 0)
-            while any(worker.state is _State.STARTING for worker in self._workers.values()):
+            while any(worker.state is State.STARTING for worker in self._workers.values()):
                 self._turn(is_starting=True)
 
     def _tell_listening(self) -> None:
@@ -202,7 +187,7 @@ class Supervisor:
         self._notifier.tell("READY=1", self._describe())
 
     def _describe(self) -> str:
-        ready = sum(worker.state is _State.READY for worker in self._workers.values())
+        ready = sum(worker.state is State.READY for worker in self._workers.values())
         return f"STATUS={ready} of {self._size} workers serve port {self._entrances.port}"
 
     def _fork(self, index: int, *, is_first: bool = False) -> None:
@@ -218,7 +203,7 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self._crew.enter(index, pid)
-        self._workers[index] = _Worker(index, pid, ours)
+        self._workers[index] = Worker(index, pid, ours)
         self._due.pop(index, None)
 
     def _plan_post(self, index: int, line: Line, *, is_first: bool) -> Post:
@@ -246,7 +231,7 @@ class Supervisor:
                 worker.line.close()
             self._signals.close()
             self._signalled.close()
-            _name_process(f"relay-worker-{post.index}")
+            name_process(f"relay-worker-{post.index}")
             if self._size > 1:
                 settings = self._config.journal
                 journal.configure_journal(settings.format, settings.level, worker=post.index)
@@ -279,7 +264,7 @@ class Supervisor:
             elif descriptor in lines:
                 self._hear(lines[descriptor])
         for worker in [*self._workers.values()]:
-            if _has_ended(worker):
+            if has_ended(worker):
                 self._bury(worker, is_starting=is_starting)
         self._appoint()
         if time.monotonic() >= self._tick_at:
@@ -290,14 +275,14 @@ class Supervisor:
         self._start_due()
         self._look_at_successor()
 
-    def _hear(self, worker: _Worker) -> None:
+    def _hear(self, worker: Worker) -> None:
         try:
             heard = worker.line.hear()
         except EOFError:
             return
         match heard:
             case (Word.READY, _):
-                worker.state = _State.READY
+                worker.be_ready()
                 self._notifier.tell(self._describe())
                 if self._failures.get(worker.index):
                     journal.worker_ready(self._line, worker=worker.index, pid=worker.pid)
@@ -318,7 +303,7 @@ class Supervisor:
     def _appoint(self) -> None:
         """See that one worker leads, as long as there is one."""
         if self._leader is None and not self._told:
-            ready = [worker for worker in self._workers.values() if worker.state is _State.READY]
+            ready = [worker for worker in self._workers.values() if worker.state is State.READY]
             if ready:
                 self._leader = min(ready, key=lambda worker: worker.index)
                 self._leader.line.say(Word.LEAD)
@@ -337,15 +322,21 @@ class Supervisor:
 
     def _look_after(self) -> None:
         """End who has not moved for too many looks; a machine that was asleep has not looked either."""
+        config = self._config
+        # Of a store that is locked a worker that starts tells by itself, after as many waits as it may have.
+        start_seconds = config.server.start_seconds + _START_WAITS * config.store.lock_wait_seconds
         for worker in self._workers.values():
-            beats = self._crew.beats(worker.index)
-            worker.idle_ticks = worker.idle_ticks + 1 if beats == worker.beats else 0
-            worker.beats = beats
-            seconds = worker.idle_ticks * self._tick_seconds
-            if worker.state is _State.READY and seconds >= self._config.server.hang_seconds:
+            seconds = worker.look(self._crew.beats(worker.index)) * self._tick_seconds
+            is_ready = worker.state is State.READY
+            if seconds < (config.server.hang_seconds if is_ready else start_seconds):
+                continue
+            worker.idle_ticks = 0
+            if is_ready:
                 journal.worker_hung(self._line, worker=worker.index, pid=worker.pid, seconds=seconds)
-                worker.idle_ticks = 0
-                os.kill(worker.pid, signal.SIGKILL)
+            else:
+                journal.worker_not_ready(self._line, worker=worker.index, pid=worker.pid, seconds=seconds)
+                worker.failure = f"took no connections {seconds:g} seconds after its start, and was ended"
+            os.kill(worker.pid, signal.SIGKILL)
 
     # --- other settings, another version -------------------------------------------------------------------------
 
@@ -406,9 +397,9 @@ class Supervisor:
 
     # --- the end of a worker -------------------------------------------------------------------------------------
 
-    def _bury(self, worker: _Worker, *, is_starting: bool) -> None:
+    def _bury(self, worker: Worker, *, is_starting: bool) -> None:
         """Know that *worker* has ended, and plan who comes for it."""
-        cause = _reap(worker)
+        cause = reap(worker)
         worker.line.close()
         del self._workers[worker.index]
         census.bury(self._crew, worker.index)
@@ -433,7 +424,7 @@ class Supervisor:
         failures = self._failures[index] = 1 if is_settled else self._failures.get(index, 0) + 1
         wait = 0.0 if failures == 1 else min(_AGAIN_MOST_SECONDS, 2.0 ** min(failures - 2, _DOUBLINGS_MOST))
         self._due[index] = time.monotonic() + wait
-        others = sum(other.state is _State.READY for other in self._workers.values())
+        others = sum(other.state is State.READY for other in self._workers.values())
         journal.worker_died(self._line, worker=index, pid=pid, cause=cause, others=others, again_in_seconds=wait)
 
     # --- the end -------------------------------------------------------------------------------------------------
@@ -475,26 +466,3 @@ def _work(config: Config, post: Post) -> int:
     else:
         return 0
     return 1
-
-
-def _name_process(name: str) -> None:
-    """Let ps and top tell the processes from each other."""
-    with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as comm:  # noqa: PTH123
-        comm.write(name[:15])
-
-
-def _has_ended(worker: _Worker) -> bool:
-    found = os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    return found is not None
-
-
-def _reap(worker: _Worker) -> str:
-    """Return how *worker* has ended, in words; '' where it did so in peace."""
-    _, status = os.waitpid(worker.pid, 0)
-    code = os.waitstatus_to_exitcode(status)
-    if code < 0:
-        try:
-            return f"was killed by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"was killed by signal {-code}"
-    return f"ended with {code}" if code else ""

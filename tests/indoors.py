@@ -152,17 +152,25 @@ class Indoors:
     said: StringIO
     # Where it has one; then it makes certificates.
     keyring: Keyring | None = None
+    is_of_keyring: bool = False
 
     async def sit(self, office: OfficeNumber = CARE_MANAGER) -> InnerSftp:
         """Log in as *office* and open SFTP."""
         inner, gate = InnerSftp(), _OpenGate()
         facts = ConnectionFacts("c1", "127.0.0.1", "SSH-2.0-test", _any(gate), journal.new_journal(), _void, _void)
-        inner.session = SftpSession(identity_of(office), facts, self.desks, lambda _: inner.ended.set())
+        inner.session = SftpSession(await self._identify(office), facts, self.desks, lambda _: inner.ended.set())
         inner.chan = _any(_Channel(inner))
         inner.session.connection_made(_any(inner.chan))
         inner.session.session_started()
         await inner.greet()
         return inner
+
+    async def _identify(self, office: OfficeNumber) -> Identity:
+        """Return *office* with the certificate that the store knows of it."""
+        if not self.is_of_keyring:
+            return identity_of(office)
+        own = (await self.ledger.list_certificates(office=office))[-1]
+        return Identity(office, own.ca_fingerprint, own.serial, own.key_id, own.valid_before)
 
     @asynccontextmanager
     async def session(self, office: OfficeNumber = CARE_MANAGER) -> AsyncIterator[InnerSftp]:
@@ -225,7 +233,7 @@ async def open_indoors(
         )
         if keyring is not None:
             desks.renewal.ca, desks.renewal.host_cas = open_user_ca(keyring), keyring.host_cas
-        yield Indoors(store, ledger, desks, said, keyring)
+        yield Indoors(store, ledger, desks, said, keyring, is_of_keyring)
 
 
 def _void(_: object) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sqlite3
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -123,6 +124,9 @@ def main() -> None:
         sys.exit(BROKEN)
     except (CommandFailed, RelayError) as error:
         complain(str(error))
+        sys.exit(BROKEN)
+    except sqlite3.Error as error:
+        complain(f"the store cannot be used at this moment: {error}", "Look at the disk it lies on, then try again.")
         sys.exit(BROKEN)
     except BrokenPipeError:
         # `relay office list | head`: nobody is reading any more, and nothing is wrong.

@@ -13,9 +13,9 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from relay.errors import ConfigError
@@ -59,7 +59,8 @@ def make_backup(
     *progress* hears how many pages are copied, and of how many.  FileExistsError where *target* is there; ConfigError
     where the store cannot be read or the copy does not hold what it should: nothing then lies at *target*.
     """
-    if target.exists() and not overwrite:
+    is_there = target.exists()
+    if is_there and not overwrite:
         raise FileExistsError(target)
     draft = target.with_name(f".{target.name}.part")
     draft.unlink(missing_ok=True)
@@ -69,13 +70,25 @@ def make_backup(
         backup = inspect_backup(draft)
         _sync(draft)
         draft.replace(target)
-        _sync(target.parent)
+        _keep_name(target, is_new=not is_there)
     finally:
         for file in (draft, draft.with_name(draft.name + "-journal"), draft.with_name(draft.name + "-wal")):
-            file.unlink(missing_ok=True)
+            # What stays is in nobody's way: the next backup of that name removes it.
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
     return Backup(
         target, backup.taken_at, backup.size_bytes, backup.form, backup.transfers, backup.newest_at, backup.master_id
     )
+
+
+def _keep_name(target: Path, *, is_new: bool) -> None:
+    """Make sure of the name *target*; where that cannot be, whoever is told so finds no file in the way of the next."""
+    try:
+        _sync(target.parent)
+    except OSError:
+        if is_new:
+            target.unlink(missing_ok=True)
+        raise
 
 
 def _copy(store: Path, draft: Path, now: datetime, progress: Callable[[int, int], None]) -> None:
@@ -83,13 +96,27 @@ def _copy(store: Path, draft: Path, now: datetime, progress: Callable[[int, int]
         # Inside a transaction of its own the source stands still, and what others write does not begin it anew.
         source.execute("BEGIN")
         source.execute("SELECT 1 FROM meta").fetchone()
-        source.backup(target, pages=_STEP_PAGES, progress=lambda _status, left, total: progress(total - left, total))
-        source.execute("COMMIT")
-        target.execute("PRAGMA journal_mode = DELETE")
-        target.execute(
-            "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2",
-            (_TAKEN_AT, to_cell(now)),
-        )
+        with _copying(store, draft):
+            source.backup(
+                target, pages=_STEP_PAGES, progress=lambda _status, left, total: progress(total - left, total)
+            )
+            source.execute("COMMIT")
+            target.execute("PRAGMA journal_mode = DELETE")
+            target.execute(
+                "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2",
+                (_TAKEN_AT, to_cell(now)),
+            )
+
+
+@contextmanager
+def _copying(source: Path, draft: Path) -> Iterator[None]:
+    """Say as ConfigError which two files, and so which two disks, it is about where SQLite cannot go on."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise ConfigError(
+            f"{source} cannot be copied to {draft.parent} ({error}). Look for room on that disk, and at both disks."
+        ) from error
 
 
 def inspect_backup(path: Path) -> Backup:
@@ -153,6 +180,14 @@ def _prepare(source: Path, draft: Path) -> None:
     """Copy the backup into the store's folder, and make of it a store that goes on behind what was promised."""
     draft.unlink(missing_ok=True)
     os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    with _copying(source, draft):
+        _copy_back(source, draft)
+    for name in (draft.name + "-wal", draft.name + "-shm"):
+        draft.with_name(name).unlink(missing_ok=True)
+    _sync(draft)
+
+
+def _copy_back(source: Path, draft: Path) -> None:
     uri = f"{source.resolve().as_uri()}?mode=ro&immutable=1"
     with closing(sqlite3.connect(uri, uri=True)) as old, closing(sqlite3.connect(draft, isolation_level=None)) as new:
         old.backup(new)
@@ -168,9 +203,6 @@ def _prepare(source: Path, draft: Path) -> None:
             new.execute("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = ?", (_NUMBERS_SKIPPED, table))
         new.execute("COMMIT")
         new.execute("PRAGMA journal_mode = WAL")
-    for name in (draft.name + "-wal", draft.name + "-shm"):
-        draft.with_name(name).unlink(missing_ok=True)
-    _sync(draft)
 
 
 @contextmanager
@@ -197,7 +229,9 @@ def _set_aside(store: Path, now: datetime) -> Path | None:
             log.unlink(missing_ok=True)
         _sync(store.parent)
         return None
-    aside = store.with_name(f"{store.name}.replaced-{now:%Y%m%dT%H%M%SZ}")
+    # One that was cut off in this very second has left its own.
+    while (aside := store.with_name(f"{store.name}.replaced-{now:%Y%m%dT%H%M%SZ}")).exists():
+        now += timedelta(seconds=1)
     for log in logs:
         if log.exists():
             log.rename(aside.with_name(aside.name + log.name.removeprefix(store.name)))

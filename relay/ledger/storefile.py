@@ -206,7 +206,7 @@ def open_checked(path: Path, wait_seconds: float) -> sqlite3.Connection:
     """
     if not path.exists():
         raise ConfigError(f"There is no store at {path}. Make one with `relay init`.")
-    connection = open_reader(path)
+    connection = _open_told(path)
     try:
         # Another process may be reading the log after a crash, or be the last one to leave.
         connection.execute(f"PRAGMA busy_timeout = {round(wait_seconds * 1000)}")
@@ -214,7 +214,7 @@ def open_checked(path: Path, wait_seconds: float) -> sqlite3.Connection:
         connection.execute("PRAGMA busy_timeout = 0")
     except sqlite3.Error as error:
         connection.close()
-        raise ConfigError(f"The store {path} cannot be read ({error}). {_unreadable_advice(error)}") from error
+        raise _unreadable(path, error) from error
     try:
         check_form(path, form)
     except ConfigError:
@@ -228,11 +228,11 @@ def peeked(path: Path) -> Iterator[sqlite3.Connection]:
     """Open the store, whatever its form, for a look; ConfigError where there is none or it cannot be read."""
     if not path.exists():
         raise ConfigError(f"There is no store at {path}. Make one with `relay init`.")
-    connection = open_reader(path)
+    connection = _open_told(path)
     try:
         yield connection
     except sqlite3.Error as error:
-        raise ConfigError(f"The store {path} cannot be read ({error}). {_unreadable_advice(error)}") from error
+        raise _unreadable(path, error) from error
     finally:
         # Whoever keeps the lock has the store open: this one then is not the last to close.
         lock = StoreLock(path.resolve(), 0.0)
@@ -240,6 +240,17 @@ def peeked(path: Path) -> Iterator[sqlite3.Connection]:
             connection.close()
         connection.close()
         lock.close()
+
+
+def _open_told(path: Path) -> sqlite3.Connection:
+    try:
+        return open_reader(path)
+    except sqlite3.Error as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: sqlite3.Error) -> ConfigError:
+    return ConfigError(f"The store {path} cannot be read ({error}). {_unreadable_advice(error)}")
 
 
 def _unreadable_advice(error: sqlite3.Error) -> str:

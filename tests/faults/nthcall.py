@@ -1,4 +1,4 @@
-"""Traps for the Nth call to the store, the clock and the random source, in the relay's own process.
+"""Traps for the Nth call to the store, the disk, the clock and the random source, in the relay's own process.
 
 The store is real: its connections are SQLite's, and only a call that is to fail never reaches it, or reaches it and is
 then said to have failed.
@@ -7,6 +7,7 @@ then said to have failed.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import random
 import sqlite3
@@ -92,6 +93,51 @@ def trap_store(patch: pytest.MonkeyPatch, trap: Trap, code: int, *, after_commit
         return open_real(path, mode, failing(kind))
 
     patch.setattr(storefile, "_open", open_failing)
+
+
+def trap_sqlite(patch: pytest.MonkeyPatch, trap: Trap, code: int) -> None:
+    """Let calls of SQLite end with *code*, whoever opens what: opening, statements, scripts, copies of a whole store."""
+    connect_real, kinds = sqlite3.connect, {}
+
+    def failing(kind: Any) -> Any:
+        def fail(name: str) -> Callable[..., Any]:
+            def call(self: Any, *arguments: Any, **options: Any) -> Any:
+                if trap.springs():
+                    raise failure_of_store(code)
+                return getattr(kind, name)(self, *arguments, **options)
+
+            return call
+
+        calls = {name: fail(name) for name in ("execute", "executemany", "executescript", "backup")}
+        return kinds.setdefault(kind, type("Failing", (kind,), calls))
+
+    def connect(*arguments: Any, factory: Any = sqlite3.Connection, **options: Any) -> Any:
+        if trap.springs():
+            raise failure_of_store(code)
+        return connect_real(*arguments, factory=failing(factory), **options)
+
+    patch.setattr(sqlite3, "connect", connect)
+
+
+# The last one needs no room.
+_DISK_CALLS = (
+    (os, "open"), (os, "fsync"), (os, "pwrite"), (os, "link"), (os, "rename"), (os, "replace"), (io, "open"), (os, "unlink")
+)  # fmt: skip
+
+
+def trap_disk(patch: pytest.MonkeyPatch, trap: Trap, code: int) -> None:
+    """Let what is asked of the disk beside SQLite end with *code*: opening, writing, syncing, naming."""
+
+    def failing(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if trap.springs():
+                raise OSError(code, os.strerror(code), arguments[0] if arguments else None)
+            return real(*arguments, **options)
+
+        return call
+
+    for module, name in _DISK_CALLS if code == errno.EIO else _DISK_CALLS[:-1]:
+        patch.setattr(module, name, failing(getattr(module, name)))
 
 
 def trap_random(patch: pytest.MonkeyPatch, trap: Trap) -> None:

@@ -7,7 +7,7 @@ answered OK was told the truth, whoever was not gets through when he tries again
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,7 @@ class Outdoors:
 
 async def fail_each(house: House, shim: Shim, deed: Deed, how: Ending, code: int, stride: int = 1) -> int:
     """Do *deed* for every N, or every so many, while the Nth call fails; return how many failed."""
-    play = Play(Outdoors(house))
+    play, known = Play(Outdoors(house)), dict[str, Mapping[str, str]]()
     for failed, at in enumerate(range(1, _CALLS_MOST, stride)):
         play.first_number = at * _NAMES
         if deed.prepare is not None:
@@ -58,9 +58,12 @@ async def fail_each(house: House, shim: Shim, deed: Deed, how: Ending, code: int
         finally:
             calls = shim.disarm()
         assert await deed.do_again(play) is Told.DONE, f"call {at}: the trouble is over, and trying again does not help"
-        broken = await play.judge()
+        # Each file is read when it is new, and once more at the end: a look at all of them each time takes hours.
+        broken = await play.judge(known)
         assert not broken, f"call {at}: {broken}"
         if calls < at:
+            broken = await play.judge()
+            assert not broken, f"in the end: {broken}"
             return failed
     raise AssertionError("it never comes through")
 
@@ -85,7 +88,9 @@ async def test_any_call_on_the_files_may_fail(
     make_house: MakeHouse, tmp_path: Path, deed: Deed, how: Ending, code: int
 ) -> None:
     """One call fails or does half of what it should; the deed is told or done, and gets through when done again."""
-    house, shim = make_house(), Shim(tmp_path)
+    # Who looks leaves everything open: what is closed counts as collected.
+    house = make_house(limits={"handles_per_session": _CALLS_MOST, "handles_per_certificate": 2 * _CALLS_MOST})
+    shim = Shim(tmp_path)
     shim.serve(house)
     failed = await fail_each(house, shim, deed, how, code)
     print(f"{deed}: {failed} calls failed")  # noqa: T201 - pytest -s

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import pty
@@ -12,6 +13,7 @@ import signal
 import socket
 import subprocess
 import termios
+import threading
 
 import asyncssh
 import psutil
@@ -129,6 +131,80 @@ async def test_a_worker_that_hangs_is_noticed_and_replaced(make_house: MakeHouse
     assert house.wait_for_event("worker.hung")["pid"] == stuck.pid
     wait_for(lambda: stuck.pid not in {worker.pid for worker in house.workers()} and is_whole_again(house), "another")
     assert ask(dial_socket(house), "/healthz")[0] == 200
+
+
+def suspend_one_that_starts(house: House) -> int:
+    """Kill workers until the one that comes in their place is stopped before it was ready; return its process."""
+    late = len(house.journal_lines("worker.not_ready"))
+
+    def is_late() -> bool:
+        return len(house.journal_lines("worker.not_ready")) > late
+
+    while True:
+        (worker,) = house.workers()
+        ready = len(house.journal_lines("worker.ready"))
+        worker.kill()
+        other = house.wait_for(functools.partial(find_other, house, worker.pid), "another worker")
+        other.suspend()
+        wait_for(
+            lambda before=ready: is_late() or len(house.journal_lines("worker.ready")) > before, "one or the other"
+        )
+        if is_late():
+            return other.pid
+        other.resume()
+
+
+def find_other(house: House, pid: int) -> psutil.Process | None:
+    """Return a worker that is another process, None where there is none yet."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return next((other for other in house.workers() if other.pid != pid), None)
+    return None
+
+
+def test_a_worker_that_hangs_while_it_starts_is_noticed_and_replaced(make_house: MakeHouse) -> None:
+    """It is told and ended; another one serves, as soon as after a death, though the store is locked all the time."""
+    house = make_house(server={"start_seconds": 5, "workers": 1}, store={"lock_wait_seconds": 0.1})
+    house.start()
+    with house.config.store.path.with_name("relay.db.lock").open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        pid = suspend_one_that_starts(house)
+        told = house.journal_lines("worker.not_ready")[-1]
+        assert told["pid"] == pid
+        assert "server.start_seconds" in told["advice"]
+        wait_for(lambda: [line for line in house.journal_lines("worker.died") if line["pid"] == pid], "its end")
+        assert "took no connections" in house.journal_lines("worker.died")[-1]["cause"]
+        house.wait_for_event("worker.ready", 1 + len(house.journal_lines("worker.ready")))
+    asyncio.run(send(house, 0))
+    assert len(house.transfers()) == 1
+
+
+def test_a_store_that_is_locked_at_the_start_is_told_as_such(make_house: MakeHouse) -> None:
+    """A worker waits for the store for longer than it may take to start, and then says itself what it waited for."""
+    house = make_house(server={"start_seconds": 3}, store={"lock_wait_seconds": 4})
+    with house.config.store.path.with_name("relay.db.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = house.relay("serve", "--port", "0")
+    assert done.returncode == 1
+    assert "locked" in done.stderr
+    assert "worker.not_ready" not in done.stderr
+
+
+def test_a_supervisor_that_ends_hears_no_more_signals(make_house: MakeHouse) -> None:
+    """Told of children by the thousand until it is gone, it ends in peace and writes nothing but its journal."""
+    house = make_house()
+    # A signal has to come in its last milliseconds: once in two it does.
+    for _ in range(4):
+        house.start()
+        assert house.process is not None
+        pid, codes = house.process.pid, list[int]()
+        ending = threading.Thread(target=lambda told=codes: told.append(house.stop()))
+        ending.start()
+        with contextlib.suppress(ProcessLookupError):
+            while ending.is_alive():
+                os.kill(pid, signal.SIGCHLD)
+        ending.join()
+        assert codes == [0]
+    assert not house.journal_lines("not.json")
 
 
 async def test_who_cannot_start_again_is_waited_for_while_the_others_serve(make_house: MakeHouse) -> None:
