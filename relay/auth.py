@@ -133,6 +133,7 @@ class Reception:
         self.foreign = ForeignDesk(register, config.certificates, self.journal)
         self.foreign.adopt(keyring, datetime.now(UTC))
         packets.keep_ciphers()
+        packets.spare_repetition()
         self._host_keys = edge.load_host_keys((key.private, key.certificate) for key in keyring.host_keys)
         self.attendance: Attendance[OfficeServer] = Attendance(config, self.journal, common)
         self.turnstile = Turnstile()

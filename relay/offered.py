@@ -15,12 +15,15 @@ import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Literal
 
 from relay.model import Office, OfficeNumber, OfficeStatus
 
 # Ten times a large certificate: RSA 16384, a hundred principals.  More is no certificate.
 CERTIFICATE_BYTES = 32 * 1024
+# Longer ones are read anew each time: what is kept of those that come again, of whomever, stays below 2 MiB.
+_KEPT_BYTES = 2048
 # As in OpenSSH; one company with more offices than that gets a second certificate.
 PRINCIPALS = 256
 TEXT_CHARACTERS = 1024
@@ -140,6 +143,15 @@ def parse_certificate(key_data: bytes) -> OfferedCertificate:
 
     CertificateRejected for everything else, and never another exception.
     """
+    return _parse_kept(key_data) if len(key_data) <= _KEPT_BYTES else _parse(key_data)
+
+
+@lru_cache(maxsize=256)
+def _parse_kept(key_data: bytes) -> OfferedCertificate:
+    return _parse(key_data)
+
+
+def _parse(key_data: bytes) -> OfferedCertificate:
     if len(key_data) > CERTIFICATE_BYTES:
         raise malformed(f"{len(key_data)} bytes are too many")
     reader = WireReader(key_data)

@@ -9,6 +9,7 @@ all are, data of a channel in either direction, go a shorter way:
 * `PacketLane` - opens the packets that have arrived one behind another and hands over their data in one piece; seals
   what a session writes.  Whatever is not plain data on an open channel after login, while no key exchange is under
   way, is left to asyncssh, the packet unread: its checks and its answers are the only ones.
+* `spare_repetition` - what it does for each login and each packet, and need not do again or at all, is left out.
 
 What is on the wire is the same, but for MSG_IGNORE, which is not sent.  `tests/unit/test_packets.py` fails as soon as
 asyncssh changes what is relied on here.
@@ -17,14 +18,18 @@ asyncssh changes what is relied on here.
 # ruff: noqa: SLF001, ARG002, ARG003, FBT001, FBT002 - private names are what it reaches for; asyncssh chose the parameters
 from __future__ import annotations
 
+import logging
 import os
 import struct
 import time
+from functools import lru_cache
 from typing import Any
 
-from asyncssh import encryption
+from asyncssh import connection, encryption, public_key, saslprep
 from asyncssh.constants import MSG_CHANNEL_DATA, MSG_IGNORE, MSG_USERAUTH_LAST
 from asyncssh.encryption import ChachaEncryption, Encryption, GCMEncryption
+from asyncssh.logging import SSHLogger
+from asyncssh.packet import SSHPacketLogger
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -169,6 +174,45 @@ class KeptGcm(KeptPackets, GCMEncryption):
         nonce = self._fixed + _COUNTER.pack(self._count)
         self._count = (self._count + 1) & 0xFFFFFFFFFFFFFFFF
         return nonce
+
+
+def spare_repetition() -> None:
+    """Spare every connection of this process what asyncssh does over and over to no end.
+
+    * Certificates are decoded, and their CA's signature verified, once: a client that asks before it signs shows its
+      own twice, one that polls does so all day, and the same bytes are always the same certificate.  Whether its CA is
+      trusted, it is valid now and who may use it is asked each time.  `relay.auth` asks the register before asyncssh
+      sees a certificate, so that nothing else is kept.
+    * User names of letters and digits are taken as they are: SASLprep (RFC 4013) leaves these alone.
+    * Lines of its log are put into words only where they are kept.
+    """
+    unwrapped: Any = connection
+    unwrapped.decode_ssh_certificate = _decode_kept
+    unwrapped.saslprep = _prepare_name
+    SSHLogger.log = _log_if_kept  # type: ignore[method-assign]
+    SSHPacketLogger._log_packet = _log_packet_if_kept  # type: ignore[method-assign,assignment]
+
+
+@lru_cache(maxsize=512)
+def _decode_kept(data: bytes) -> object:
+    return public_key.decode_ssh_certificate(data)
+
+
+def _prepare_name(name: str) -> str:
+    return name if name.isascii() and name.isalnum() else saslprep.saslprep(name)
+
+
+_log, _log_packet = SSHLogger.log, SSHPacketLogger._log_packet
+
+
+def _log_if_kept(self: Any, level: int, msg: object, *args: Any, **kwargs: Any) -> None:
+    if self.logger.isEnabledFor(level):
+        _log(self, level, msg, *args, **kwargs)
+
+
+def _log_packet_if_kept(self: Any, *facts: Any) -> None:
+    if self.logger.isEnabledFor(logging.DEBUG):
+        _log_packet(self, *facts)
 
 
 def keep_ciphers() -> None:

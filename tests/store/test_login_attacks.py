@@ -141,3 +141,19 @@ async def test_signature_of_another_session_is_no_proof(door: Door) -> None:
         assert await offer(client, knock.key, knock.data, signature=heard) == MSG_USERAUTH_FAILURE
         assert server.office is None
     assert door.reasons() == ["bad_signature"]
+
+
+async def test_certificate_that_came_in_before_is_proven_anew(door: Door) -> None:
+    """Only what its bytes say is kept: the client's signature, the CA's over other bytes and the register are asked again."""
+    knock, thief = await door.certify(OFFICE), asyncssh.generate_private_key("ecdsa-sha2-nistp256")
+    assert await knock.gets_in()
+    forged = knock.data[:-1] + bytes([knock.data[-1] ^ 1])
+    async with offering(door) as (client, server):
+        assert await offer(client, thief, knock.data) == MSG_USERAUTH_FAILURE
+        assert await offer(client, knock.key, forged) == MSG_USERAUTH_FAILURE
+        assert server.office is None
+    assert door.reasons() == ["bad_signature", "bad_signature"]
+    assert await knock.gets_in()
+    await knock.revoke()
+    assert not await knock.gets_in()
+    assert door.reasons()[-1] == "revoked"

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
 import random
 from typing import Any
 
 import asyncssh
 import pytest
-from asyncssh import encryption
+from asyncssh import encryption, public_key, saslprep
 from asyncssh.channel import SSHChannel, SSHServerChannel
 from asyncssh.connection import SSHServerConnection
 from asyncssh.constants import MSG_CHANNEL_DATA, MSG_GLOBAL_REQUEST
 from asyncssh.crypto.chacha import ChachaCipher
 from asyncssh.crypto.cipher import GCMCipher
 from asyncssh.encryption import ChachaEncryption, Encryption, GCMEncryption
+from asyncssh.logging import SSHLogger
 from asyncssh.packet import Boolean, String, UInt32
 from edge_pair import PATIENCE_SECONDS, Seen, connected, open_raw_channel, until
 from hypothesis import given
@@ -288,3 +290,55 @@ def record(transport: Any) -> tuple[list[bytes], Any]:
             return getattr(transport, name)
 
     return written, Recording()
+
+
+# --- what is not done again ----------------------------------------------------------------------------------------
+
+
+def test_asyncssh_still_finds_by_name_what_it_is_spared() -> None:
+    """The functions that are exchanged for shorter ones are those that its connections call."""
+    calls = SSHServerConnection._validate_client_certificate.__code__.co_names
+    assert "decode_ssh_certificate" in calls
+    assert "saslprep" in SSHServerConnection._process_userauth_request.__code__.co_names
+    assert list(inspect.signature(public_key.decode_ssh_certificate).parameters) == ["data", "comment"]
+    assert list(inspect.signature(packets._log).parameters) == ["self", "level", "msg", "args", "kwargs"]
+    assert list(inspect.signature(packets._log_packet).parameters) == [
+        "self",
+        "msg",
+        "pkttype",
+        "pktid",
+        "packet",
+        "note",
+    ]
+
+
+@given(st.text(max_size=12))
+def test_user_names_are_prepared_as_asyncssh_does(name: str) -> None:
+    """Those that are taken as they are, SASLprep leaves as they are; what it refuses is refused."""
+    try:
+        expected = saslprep.saslprep(name)
+    except saslprep.SASLPrepError:
+        with pytest.raises(saslprep.SASLPrepError):
+            packets._prepare_name(name)
+    else:
+        assert packets._prepare_name(name) == expected
+
+
+def test_log_of_asyncssh_is_written_where_it_is_wanted(caplog: pytest.LogCaptureFixture) -> None:
+    """Its lines are the same as ever when somebody turns them on, and are not put into words before that."""
+
+    class Told:
+        def __str__(self) -> str:
+            told.append(self)
+            return "in words"
+
+    told: list[Told] = []
+    packets.spare_repetition()
+    logger = SSHLogger().get_child("told", "conn=7")
+    with caplog.at_level(logging.WARNING, logger="asyncssh"):
+        logger.info("about %s", [Told()])
+    assert not told
+    assert not caplog.records
+    with caplog.at_level(logging.INFO, logger="asyncssh"):
+        logger.info("about %s", [Told()])
+    assert caplog.messages == ["[conn=7] about in words"]
