@@ -25,7 +25,8 @@ from relay.common import Common
 _GRACE_SECONDS: Final = 0.01
 # So long nobody waits for others at most, whatever they say.
 _PATIENCE_SECONDS: Final = 1.0
-# A file stands for so much time: who sends more than so many a second falls behind, and so far at most.
+# A file stands for so much time, in each of several workers for as many times that: who sends more than so many a second
+# falls behind, and so far at most.
 FILE_SECONDS: Final = 0.02
 LATE_SECONDS_MOST: Final = 0.1
 _OFFICES_KEPT: Final = 1024
@@ -44,6 +45,11 @@ class Lineup:
         self._bell: asyncio.Future[None] | None = None
         if self._common is not None:
             self._common.on_called = self._ring
+
+    @property
+    def workers(self) -> int:
+        """How many stand in the line by turns."""
+        return 1 if self._common is None else self._common.workers
 
     def enter(self, at: float) -> None:
         """Wait since *at* (CLOCK_MONOTONIC); again, with an earlier moment, to move forward."""
@@ -106,8 +112,9 @@ class Lineup:
 class Standing:
     """Since when an item of somebody counts as waiting: later than it does where he has lately had many."""
 
-    def __init__(self) -> None:
-        """Know nobody."""
+    def __init__(self, workers: int = 1) -> None:
+        """Know nobody; so many *workers* see a part each of what somebody does."""
+        self._file_seconds = FILE_SECONDS * workers
         self._paid_until: dict[Hashable, float] = {}
 
     def line_up(self, who: Hashable, now: float) -> float:
@@ -115,5 +122,5 @@ class Standing:
         at = min(max(now, self._paid_until.get(who, 0.0)), now + LATE_SECONDS_MOST)
         if len(self._paid_until) >= _OFFICES_KEPT:
             self._paid_until = {each: until for each, until in self._paid_until.items() if until > now}
-        self._paid_until[who] = at + FILE_SECONDS
+        self._paid_until[who] = at + self._file_seconds
         return at

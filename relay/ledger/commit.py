@@ -95,7 +95,7 @@ class Writer:
         self._troubles = troubles
         self._meters = meters or Meters()
         self._lineup = lineup or Lineup()
-        self._standing = Standing()
+        self._standing = Standing(self._lineup.workers)
         # Since when the batch counts as waiting, and what goes along with it.
         self._lined_up_at = 0.0
         self._connection: WritingConnection | None = None

@@ -123,4 +123,6 @@ def test_who_comes_often_lines_up_behind_who_comes_now_and_then() -> None:
         standing.line_up("one", now)
     assert standing.line_up("one", now) == pytest.approx(now + LATE_SECONDS_MOST)
     assert standing.line_up("another", now) == now
+    elsewhere = Standing(workers=2)
+    assert [elsewhere.line_up("one", now) for _ in range(2)] == pytest.approx([now, now + 2 * FILE_SECONDS])
     assert standing.line_up("one", now + 10 * LATE_SECONDS_MOST) == now + 10 * LATE_SECONDS_MOST
