@@ -43,6 +43,7 @@ from relay.exposition import Exposition
 from relay.intake import Intake
 from relay.keyring import Keyring, load_keyring, stamp_keyring
 from relay.lease import Lease
+from relay.ledger import Ledger
 from relay.ledger.auditing import ensure_audit_key
 from relay.ledger.sqlite import open_ledger
 from relay.lineup import Lineup
@@ -58,6 +59,7 @@ from relay.sftp.desks import Desks
 from relay.sftp.limits import Shares
 from relay.sftp.session import SftpSession
 from relay.status import StatusDesk
+from relay.vault import Vault
 
 _DRAIN_POLL_SECONDS = 0.05
 _BEAT_SECONDS = 1.0
@@ -124,21 +126,7 @@ async def run_worker(config: Config, post: Post) -> None:
     async with ledger:
         if post.is_first:
             await auditor.note_start(ledger, config.audit, _now, line, detail=post.detail)
-        desks = Desks(
-            ledger=ledger,
-            intake=Intake(ledger, vault, config, _now, meters, common),
-            collection=Collection(
-                ledger, vault, _now, may_discard=config.tree.remove_uncollected, meters=meters, common=common
-            ),
-            status=StatusDesk(ledger, config),
-            receipts=ReceiptDesk(ledger, config, keyring.receipt_key, keyring.receipt_line),
-            news=NewsDesk(ledger, config),
-            renewal=RenewalDesk(ledger, config, _now, common),
-            config=config,
-            clock=_now,
-            shares=Shares(config.limits, common),
-            meters=meters,
-        )
+        desks = _set_desks(ledger, keyring, vault, config, common, meters)
         sessions: dict[SftpSession, None] = {}
 
         def open_session(identity: Identity, facts: ConnectionFacts) -> SftpSession:
@@ -160,6 +148,24 @@ async def run_worker(config: Config, post: Post) -> None:
         _open_ca(desks.renewal, keyring, line)
         with desks.intake.reachable():
             await _Worker(config, post, reception, sessions, desks, line).serve()
+
+
+def _set_desks(ledger: Ledger, keyring: Keyring, vault: Vault, config: Config, common: Common, meters: Meters) -> Desks:
+    """Make what answers for each part of the tree."""
+    may_discard = config.tree.remove_uncollected
+    return Desks(
+        ledger=ledger,
+        intake=Intake(ledger, vault, config, _now, meters, common),
+        collection=Collection(ledger, vault, _now, may_discard=may_discard, meters=meters, common=common),
+        status=StatusDesk(ledger, config),
+        receipts=ReceiptDesk(ledger, config, keyring.receipt_key, keyring.receipt_line),
+        news=NewsDesk(ledger, config),
+        renewal=RenewalDesk(ledger, config, _now, common),
+        config=config,
+        clock=_now,
+        shares=Shares(config.limits, common),
+        meters=meters,
+    )
 
 
 def _tell_full(line: journal.Journal, told: set[str], table: str) -> None:

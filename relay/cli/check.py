@@ -64,19 +64,10 @@ def check(
 
     Exit code 0; 1 for warnings with --strict; 2 where a file would be refused.
     """
-    from relay.cli.check_judging import Judge, judge_units
+    from relay.cli.check_judging import judge_units
     from relay.cli.check_report import print_json_line, print_reports
-    from relay.config import NamesSettings
-    from relay.naming import NamingRules
 
-    offices = None if register is None else _read_register(register)
-    judge = Judge(
-        rules=NamingRules(frozenset(NamesSettings().extensions)),
-        now=datetime.now().astimezone() if day is None else datetime.combine(day, time(12)).astimezone(),
-        sender=_read_sender(as_office, offices),
-        offices=offices,
-        with_persons=with_units,
-    )
+    judge = _build_judge(as_office, register, day, with_units=with_units)
     reports: list[FileReport] = []
     for report in _judge_all(judge, _find_files(files), is_quiet=as_json and console().is_terminal):
         reports.append(report)
@@ -89,6 +80,21 @@ def check(
     else:
         print_reports(reports, units, with_units=with_units)
     raise typer.Exit(_exit_code([*reports, *units], is_strict=is_strict))
+
+
+def _build_judge(as_office: str | None, register: Path | None, day: datetime | None, *, with_units: bool) -> Judge:
+    from relay.cli.check_judging import Judge
+    from relay.config import NamesSettings
+    from relay.naming import NamingRules
+
+    offices = None if register is None else _read_register(register)
+    return Judge(
+        rules=NamingRules(frozenset(NamesSettings().extensions)),
+        now=datetime.now().astimezone() if day is None else datetime.combine(day, time(12)).astimezone(),
+        sender=_read_sender(as_office, offices),
+        offices=offices,
+        with_persons=with_units,
+    )
 
 
 def _exit_code(reports: Iterable[FileReport | UnitReport], *, is_strict: bool) -> int:
