@@ -64,7 +64,7 @@ async def check_delivered(house: House, expected: dict[int, bytes]) -> None:
 
 async def test_without_open_files_connections_wait_and_who_is_inside_works(make_house: MakeHouse) -> None:
     """The operator is told once with the setting's name; nobody is turned away, and all get in once there are more."""
-    house = make_house()
+    house = make_house(server={"workers": 1})
     house.start()
     worker = worker_of(house)
 
@@ -87,7 +87,7 @@ async def test_without_open_files_connections_wait_and_who_is_inside_works(make_
 
 async def test_without_memory_nothing_is_promised_and_the_server_stays(make_house: MakeHouse) -> None:
     """Whoever was answered OK is delivered; later the same files get through, and the server ends when it is asked to."""
-    house = make_house()
+    house = make_house(server={"workers": 1})
     house.start()
     worker, delivered = worker_of(house), dict[int, bytes]()
 
