@@ -9,6 +9,7 @@ all are, data of a channel in either direction, go a shorter way:
 * `PacketLane` - opens the packets that have arrived one behind another and hands over their data in one piece; seals
   what a session writes.  Whatever is not plain data on an open channel after login, while no key exchange is under
   way, is left to asyncssh, the packet unread: its checks and its answers are the only ones.
+* `time_silence` - the keepalive timer is not made anew for all that comes.
 * `spare_repetition` - what it does for each login and each packet, and need not do again or at all, is left out.
 
 What is on the wire is the same, but for MSG_IGNORE, which is not sent.  `tests/unit/test_packets.py` fails as soon as
@@ -46,6 +47,8 @@ _INLET = struct.Struct(">BBII")
 _OUTLET = struct.Struct(">BII")
 # Packets handed over together: what is held of them at a time stays far below the client's window.
 _TOGETHER_MOST = 64
+# As exact as the event loop's timers are.
+_TIMER_SECONDS = 0.001
 
 _COUNTER = struct.Struct(">Q")
 # Of chacha20: a counter of eight bytes in front of the nonce, and blocks of 64.
@@ -228,6 +231,32 @@ _KEPT: dict[bytes, type[KeptPackets]] = {
 }
 
 
+def time_silence(conn: object) -> None:
+    """Let the keepalive timer of *conn* run on while its client is heard, and ask at its end since when he is silent.
+
+    asyncssh stops it and starts another one for all that it receives.
+    """
+    timed: Any = conn
+    start, end = timed._reset_keepalive_timer, timed._keepalive_timer_callback
+    loop = timed._loop
+    heard_at = 0.0
+
+    def hear() -> None:
+        nonlocal heard_at
+        heard_at = loop.time()
+        if timed._keepalive_timer is None:
+            start()
+
+    def look() -> None:
+        left = heard_at + timed._keepalive_interval - loop.time()
+        if left > _TIMER_SECONDS:
+            timed._keepalive_timer = loop.call_later(left, look)
+        else:
+            end()
+
+    timed._reset_keepalive_timer, timed._keepalive_timer_callback = hear, look
+
+
 class PacketLane:
     """The shorter way of channel data on one connection; to be made in `SSHServer.connection_made`."""
 
@@ -236,6 +265,7 @@ class PacketLane:
         self._conn = unwrapped
         self._receive_slowly, self._send_slowly = unwrapped._recv_pkthdr, unwrapped.send_packet
         unwrapped._recv_pkthdr, unwrapped.send_packet = self._receive, self._send
+        time_silence(unwrapped)
 
     def adopt(self, channel: object) -> None:
         """Let what is written on *channel* go this way, as far as its client's window reaches."""

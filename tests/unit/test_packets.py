@@ -292,6 +292,36 @@ def record(transport: Any) -> tuple[list[bytes], Any]:
     return written, Recording()
 
 
+# --- silence -------------------------------------------------------------------------------------------------------
+
+
+async def test_keepalive_timer_runs_on_while_the_client_is_heard() -> None:
+    """One timer for all that comes; at its end it waits for what is left since then, and asks where nothing is."""
+    async with connected() as (seen, client):
+        conn = seen.conn
+        conn.set_keepalive(1000, 3)
+        timer = conn._keepalive_timer
+        assert not timer.cancelled()
+        await open_raw_channel(client)
+        assert conn._keepalive_timer is timer
+        before = asyncio.get_running_loop().time()
+        conn._keepalive_timer_callback()
+        assert conn._keepalive_count == 0
+        assert conn._keepalive_timer is not timer
+        assert before < conn._keepalive_timer.when() <= before + 1000
+        timer.cancel()
+        conn._keepalive_interval = 1e-6
+        conn._keepalive_timer_callback()
+        assert conn._keepalive_count == 1
+
+
+def test_asyncssh_still_times_silence_by_the_names_that_are_exchanged() -> None:
+    """Whatever is received starts the timer, and its end is looked up on the connection."""
+    names = SSHServerConnection._set_keepalive_timer.__code__.co_names
+    assert {"_keepalive_timer", "_keepalive_timer_callback", "_keepalive_interval", "_loop"} <= set(names)
+    assert "_reset_keepalive_timer" in SSHServerConnection._recv_data.__code__.co_names
+
+
 # --- what is not done again ----------------------------------------------------------------------------------------
 
 
