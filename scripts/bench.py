@@ -24,7 +24,7 @@ from rig.latency import measure_latency
 from rig.load import LoadError
 from rig.machine import Machine, end_as_by_hand, look_at_machine, tell
 from rig.proof import measure_load_program
-from rig.published import FIGURES, README, publish, show_in_readme
+from rig.published import FIGURES, README, Run, add_run, publish, read_runs, show_in_readme, write_runs
 from rig.recovery import measure_recovery
 from rig.roundtrip import measure_round_trips
 from rig.scaling import measure_scaling
@@ -36,6 +36,13 @@ from rig.workloads import FULL, QUICK, WORKLOADS, Amounts
 NOTE = (
     "Ours includes routing by name, checking the content, sealing (AES-256-GCM), history and syncing to stable storage "
     "before every OK; OpenSSH's does none of it."
+)
+_EXPLAINED = (
+    NOTE,
+    (
+        "A ratio is ours divided by the first of theirs. Times are the best of the rounds, servers in turn; memory is the median, "
+        "PSS of the process tree. Server CPU is that of the whole process tree."
+    ),
 )
 _OTHERS = ("f", "g", "h", "i", "j", "k", "l", "m", "n", "check", "floor", "load")
 ALL = (*WORKLOADS, *_OTHERS)
@@ -153,42 +160,48 @@ def _report(wanted: argparse.Namespace, amounts: Amounts, results: Results) -> N
         "busiest_load_process": results.busiest,
         "failures": results.failures,
     }
-    page = "\n\n".join([*_sentences(command, results), write_markdown(results.figures)])
+    source = _describe_source(command, results)
+    sentences = [source, *_EXPLAINED, _count(results.figures)]
     if wanted.publish:
-        _publish(results, page, as_json(told), _sentences(command, results))
+        _publish(results, source, told)
     if wanted.json:
         print(as_json(told))
     elif wanted.markdown:
-        print(page)
+        print("\n\n".join([*sentences, write_markdown(results.figures)]))
     else:
         console = Console(width=None if sys.stdout.isatty() else 170)
         show_figures(console, results.figures)
-        for sentence in _sentences(command, results):
+        for sentence in sentences:
             console.print(sentence, highlight=False)
 
 
-def _publish(results: Results, page: str, raw: str, sentences: Sequence[str]) -> None:
-    if results.sizes and (FIGURES / _PLOT).exists():
-        page += f"\n\n![Cost against the size of the store]({_PLOT})"
-    publish("bench", "Figures of the bench", page, raw)
+def _publish(results: Results, source: str, told: Mapping[str, object]) -> None:
+    runs = add_run(read_runs(), Run(source, results.figures, told))
+    page, raw = write_runs(runs)
+    plot = f"\n\n![Cost against the size of the store]({_PLOT})" if (FIGURES / _PLOT).exists() else ""
+    publish("bench", "Figures of the bench", "\n\n".join([*_EXPLAINED, f"{page}{plot}"]), raw)
+    figures = sorted((figure for run in runs for figure in run.figures), key=_place)
+    sentences = [*(run.describe() for run in runs), *_EXPLAINED, _count(figures)]
     text = README.read_text(encoding="utf-8")
-    README.write_text(show_in_readme(text, results.figures, sentences), encoding="utf-8")
+    README.write_text(show_in_readme(text, figures, sentences), encoding="utf-8")
 
 
-def _sentences(command: str, results: Results) -> list[str]:
-    """Say where the figures come from and what they mean."""
-    met = sum(figure.verdict == "met" for figure in results.figures)
-    missed = [f"({figure.workload}) {figure.text}" for figure in results.figures if figure.verdict == "missed"]
+def _place(figure: Figure) -> int:
+    return ALL.index(figure.workload.partition(" ")[0])
+
+
+def _describe_source(command: str, results: Results) -> str:
     busiest = max(results.busiest.values(), default=0.0)
-    sentences = [f"`{command}` on {results.machine.describe()}.", results.machine.warning(), NOTE]
-    sentences.append(
-        "A ratio is ours divided by the first of theirs. Times are the best of the rounds, servers in turn; memory is the "
-        "median, PSS of the process tree. Server CPU is that of the whole process tree."
-    )
+    sentences = [f"`{command}` on {results.machine.describe()}.", results.machine.warning()]
     sentences.append(f"The busiest load process used {busiest:.0%} of a processor; see also (load).")
-    sentences.append(f"{met} targets met, {len(missed)} missed{': ' if missed else ''}{'; '.join(missed)}.")
     sentences += [f"Failed: {failure}" for failure in results.failures]
-    return [sentence for sentence in sentences if sentence]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _count(figures: Sequence[Figure]) -> str:
+    met = sum(figure.verdict == "met" for figure in figures)
+    missed = [f"({figure.workload}) {figure.text}" for figure in figures if figure.verdict == "missed"]
+    return f"{met} targets met, {len(missed)} missed{': ' if missed else ''}{'; '.join(missed)}."
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ that was met.  Times of two runs are not to be compared; the ratios of one run a
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -97,6 +98,22 @@ def describe_figures(figures: Sequence[Figure]) -> list[dict[str, object]]:
             "verdict": figure.verdict,
         }
         for figure in figures
+    ]
+
+
+def read_figures(described: Iterable[Mapping[str, Any]]) -> list[Figure]:
+    """Return the figures that `describe_figures` told of."""
+    return [
+        Figure(
+            each["workload"],
+            each["what"],
+            each["unit"],
+            each["ours"],
+            each["theirs"],
+            each["target"],
+            is_floor=each["target_is"] == "at least",
+        )
+        for each in described
     ]
 
 

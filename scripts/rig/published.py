@@ -1,17 +1,56 @@
 """Where figures are kept: pages for people and raw JSON in ``tests/figures/``, and what has a target in README.md.
 
-Whatever stands there was written by a command, which stands beside it and writes it again.
+Whatever stands there was written by a command, which stands beside it and writes it again.  A bench of some workloads takes
+the place of what was published of these, and leaves the others' figures with the command and the day that they are of.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from rig.figures import Figure, write_markdown
+from rig.figures import Figure, as_json, describe_figures, read_figures, write_markdown
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FIGURES = CHECKOUT / "tests" / "figures"
 README = CHECKOUT / "README.md"
 BEGIN, END = "<!-- figures: written by ./scripts/bench --publish -->\n", "<!-- end of the figures -->\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of the bench: what it found, the sentence that says where and when, and all that it told as JSON."""
+
+    source: str
+    figures: Sequence[Figure]
+    told: Mapping[str, Any]
+
+    def describe(self) -> str:
+        """Say of which workloads its figures are, and where they come from."""
+        letters = dict.fromkeys(figure.workload.partition(" ")[0] for figure in self.figures)
+        return f"{' '.join(f'({letter})' for letter in letters)}: {self.source}"
+
+
+def read_runs() -> list[Run]:
+    """Return the runs whose figures are published, the oldest first."""
+    file = FIGURES / "bench.json"
+    told = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return [Run(run["source"], read_figures(run["figures"]), run) for run in told.get("runs", [])]
+
+
+def add_run(runs: Sequence[Run], latest: Run) -> list[Run]:
+    """Put *latest* behind *runs*, which lose the workloads that it measured anew."""
+    anew = {figure.workload for figure in latest.figures}
+    left = [replace(run, figures=[each for each in run.figures if each.workload not in anew]) for run in runs]
+    return [*(run for run in left if run.figures), latest]
+
+
+def write_runs(runs: Sequence[Run]) -> tuple[str, str]:
+    """Write the page of all *runs*, and their JSON."""
+    page = "\n\n".join(f"{run.describe()}\n\n{write_markdown(run.figures)}" for run in runs)
+    told = [{**run.told, "source": run.source, "figures": describe_figures(run.figures)} for run in runs]
+    return page, as_json({"runs": told})
 
 
 def publish(name: str, title: str, page: str, raw: str) -> Path:

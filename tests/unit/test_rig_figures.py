@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 import threading
@@ -19,9 +20,9 @@ from relay.cli.register_file import parse_register
 from relay.config import load_config
 from rig.country import find_partners, make_country, read_prefectures, render_country
 from rig.delay import delayed
-from rig.figures import Figure, percentile, write_markdown
+from rig.figures import Figure, percentile, read_figures, write_markdown
 from rig.peakhour import country_rates
-from rig.published import BEGIN, END, README, show_in_readme
+from rig.published import BEGIN, END, README, Run, add_run, show_in_readme, write_runs
 from rig.sides import SESSIONS_OF_ONE
 
 
@@ -62,6 +63,21 @@ def test_readme_has_a_place_for_the_figures_that_have_a_target() -> None:
     assert "| (k) |" not in shown
     assert shown.partition(BEGIN)[0] == text.partition(BEGIN)[0]
     assert shown.partition(END)[2] == text.partition(END)[2]
+
+
+def test_a_run_of_some_workloads_leaves_the_figures_of_the_others() -> None:
+    """What was measured anew is published once, the rest with the command and the day that it is of."""
+    first = Run(
+        "`all` on Monday.", [Figure("a", "login", "ms", 3.0), Figure("e 1,000", "list", "ms", 9.0, {}, 10.0)], {}
+    )
+    second = Run("`some` on Friday.", [Figure("a", "login", "ms", 2.0, {"OpenSSH": 12.0}, 0.3, is_floor=True)], {})
+    runs = add_run([first], second)
+    assert [run.describe() for run in runs] == ["(e): `all` on Monday.", "(a): `some` on Friday."]
+    page, raw = write_runs(runs)
+    assert "3.00 ms" not in page
+    told = json.loads(raw)["runs"]
+    assert [read_figures(run["figures"]) for run in told] == [run.figures for run in runs]
+    assert add_run(runs, first)[0].figures == first.figures
 
 
 def test_a_percentile_is_a_value_that_was_measured() -> None:
