@@ -25,6 +25,8 @@ FIRST_LINE = "line"
 # Whatever else stands where a date should be may be a person's number, and is not kept in the clear.
 _KEY = re.compile(r"(?:19|20)[0-9]{4}(?:[0-9]{2})?", re.ASCII)
 _PERSON_ITEMS = 3
+# Kept, because the json module makes a new encoder for every call with a setting.
+_write_keys = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def _seal_persons(
             lines.append(f"{insurer},{insured},{part}")
     return SealedPart(
         *services,
-        keys=json.dumps(keys, separators=(",", ":")),
+        keys=_write_keys(keys),
         persons=b"".join(digests),
         is_partial=roster.is_partial,
         persons_sealed=sealer.seal_part(PERSONS, "\n".join(lines)) if lines else None,

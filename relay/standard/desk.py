@@ -6,7 +6,8 @@ say is judged here, the same for every format: items, persons, months, versions,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 
 from relay.model import Address
 from relay.standard.columns import ColumnJudge
@@ -47,9 +48,7 @@ class Desk:
             raise ValueError(f"{address.kind} is no {version.extension} of {version.standard}")
         self._address = address
         self.plan = plan
-        alike = [other for other in VERSIONS.values() if other.reader == version.reader]
-        plans = [(other.value, plan_for(address.kind, other.standard)) for other in alike]
-        self.plans = {value.encode(): other for value, other in plans if other is not None}
+        self.plans = _plans_of(address.kind, version.reader)
         self.faults = Faults()
         self.off = off
         # Set by a reader that cannot tell the records apart any more.
@@ -191,6 +190,13 @@ class Desk:
                 # Rather the recipient is wrong than all of them.
                 note_ja, note = f"利用者{len(lines)}人の全員", f"all {len(lines)} persons"
             self.faults.add(UNRELATED_PERSON, lines[0], note_ja=note_ja, note=note)
+
+
+@cache
+def _plans_of(kind: str, reader: str) -> Mapping[bytes, Plan]:
+    """Return the plans for *kind* in all editions that *reader* reads, by the version that stands in their records."""
+    plans = [(each.value, plan_for(kind, each.standard)) for each in VERSIONS.values() if each.reader == reader]
+    return {value.encode(): plan for value, plan in plans if plan is not None}
 
 
 def _is_care_manager(named: str | None, registered: Sequence[str]) -> bool:

@@ -15,6 +15,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import accumulate
+from operator import itemgetter
 
 from relay.standard.characters import is_plain
 from relay.standard.grids import Grid, Row
@@ -88,6 +90,9 @@ class ShapeReader:
         different = set(shapes)
         if len(different) * _RECORDS_PER_SHAPE > len(shapes):
             return None
+        unknown = different.difference(self._known)
+        if unknown and not is_plain(b"\n".join(unknown)):
+            return None
         borders: dict[bytes, _Borders] = {}
         for shape in different:
             found = self._known[shape] if shape in self._known else self._measure(shape)
@@ -106,16 +111,17 @@ class ShapeReader:
 
 
 def _find_borders(shape: bytes, plan: Plan) -> _Borders | None:
-    """Return where the runs stand in records of *shape*; None unless it has all its items and each is closed in itself."""
+    """Return where the runs stand in records of *shape*, which is all characters.
+
+    None unless it has all its items and each is closed in itself.
+    """
     if shape.count(b",") + 1 != len(plan.items) or b"\r" in shape:
         return None
-    if not is_plain(shape) or not _CLOSED.fullmatch(shape):
+    if b'"' in shape and not _CLOSED.fullmatch(shape):
         return None
-    # Where each item begins, and behind the last one.
-    places = [0]
-    for item in shape.translate(None, _MARKS).split(b","):
-        places.append(places[-1] + len(item) + 1)
-    cuts = [slice(places[start], places[end] - 1) for start, end in plan.runs]
+    # How long the items are up to each; in front of the n-th stand n commas as well.
+    lengths = [0, *accumulate(map(len, shape.translate(None, _MARKS).split(b",")))]
+    cuts = [slice(lengths[start] + start, lengths[end] + end - 1) for start, end in plan.runs]
     # The last one ends where the record does, in every shape.
     return *cuts[:-1], slice(cuts[-1].start, None)
 
@@ -126,7 +132,7 @@ def _cut(records: Sequence[bytes], shapes: Sequence[bytes], borders: Mapping[byt
     texts = []
     for run, cut in enumerate(different[0]):
         if all(other[run] == cut for other in different):
-            texts.append([record[cut] for record in records])
+            texts.append([*map(itemgetter(cut), records)])
         else:
             texts.append([record[borders[shape][run]] for record, shape in zip(records, shapes, strict=True)])
     return texts
