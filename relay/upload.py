@@ -76,7 +76,10 @@ class Upload:
         holder = os.urandom(_HOLDER_BYTES) if partial is None else partial.holder
         self._staging = Staging(bench.ledger, self._uid, identity.office, holder, bench.clock, buffers)
         most_bytes = bench.config.limits.upload_bytes
-        self._sheaf = Sheaf(self._sealer, self._staging, self._start_check, buffers, most_bytes=most_bytes)
+        # No method of this upload: each would hold the other, and wait for the garbage collector with all that they hold.
+        self._sheaf = Sheaf(
+            self._sealer, self._staging, lambda: _start_check(bench, destination), buffers, most_bytes=most_bytes
+        )
         self._buffers = buffers
         self._is_resumed = partial is not None
         self._handwriting = Handwriting(manners, looked_whole=partial is not None and partial.looks_whole)
@@ -88,18 +91,6 @@ class Upload:
         # One change at a time: another session of the office may take this upload over, or set its size, at any await.
         self._turn = asyncio.Lock()
         self._began = time.monotonic()
-
-    def _start_check(self) -> content.ContentCheck:
-        """Begin to judge the content; under a temporary name completeness is not judged before the RENAME."""
-        route = self.destination.route
-        if route is None or self.destination.is_temporary:
-            return content.Unjudged()
-        return content.start_check(
-            route.address,
-            self._bench.config.content.severities,
-            sender_services=route.sender_services,
-            recipient_services=route.recipient_services,
-        )
 
     @property
     def size_bytes(self) -> int:
@@ -502,6 +493,19 @@ class Upload:
         self._failure = self._failure or self._staging.failure
         if self._failure is not None:
             raise self._failure.again()
+
+
+def _start_check(bench: Bench, destination: Destination) -> content.ContentCheck:
+    """Begin to judge the content; under a temporary name completeness is not judged before the RENAME."""
+    route = destination.route
+    if route is None or destination.is_temporary:
+        return content.Unjudged()
+    return content.start_check(
+        route.address,
+        bench.config.content.severities,
+        sender_services=route.sender_services,
+        recipient_services=route.recipient_services,
+    )
 
 
 def _unwrap(vault: Vault, partial: Partial) -> bytes:
