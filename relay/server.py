@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import pickle
 import resource
@@ -65,6 +66,9 @@ _DRAIN_POLL_SECONDS = 0.05
 _BEAT_SECONDS = 1.0
 # The store, its threads, and connections that are being sent away.
 _OTHER_FILES = 512
+# So many new objects, and not 700, before the garbage collector looks through them: files that wait for one commit have
+# thousands, which all are in use and go by themselves.  Some megabytes at most.
+_YOUNG_OBJECTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,7 @@ class Post:
 def work(config: Config, post: Post) -> None:
     """Serve until told to stop; ConfigError where that cannot be as things stand."""
     _allow_open_files(config.limits.connections_total + _OTHER_FILES)
+    gc.set_threshold(_YOUNG_OBJECTS)
     uvloop.run(run_worker(config, post))
 
 
