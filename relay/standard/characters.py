@@ -98,10 +98,11 @@ def is_half_character(data: bytes) -> bool:
 class Utf8Watch:
     """Follows a file as long as it may be UTF-8."""
 
-    __slots__ = ("_decoder", "_has_japanese", "_is_possible")
+    __slots__ = ("_cut", "_has_japanese", "_is_possible")
 
     def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        # The beginning of a character whose end has not arrived.
+        self._cut = b""
         self._is_possible = True
         self._has_japanese = False
 
@@ -110,10 +111,11 @@ class Utf8Watch:
         if not self._is_possible:
             return
         try:
-            text = self._decoder.decode(data)
+            text, used = codecs.utf_8_decode(self._cut + data, "strict", False)
         except UnicodeDecodeError:
             self._is_possible = False
             return
+        self._cut = (self._cut + data)[used:]
         if not self._has_japanese and not text.isascii():
             self._has_japanese = _JAPANESE.search(text) is not None
 
