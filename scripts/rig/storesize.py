@@ -25,6 +25,8 @@ _TARGET = 1.2
 _RESTING_SHARE = 0.1
 _REST_WITHIN_SECONDS = 60.0
 _LISTED = 1_000
+# Listings for each that the comparison of servers makes: twenty are over in a tenth of a second, and tell of chance.
+_LISTINGS_FOLD = 5
 # At which sizes the plot has a point, as parts of the largest.
 _STEPS = (0.0, 0.01, 0.1, 1.0)
 
@@ -108,6 +110,7 @@ def _measure(side: Side, amounts: Amounts, transfers: int) -> tuple[Point, float
     costs: dict[str, float] = {}
     starts, busiest = [], 0.0
     rested = replace(side, start=lambda: _rested(side))
+    amounts = replace(amounts, listings=_LISTINGS_FOLD * amounts.listings)
     for turn in range(amounts.rounds):
         for what, work in _WORK.items():
             tell(f"(i) {what}, {transfers:,} transfers, {turn + 1} of {amounts.rounds}")
