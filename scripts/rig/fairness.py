@@ -24,7 +24,7 @@ _QUIET_RATE = 20.0
 _QUIET_LANES = 4
 _GREEDY_LANES = 16
 _FAIR = 2.0
-_LEAST_SECONDS = 3.0
+_LEAST_SECONDS = 2.0
 _ALONE, _ELSEWHERE, _HERE = "alone", "beside another relay", "beside a greedy office"
 
 
@@ -69,7 +69,7 @@ def measure_fairness(bench: Bench) -> tuple[list[Figure], float]:
 
 def _measure(bench: Bench, here: Side, elsewhere: Side, workers: int) -> _Found:
     found = _Found(workers)
-    seconds, rounds = max(_LEAST_SECONDS, bench.amounts.pace_seconds / 4), 2 * bench.amounts.rounds + 1
+    seconds, rounds = max(_LEAST_SECONDS, bench.amounts.pace_seconds / 4), 3 * bench.amounts.rounds - 2
     with here.start() as server, elsewhere.start() as another:
         for side, running in ((here, server), (elsewhere, another)):
             warm_up(side, running)
@@ -112,7 +112,7 @@ def _lines(found: _Found) -> list[Figure]:
         ("to alone, the greedy one at another relay: what the machine makes of it", _ELSEWHERE, _ALONE, None),
         ("to the greedy one at another relay: what the relay makes of it", _HERE, _ELSEWHERE, None),
     ):
-        line = f"p99 {with_workers}, median of {rounds} rounds, {text}"
+        line = f"p99 {with_workers}, median of {rounds} round{'' if rounds == 1 else 's'}, {text}"
         figures.append(Figure("n", line, "×", found.times(where, than, 99.0), {}, target))
     rates = {where: statistics.median(found.rates[where]) for where in (_HERE, _ELSEWHERE)}
     text = f"what the greedy office got through, {with_workers}"

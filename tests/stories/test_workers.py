@@ -67,7 +67,8 @@ async def test_connections_spread_evenly_over_the_workers(make_house: MakeHouse)
         shown = await asyncio.to_thread(house.relay, "top", "--once")
     connections = [each["connections"] for each in state["workers"]]
     assert sum(connections) == 30
-    # Left to chance the first one would have more than half.  On a slow machine one may be too late to take its turn.
+    # Left to chance the first one would have more than half.  Where the machine has more to do than processors, a worker may
+    # not run at all within the 9 ms in which the others leave it a connection (`relay.acceptor`): 14, 8 and 8 were seen.
     assert max(connections) <= 15, connections
     assert {worker.pid for worker in house.workers()} == {each["pid"] for each in state["workers"]}
     assert [metrics["relay_worker_connections", (("worker", str(each)),)] for each in range(WORKERS)] == connections
