@@ -1,4 +1,4 @@
-"""The shim that lets the Nth call on the store's files end badly, and how a test arms it."""
+"""The shim that lets the Nth call on the store's files, or to the random source, end badly, and how a test arms it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from house import House
 
 MakeHouse = Callable[..., House]
 SOURCE = Path(__file__).with_name("shim.c")
+
+
+_RANDOM = 2
 
 
 class Ending(IntEnum):
@@ -55,6 +58,10 @@ class Shim:
         With *is_wide* reading, opening and mapping count as well, and the files beside the store.
         """
         self._memory[:40] = struct.pack("=5q", 0, at, how, code, is_wide)
+
+    def arm_random(self, at: int, how: Ending, code: int) -> None:
+        """Let what is drawn from the random source fail so; nothing else counts."""
+        self._memory[:40] = struct.pack("=5q", 0, at, how, code, _RANDOM)
 
     def is_holding(self) -> bool:
         """True while the call that was to be held has come, and waits for `disarm`."""

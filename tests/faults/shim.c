@@ -15,9 +15,11 @@
 #include <unistd.h>
 
 /* calls: counted since it was armed; at: which call ends badly, 0 for none; how: below; code: errno of a failure; reach:
-   0 for writes to the store and its log and their syncs, 1 also for reading, opening and mapping, and all files beside. */
+   0 for writes to the store and its log and their syncs, 1 also for reading, opening and mapping, and all files beside,
+   2 for what is drawn from the random source alone. */
 static struct control { atomic_long calls, at, how, code, reach; } *control;
 enum { KILL_BEFORE = 1, KILL_HALFWAY = 2, KILL_AFTER = 3, FAIL_ONCE = 4, FAIL_FROM_THERE = 5, HOLD = 6, SHORT = 7 };
+enum { RANDOM = 2 };
 
 __attribute__((constructor)) static void start(void) {
     const char *name = getenv("RELAY_SHIM");
@@ -36,11 +38,15 @@ static int is_store(const char *path) {
     return !strcmp(name, "/relay.db") || !strcmp(name, "/relay.db-wal");
 }
 
-/* What is to happen to this call on *path*: 0 for nothing. */
-static long judge_path(const char *path) {
-    if (!control || !atomic_load(&control->how) || !is_store(path)) return 0;
+/* What is to happen to this call, or to this one on *path*: 0 for nothing. */
+static long count(void) {
     long call = atomic_fetch_add(&control->calls, 1) + 1, at = atomic_load(&control->at), how = atomic_load(&control->how);
     return at && (call == at || (how == FAIL_FROM_THERE && call > at)) ? how : 0;
+}
+
+static long judge_path(const char *path) {
+    if (!control || !atomic_load(&control->how) || atomic_load(&control->reach) == RANDOM || !is_store(path)) return 0;
+    return count();
 }
 
 static long judge(int file) {
@@ -82,6 +88,14 @@ AROUND(int, fdatasync, (int file), (file), real(file))
 AROUND(int, fsync, (int file), (file), real(file))
 AROUND(int, ftruncate64, (int file, off64_t size), (file, size), real(file, size))
 AROUND(int, ftruncate, (int file, off_t size), (file, size), real(file, size))
+
+ssize_t getrandom(void *data, size_t size, unsigned flags) {
+    static ssize_t (*real)(void *, size_t, unsigned);
+    if (!real) real = dlsym(RTLD_NEXT, "getrandom");
+    int is_counted = control && atomic_load(&control->how) && atomic_load(&control->reach) == RANDOM;
+    if (is_counted && fails(count())) { errno = (int)atomic_load(&control->code); return -1; }
+    return real(data, size, flags);
+}
 
 #define READING(name, off)                                                     \
     ssize_t name(int file, void *data, size_t size, off at) {                  \
