@@ -191,7 +191,8 @@ class ListingCursor:
 class Entry(NamedTuple):
     """One file of a listing: no more than a directory shows, because there may be 100,000 of them.
 
-    *name* is that under which the listing's office sees it.  *changed_at* is in seconds since 1970: the sender's own time in ``send/``, the time of acceptance elsewhere.
+    *name* is that under which the listing's office sees it.  *changed_at* is in seconds since 1970: the sender's own
+    time in ``send/``, the time of acceptance elsewhere.
     """
 
     id: TransferId
@@ -203,6 +204,7 @@ class Entry(NamedTuple):
     changed_at: int
 
 
+# The fields of an `Entry`, in its order.
 EntryRow = tuple[TransferId, str, OfficeNumber, OfficeNumber, str, int, int]
 
 
@@ -210,7 +212,7 @@ EntryRow = tuple[TransferId, str, OfficeNumber, OfficeNumber, str, int, int]
 class ListingPage:
     """A part of a listing in its order; *cursor* is None after the last one.
 
-    *rows* hold what an `Entry` does, in its order, as the store gave them: a record for each costs as much as reading it.
+    *rows* are as the store gave them: making a record of each costs as much as packing it.
     """
 
     rows: Sequence[EntryRow]

@@ -64,17 +64,7 @@ class Directories:
             listing.ready = [packer.receipt(*file) for file in await listing.receipts.next_files()]
         if not listing.ready:
             self._note_listed(listing)
-        return self.ready_entries(listing)
-
-    def ready_entries(self, listing: Listing) -> list[bytes]:
-        """Return as many of the entries that are packed as one reply may hold."""
-        ready = listing.ready
-        count = len(ready)
-        if sum(map(len, ready)) > wire.NAMES_BYTES_MOST:
-            # One always fits: a name has 255 bytes at most.
-            count = bisect_right(list(accumulate(map(len, ready))), wire.NAMES_BYTES_MOST)
-        entries, listing.ready = ready[:count], ready[count:]
-        return entries
+        return _take_ready(listing)
 
     async def _read_page(self, listing: Listing) -> None:
         page = await self._page(listing.place, listing.cursor)
@@ -149,6 +139,17 @@ class Directories:
             names = self._desks.receipts.FILES
         paths = [tree.resolve_path(f"{place.path}/{name}".encode()) for name in names]
         return [path for path in paths if isinstance(path, GeneratedFile)]
+
+
+def _take_ready(listing: Listing) -> list[bytes]:
+    """Take as many of the entries that are packed as one reply may hold."""
+    ready = listing.ready
+    count = len(ready)
+    if sum(map(len, ready)) > wire.NAMES_BYTES_MOST:
+        # At least one, as a name has 255 bytes at most.
+        count = bisect_right(list(accumulate(map(len, ready))), wire.NAMES_BYTES_MOST)
+    listing.ready = ready[count:]
+    return ready[:count]
 
 
 def _last_part(path: str) -> str:
