@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
 # Bytes of requests that may be under way and of their replies: the data of WRITEs and READs is nearly all of it.
 _IN_FLIGHT_BYTES = 4 * wire.PACKET_BYTES_MOST
-# Requests that are begun in one go when bytes come: more than clients send at a time, few enough for others to wait for.
+# Requests that are begun in one go when bytes come: enough for a program that waits for its replies, and no more than
+# others can wait for.
 _AT_ONCE = 4
 # How often a CLOSE looks whether the replies before it have left.
 _DRAIN_SECONDS = 0.01
