@@ -141,7 +141,7 @@ async def open_ledger(
         store.check_master()
         store.check_audit_key(audit_key)
         await _check_index_key(ledger, path)
-    except ConfigError:
+    except (ConfigError, Deferred):
         await store.close()
         raise
     return ledger

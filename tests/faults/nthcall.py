@@ -131,7 +131,8 @@ def trap_disk(patch: pytest.MonkeyPatch, trap: Trap, code: int) -> None:
     def failing(real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
             if trap.springs():
-                raise OSError(code, os.strerror(code), arguments[0] if arguments else None)
+                # A descriptor is no name.
+                raise OSError(code, os.strerror(code), None if isinstance(arguments[0], int) else arguments[0])
             return real(*arguments, **options)
 
         return call
