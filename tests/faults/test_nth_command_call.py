@@ -8,7 +8,9 @@ promised is lost, and the same command once more comes to its end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import gc
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -23,12 +25,17 @@ from indoors import open_indoors
 from nthcall import FULL, IOERR, Trap, Way, trap_disk, trap_random, trap_sqlite
 
 from relay.cli import main
+from relay.errors import ConfigError, Deferred
 from relay.keyring import OLD_MASTER
 from relay.ledger.backups import inspect_backup
+from relay.ledger.migrations import refuse_if_open
+from relay.ledger.sqlite import open_ledger
 
 Claims = dict[str, Claim]
 BACKUP, COPY = "backup.db", "copy.db"
 _CALLS_MOST = 3_000
+# More than opening makes.
+_OPENING_CALLS = 40
 # In each run: of the calls to the store the first and one in the middle, of those to the disk one near the end.
 _OFTEN = {"store": (0.0, 0.55), "no room": (0.93,)}
 
@@ -195,6 +202,33 @@ def test_some_calls_of_a_command_may_fail(office: Office, command: Command) -> N
         counted = fail_at(office, command, KINDS[kind], Way.ONCE, _CALLS_MOST).calls
         for part in parts:
             assert fail_at(office, command, KINDS[kind], Way.ONCE, 1 + round(counted * part)).sprung
+
+
+def test_a_store_that_could_not_be_opened_is_not_kept_open(office: Office) -> None:
+    """Whichever call of its opening fails, nobody who needs it alone finds it open in this process."""
+    gc.disable()
+    try:
+        sprung = [keep_from_opening(office.template, at) for at in range(1, _OPENING_CALLS)]
+    finally:
+        gc.enable()
+    assert sprung[0]
+    assert not sprung[-1]
+
+
+def keep_from_opening(home: Path, at: int) -> int:
+    """Let the call *at* fail while the store is opened; returns how often one did."""
+    trap, keyring, store = Trap(), load_keys(home / "keys"), store_of(home)
+
+    async def open_once() -> None:
+        async with await open_ledger(store, keyring.open_vault(), keyring.audit_key):
+            trap.disarm()
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(ConfigError, Deferred):
+        trap_sqlite(patch, trap, IOERR)
+        trap.arm(at, Way.ONCE)
+        asyncio.run(open_once())
+    refuse_if_open(store)
+    return trap.sprung
 
 
 @pytest.mark.long
