@@ -62,7 +62,8 @@ _COUNT_MASK = _PIN - 1
 _LOCK_SECONDS = 0.05
 _LOCK_AGAIN_SECONDS = 1.0
 _SLACK_SECONDS = 0.05
-_KEYS_KEPT = 1024
+# Remembered are those of short scopes: a path may be as long as whoever sends it likes.
+_KEYS_KEPT, _KEY_CHARACTERS = 1024, 512
 
 
 class _Rows:
@@ -267,7 +268,7 @@ class Common:
         self._moments = memoryview(memory)[ends[3] * _WORD : (ends[3] + _MOMENT_ROWS) * _WORD].cast("d")
         self._now = 0.0
         # One name is asked for several times on the way of an upload.
-        self._key = lru_cache(_KEYS_KEPT)(self._digest)
+        self._kept_key = lru_cache(_KEYS_KEPT)(self._digest)
         self._tallies: dict[tuple[str, str], Tally] = {}
         self._spilled_moments: dict[int, float] = {}
         # The two ends of each worker's inbox: where it reads, where others write.  None where nobody can be asked.
@@ -445,6 +446,9 @@ class Common:
                 return False
             until.at = now + seconds
         return True
+
+    def _key(self, limit: str, scope: str) -> int:
+        return self._kept_key(limit, scope) if len(scope) <= _KEY_CHARACTERS else self._digest(limit, scope)
 
     def _digest(self, limit: str, scope: str) -> int:
         digest = hashlib.blake2b(

@@ -43,8 +43,9 @@ CHUNK_BYTES = 261_120
 # Collisions among 10^9 names stay below one in 10^20.
 INDEX_BYTES = 16
 
-# Names are personal, so no more digests are remembered than those of the uploads and listings under way.
-_INDEXED_KEPT = 1024
+# Names are personal, so no more digests are remembered than those of the uploads and listings under way; and a path may
+# be as long as whoever sends it likes.
+_INDEXED_KEPT, _INDEXED_CHARACTERS = 1024, 512
 
 _FORMAT = b"relay-1"
 _CHUNK = struct.Struct(">7s16sQ")
@@ -203,7 +204,8 @@ class Vault:
 
         Keyed BLAKE2b (RFC 7693 section 2.9): a message authentication code like HMAC, at a third of its cost.
         """
-        return self._index(parts)
+        is_short = sum(map(len, parts)) <= _INDEXED_CHARACTERS
+        return self._index(parts) if is_short else self._digest(parts)
 
     def _digest(self, parts: tuple[str, ...]) -> bytes:
         digest = self._indexer.copy()
