@@ -258,8 +258,12 @@ class OfficeServer(asyncssh.SSHServer):
     def disconnect(self, reason: str, code: int = asyncssh.DISC_BY_APPLICATION) -> None:
         """End the connection with a sentence for the client."""
         self._end = self._end or reason
-        if self._conn is not None:
+        if self._conn is None:
+            return
+        try:
             self._conn.disconnect(code, reason)
+        except Exception:  # noqa: BLE001 - what there is not even a last packet without
+            self._conn.abort()
 
     # --- the connection ----------------------------------------------------------------------------------------
 

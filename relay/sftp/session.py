@@ -54,6 +54,7 @@ _ASCII_ONLY = "SSH-2.0-Twisted"
 # Requests that fail in passing: asking whether something exists is no news to the user.
 _QUIET = frozenset({wire.STAT, wire.LSTAT, wire.FSTAT, wire.OPENDIR, wire.READDIR, wire.REALPATH, wire.READ})
 _TOLD_MOST = 64
+_NOT_SENT = "An answer could not be sent; please connect again"
 
 
 @dataclass(slots=True, eq=False)
@@ -348,6 +349,10 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
             self._chan.write(reply)
         except BrokenPipeError:
             return  # the client closed its side; connection_lost follows
+        except Exception as error:  # noqa: BLE001 - without memory or random numbers there is no packet
+            # The client would wait for it for ever; on a new connection it can ask what became of its file.
+            journal.unexpected_error(self._journal, reference=journal.new_reference(), exception=error)
+            self._facts.disconnect(_NOT_SENT)
 
     async def _drained(self) -> bool:
         """Wait until every reply so far has left for the network; False where the connection ended before that."""

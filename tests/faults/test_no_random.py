@@ -59,6 +59,8 @@ async def test_any_draw_of_a_random_number_may_fail_in_the_server(make_house: Ma
     assert words
     assert all(text.startswith("server.fault: ") and "nothing was accepted" in text for text in words)
     assert [each.pid for each in house.workers()] == [worker.pid]
+    # Whoever waits for an answer that cannot be sent is cut off: none was lost in a task that nobody asks.
+    assert not [line for line in house.journal_lines("error.unexpected") if line["reference"] == "loop"]
     check_sealed(house)
     async with house.dial(HOME_HELP) as connection, open_raw(connection) as raw:
         assert set(await raw.list("/new")) - {".", ".."} == {general_name(number=n) for n in range(1, at + 1)}
