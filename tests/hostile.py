@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import socket
 import struct
 import time
@@ -242,8 +243,10 @@ class PathTricks(Crime):
 
     async def commit(self, house: House) -> None:
         """Nothing is there, nothing can be put there, and REALPATH never leaves the tree."""
+        # New names each time: REMOVE of what was tried and refused a while ago is answered OK, and removes nothing.
+        tricks = [trick.replace("x.csv", f"{secrets.token_hex(4)}.csv") for trick in self.tricks]
         async with session(house) as (_, raw):
-            for trick in self.tricks:
+            for trick in tricks:
                 for kind in (sftp.STAT, sftp.LSTAT, sftp.OPENDIR, sftp.REMOVE, sftp.RMDIR, sftp.READLINK):
                     assert (await raw.call(kind, trick)).code != sftp.OK
                 assert (await raw.call(sftp.OPEN, trick, sftp.READING, ATTRIBUTES)).type == sftp.STATUS
