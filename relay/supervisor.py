@@ -27,6 +27,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
@@ -55,6 +56,7 @@ _START_WAITS = 4
 # Beyond the time for draining: for the last commits, and for connections to end.
 _END_SECONDS = 30.0
 _END_SOON_SECONDS = 5.0
+_SIGNALS_READ = 65_536
 
 
 def serve(load: Callable[[], Config]) -> None:
@@ -112,6 +114,7 @@ class Supervisor:
         self._tick_seconds = min(_TICK_SECONDS, self._notifier.sign_seconds or _TICK_SECONDS)
         self._is_on_terminal = os.isatty(_STDERR)
         self._signals, self._signalled = socket.socketpair()
+        self._came: deque[int] = deque()
 
     def run(self) -> None:
         """Start, serve, and return when everybody has ended."""
@@ -156,8 +159,8 @@ class Supervisor:
             end.setblocking(False)
         signal.set_wakeup_fd(self._signalled.fileno(), warn_on_full_buffer=False)
         for number in _SIGNALS:
-            # What arrives is read from the socket; a handler of Python's must be there for it to be written.
-            signal.signal(number, lambda *_: None)
+            # The socket only wakes: it holds some hundred signals, and of a flood it drops whatever comes behind them.
+            signal.signal(number, lambda came, _frame: self._came.append(came))
 
     # --- starting ------------------------------------------------------------------------------------------------
 
@@ -259,8 +262,9 @@ class Supervisor:
         readable, _, _ = select.select([signals, *answers, *lines], [], [], max(0.0, self._tick_at - time.monotonic()))
         for descriptor in readable:
             if descriptor == signals:
-                for number in self._signals.recv(256):
-                    self._heed(signal.Signals(number))
+                self._signals.recv(_SIGNALS_READ)
+                while self._came:
+                    self._heed(signal.Signals(self._came.popleft()))
             elif descriptor in lines:
                 self._hear(lines[descriptor])
         for worker in [*self._workers.values()]:
