@@ -3,8 +3,8 @@
 The one exception to login by certificate.  Who connects as ``enroll`` logs in with the very key that is to be
 certified, so the login's signature proves that he has it; he gets one channel with one subsystem, no tree, and as
 long as for a login.  He says one line of JSON, ``{"code": …}``, and is told one line: the certificate and what his
-programs need to know, or why not.  Whose answer is lost asks again with the same code
-and key, and is told the same.  Until it ends the connection counts among the strangers of its network.
+programs need to know, or why not.  Whose answer is lost asks again with the same code and key, and is told the same.
+Until it ends the connection counts among the strangers of its network.
 """
 
 from __future__ import annotations

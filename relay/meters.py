@@ -45,7 +45,7 @@ class Histogram:
 
 
 class Commit(NamedTuple):
-    """One transaction: when it ended (seconds since 1970), how long its first unit of work had waited, and how many *works* there were."""
+    """One transaction: when it ended (seconds since 1970), how long its first unit of work had waited, and how many it had."""
 
     at: float
     seconds: float

@@ -160,7 +160,12 @@ class Supervisor:
         signal.set_wakeup_fd(self._signalled.fileno(), warn_on_full_buffer=False)
         for number in _SIGNALS:
             # The socket only wakes: it holds some hundred signals, and of a flood it drops whatever comes behind them.
-            signal.signal(number, lambda came, _frame: self._came.append(came))
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _frame: object) -> None:
+        # Who has ended is looked for at every turn: SIGCHLD need only wake.
+        if number != signal.SIGCHLD:
+            self._came.append(number)
 
     # --- starting ------------------------------------------------------------------------------------------------
 

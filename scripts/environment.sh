@@ -82,8 +82,13 @@ install_environment() {
     rm -f "$stamp"
     # setuptools and wheel first, from the same list: the build then takes them instead of fetching newer ones.
     run_pip setuptools wheel
-    run_pip --no-build-isolation --editable "$checkout[test]"
+    install_relay test
     printf '%s\n' "$wanted" >"$stamp"
+}
+
+# Always as it lies here: a copy would go on being run when the code has changed.
+install_relay() {
+    run_pip --no-build-isolation --editable "$checkout[$1]"
 }
 
 run_pip() {

@@ -45,8 +45,7 @@ class BoardVerbs:
         return [_notice_of(row) for row in self._store.rows(SQL["list_notices_for"], (to_cell(now), office))]
 
     async def give_notices(self, tenths: int, *, before: datetime, now: datetime) -> int:
-        store = self._store
-        numbers = await store.in_thread(lambda: store.numbers_due("list_unnoticed", before, tenths))
+        numbers = await self._store.numbers_due("list_unnoticed", before, tenths)
         count = 0
         for start in range(0, len(numbers), _STEP_ROWS):
             step = numbers[start : start + _STEP_ROWS]

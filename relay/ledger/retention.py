@@ -29,20 +29,15 @@ class RetentionVerbs(ForeseeingVerbs):
 
     async def expire_uncollected(self, *, before: datetime, now: datetime) -> int:
         count = 0
-        while due := await self._list_uncollected(before):
+        while due := await self._store.numbers_due("list_uncollected", before, _DUE_MOST):
             for number in due:
-                count += await self._expire_file(number, before, now)
+                count += await self._expire_file(TransferId(number), before, now)
         return count
 
     async def _list(self, statement: str, before: datetime) -> list[TransferId]:
         cells = (to_cell(before), _DUE_MOST)
         rows = await self._store.in_thread(lambda: self._store.rows_here(SQL[statement], cells))
         return [TransferId(number) for (number,) in rows]
-
-    async def _list_uncollected(self, before: datetime) -> list[TransferId]:
-        store = self._store
-        numbers = await store.in_thread(lambda: store.numbers_due("list_uncollected", before, _DUE_MOST))
-        return [TransferId(number) for number in numbers]
 
     async def _expire_file(self, number: TransferId, before: datetime, now: datetime) -> bool:
         def work(connection: sqlite3.Connection) -> PayloadId | bool:

@@ -197,15 +197,19 @@ class Store:
                 high = min(int(row[0]), middle) - 1
         return low
 
-    def numbers_due(self, statement: str, before: datetime, *cells: Cell) -> list[int]:
-        """Return what *statement* finds of the transfers accepted before then; in a thread of `in_thread`.
+    async def numbers_due(self, statement: str, before: datetime, *cells: Cell) -> list[int]:
+        """Return what *statement* finds of the transfers accepted before then.
 
         It gets that moment, *cells*, and last the number behind which none is looked up.
         """
-        newest = self.newest_before(before + _DISORDER)
-        if newest == 0:
-            return []
-        return [int(row[0]) for row in self.rows_here(SQL[statement], (to_cell(before), *cells, newest))]
+
+        def read() -> list[int]:
+            newest = self.newest_before(before + _DISORDER)
+            if newest == 0:
+                return []
+            return [int(row[0]) for row in self.rows_here(SQL[statement], (to_cell(before), *cells, newest))]
+
+        return await self.in_thread(read)
 
     async def close(self) -> None:
         """Write what is waiting and let go of everything; the second time there is nothing to do."""
