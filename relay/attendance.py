@@ -4,6 +4,9 @@ Before login connections count for their network, since nothing else is known of
 certificate and its office, whatever address they come from: offices behind one NAT do not hurt each other, and a
 program that runs away leaves the office's other certificates alone.
 
+An overloaded server turns new connections away before their key exchange, which is the dearest thing that it does, and
+keeps those that it has.
+
 The counts are those of all workers (`relay.common`).  They protect memory and speed; no promise rests on them.
 """
 

@@ -12,37 +12,30 @@ The order is the guarantee.  For every key that a client offers
 The reason of a rejection is told to the journal in full.  The client hears only "expired", "revoked" or "suspended",
 and only once its signature was good.  A bare key is what OpenSSH offers first: it is declined without a word.
 
-Who has logged in stays judged: `Reception.watch_register` looks every second whether the register has changed, by
-whatever process, and ends the connections of identities that no longer hold.
+Who has logged in stays judged: `relay.reception` asks again whenever the register has changed.
 
-What a stranger can take up is counted here as well: connections before login in total and for each network, the
-time of a login, signatures and probes of a connection.  After login everything counts for the certificate and its
-office, whatever address it comes from: sessions of a connection, of a certificate, of an office.  Who has logged in
-and opens no session is ended after a time.  A limit is journalled as a limit, so that it is not taken for a wrong key.
-
-An overloaded server turns new connections away before their key exchange, which is the dearest thing that it does,
-and keeps those that it has.
+What a connection can take up is bounded here: the time of a login, signatures and probes, sessions.  Whether there is
+room for it at all beside the others, and beside those of its certificate and its office, `relay.attendance` counts.
+Who has logged in and opens no session is ended after a time.  A limit is journalled as a limit, so that it is not
+taken for a wrong key.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import NoReturn
 
 import asyncssh
 
 from relay import edge, enrolment, journal, packets
-from relay.attendance import Attendance
 from relay.certificates import (
     CertificateRejected,
     OfferedCertificate,
     Reason,
-    Told,
     fingerprint,
     fingerprint_of_line,
     judge_certificate,
@@ -50,170 +43,19 @@ from relay.certificates import (
     parse_certificate,
     signature_algorithm,
 )
-from relay.common import Common
-from relay.config import Config
-from relay.doorkeeper import PACKET_BYTES, WINDOW_BYTES, Knocks, ListenOptions, Turnstile, plan_listen_options
+from relay.doorkeeper import PACKET_BYTES, WINDOW_BYTES
 from relay.errors import Deferred, finding
-from relay.foreign import ForeignDesk
-from relay.journal import Journal, LimitEnd
-from relay.keyring import Keyring
-from relay.latest import LatestTime
-from relay.ledger import Register
-from relay.meters import Meters
+from relay.journal import LimitEnd
 from relay.model import EventKind, Identity, OfficeNumber
+from relay.reception import ConnectionFacts, Reception
 from relay.standard.offices import parse_office_number
 from relay.unwanted import Unwanted
 from relay.x509 import OfferedChain, is_chain, parse_chain
 
-WATCH_SECONDS = 1.0
-_KNOCKS_SECONDS = 60.0
-_A_MINUTE = timedelta(minutes=1)
 _SERIALS = 2**63
 _COME_AGAIN = "Too many connections at the moment; nothing was sent. Please try again in a minute"
 _NOT_USED = "No SFTP session was open for a while; please connect again"
 _TOO_MANY_SESSIONS = "too many sessions are open; close one, or try again later"
-_CODES: dict[Told, str] = {
-    "expired": "office.expired",
-    "revoked": "office.revoked",
-    "suspended": "office.suspended",
-    "closed": "office.closed",
-    "moved": "office.moved",
-    "unconfirmed": "office.unconfirmed",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionFacts:
-    """What a session needs to know of the connection it runs on.
-
-    *journal* already names connection, office and session.  *disconnect* ends the connection with a sentence for
-    the client.  The session says by *note_use* that it was greeted (True) and that it ends (False).
-    """
-
-    id: str
-    peer: str
-    client_version: str
-    gate: edge.ConnectionGate
-    journal: Journal
-    disconnect: Callable[[str], None]
-    note_use: Callable[[bool], None]
-
-
-OpenSession = Callable[[Identity, ConnectionFacts], asyncssh.SSHServerSession[bytes]]
-# For the line of a key that was proven; None where nobody is enrolled here.
-OpenEnrolment = Callable[[str, Journal, Callable[[str], None]], asyncssh.SSHServerSession[bytes]] | None
-
-
-class Reception:
-    """What all connections share: it counts them, and watches the register for those inside."""
-
-    def __init__(
-        self,
-        register: Register,
-        keyring: Keyring,
-        config: Config,
-        open_session: OpenSession,
-        *,
-        open_enrolment: OpenEnrolment = None,
-        rekey_seconds: float = edge.REKEY_SECONDS,
-        meters: Meters | None = None,
-        common: Common | None = None,
-    ) -> None:
-        """Prepare to receive; nothing listens yet."""
-        self.register = register
-        self.trusted = keyring.user_ca_fingerprints
-        self.config = config
-        self.open_session = open_session
-        self.open_enrolment = open_enrolment
-        self.rekey_seconds = rekey_seconds
-        self.meters = meters or Meters()
-        self.journal = journal.new_journal()
-        common = common or Common.alone()
-        self.latest = LatestTime(self.journal, common)
-        self.foreign = ForeignDesk(register, config.certificates, self.journal)
-        self.foreign.adopt(keyring, datetime.now(UTC))
-        packets.keep_ciphers()
-        packets.spare_repetition()
-        self._host_keys = edge.load_host_keys((key.private, key.certificate) for key in keyring.host_keys)
-        self.attendance: Attendance[OfficeServer] = Attendance(config, self.journal, common)
-        self.turnstile = Turnstile()
-        self.knocks = Knocks()
-        self.farewells = edge.Farewells()
-        self._version: int | None = None
-        self._is_blind = False
-
-    def connection_factory(self) -> OfficeServer:
-        """Return the owner of a new connection."""
-        return OfficeServer(self)
-
-    def listen_options(self) -> ListenOptions:
-        """Return the keyword arguments of `asyncssh.listen`, `connection_factory` included."""
-        return plan_listen_options(self.config.server, self._host_keys, self.connection_factory)
-
-    def adopt(self, keyring: Keyring) -> list[asyncssh.SSHKeyPair]:
-        """Trust what *keyring* trusts, judge everybody inside anew, and return the host keys to listen with."""
-        self.trusted = keyring.user_ca_fingerprints
-        self.foreign.adopt(keyring, datetime.now(UTC))
-        self._host_keys = edge.load_host_keys((key.private, key.certificate) for key in keyring.host_keys)
-        for server in self.attendance.live:
-            server.forget_judgement()
-        return self._host_keys
-
-    def adopt_settings(self) -> ListenOptions:
-        """Go by the settings as they are now, and return what new connections are made with."""
-        self.attendance.adopt_settings()
-        return self.listen_options()
-
-    @property
-    def connection_count(self) -> int:
-        """How many connections there are, strangers included."""
-        return len(self.attendance.connections)
-
-    def dismiss(self, reason: str) -> None:
-        """End every connection with a sentence for its client."""
-        for server in self.attendance.connections:
-            server.disconnect(reason)
-
-    async def watch_register(self) -> None:
-        """Judge live identities again whenever the register has changed or a certificate has expired; never returns.
-
-        A store that cannot be read ends nobody: it is tried again a second later.
-        """
-        while True:
-            await asyncio.sleep(WATCH_SECONDS)
-            try:
-                await self.judge_live(datetime.now(UTC))
-            except Deferred:
-                pass  # what the store suffers from is told by the store, once
-            except Exception as error:  # noqa: BLE001 - a watch that dies would leave the revoked inside for good
-                if not self._is_blind:
-                    journal.unexpected_error(self.journal, reference="watch", exception=error)
-                self._is_blind = True
-            else:
-                self._is_blind = False
-
-    async def tell_refused(self) -> None:
-        """Write the logins that were refused into history, once a minute; never returns."""
-        while True:
-            await asyncio.sleep(_KNOCKS_SECONDS)
-            self.note_refused(datetime.now(UTC))
-
-    def note_refused(self, before: datetime | None = None) -> None:
-        """Write the refused logins of the minutes over *before* into history, or all there are."""
-        for minute, network, told in self.knocks.take(before or datetime.now(UTC) + _A_MINUTE):
-            self.register.note_event(EventKind.LOGIN_REFUSED, actor=network, now=minute, detail=told)
-
-    async def judge_live(self, now: datetime) -> None:
-        """Judge every live identity that the register has changed since, or that expired, and end what fails."""
-        now = self.latest.at(now)
-        version = await self.register.register_version()
-        if self._version is not None and version != self._version:
-            journal.register_changed(self.journal, version=version)
-        self._version = version
-        for server in [server for server in self.attendance.live if server.needs_judging(version, now)]:
-            await server.judge_again(version, now)
-            # The register is read without waiting: thousands of identities must not hold up everybody's transfers.
-            await asyncio.sleep(0)
 
 
 class OfficeServer(asyncssh.SSHServer):
@@ -655,4 +497,4 @@ class _Offer:
 
 def _sentence(rejected: CertificateRejected, office: str) -> str:
     """Return what the holder of a rejected certificate may hear, in one line."""
-    return finding(_CODES[rejected.told or "revoked"], office=office).client_text
+    return finding(f"office.{rejected.told or 'revoked'}", office=office).client_text

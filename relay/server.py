@@ -30,7 +30,7 @@ import uvloop
 
 from relay import auditor, housekeeping, journal, mailing
 from relay.acceptor import Acceptor
-from relay.auth import WATCH_SECONDS, ConnectionFacts, Reception
+from relay.auth import OfficeServer
 from relay.authority import open_user_ca
 from relay.census import Gauges, Sight, Usage, measure_processor, measure_usage, tally
 from relay.collection import Collection
@@ -55,6 +55,7 @@ from relay.model import Identity
 from relay.news import NewsDesk
 from relay.orders import Line, Word
 from relay.receipts import ReceiptDesk
+from relay.reception import WATCH_SECONDS, ConnectionFacts, Reception
 from relay.renewal import RenewalDesk
 from relay.sftp.desks import Desks
 from relay.sftp.limits import Shares
@@ -142,6 +143,7 @@ async def run_worker(config: Config, post: Post) -> None:
         # The keys as they are then: a CA may have been exchanged since the start.
         enrolling = EnrolmentDesk(ledger, config, lambda: load_keyring(config.keys_path), _now)
         reception = Reception(
+            OfficeServer,
             ledger,
             keyring,
             config,

@@ -23,7 +23,6 @@ from raw_sftp import RawSftp
 
 from relay import journal
 from relay.audit import AuditKey
-from relay.auth import ConnectionFacts
 from relay.authority import open_user_ca
 from relay.collection import Collection
 from relay.config import Config
@@ -35,6 +34,7 @@ from relay.model import Certificate, Identity, Office, OfficeNumber
 from relay.news import NewsDesk
 from relay.privatekeys import private_bytes, public_line
 from relay.receipts import ReceiptDesk
+from relay.reception import ConnectionFacts
 from relay.renewal import RenewalDesk
 from relay.sftp.desks import Desks
 from relay.sftp.limits import Shares

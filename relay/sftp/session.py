@@ -38,7 +38,7 @@ from relay.sftp.order import touches
 from relay.sftp.wire import Init, Request, WireError
 
 if TYPE_CHECKING:
-    from relay.auth import ConnectionFacts
+    from relay.reception import ConnectionFacts
 
 # Bytes of requests that may be under way and of their replies: the data of WRITEs and READs is nearly all of it.
 _IN_FLIGHT_BYTES = 4 * wire.PACKET_BYTES_MOST

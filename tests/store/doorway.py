@@ -27,12 +27,13 @@ from asyncssh.constants import (
 from asyncssh.packet import Boolean, String
 
 from relay import journal
-from relay.auth import ConnectionFacts, OfficeServer, Reception
+from relay.auth import OfficeServer
 from relay.certificates import parse_certificate_line
 from relay.config import CertificateSettings, Config, LimitSettings, ServerSettings
 from relay.keyring import Keyring, create_keyring
 from relay.ledger.sqlite import SqliteLedger, create_store, open_ledger
 from relay.model import Certificate, Identity, Office, OfficeNumber, OfficeStatus
+from relay.reception import ConnectionFacts, Reception
 from relay.vault import Vault
 
 OFFICE = OfficeNumber("0178515854")
@@ -262,7 +263,7 @@ async def open_door(tmp_path: Path, keyring: Keyring) -> AsyncIterator[OpenDoor]
                 sessions.append(Greeting(identity, facts))
                 return sessions[-1]
 
-            reception = Reception(ledger, keyring, config, open_session)
+            reception = Reception(OfficeServer, ledger, keyring, config, open_session)
             listener = await asyncssh.listen("127.0.0.1", 0, **reception.listen_options())
             stack.push_async_callback(listener.wait_closed)
             stack.callback(listener.close)
