@@ -1,12 +1,8 @@
-"""Configuration: ``relay.toml`` and the environment become one frozen, fully checked `Config`, or a list of faults.
+"""Configuration: every setting with its type, range and default, as one frozen `Config`.
 
-A relay that starts has a configuration in which everything is known, of the right type, in range and fits together.
-One that cannot start says everything that is wrong at once, in words, and where: an unknown key is refused, since a
-misspelt limit would otherwise quietly not hold.
-
-The environment overrides the file: ``RELAY_SERVER__PORT=2022`` is ``port`` of ``[server]``, written as in the file
-(quotes around text may be left out).  Names with one underscore are left alone, because orchestrators set some of
-their own for a service called relay; one that is a setting but for that underscore is refused.
+A Config is whole: everything in it is known, of the right type, in range and fits together.  What can change while the
+relay runs is said here as well (`plan_change`, `Config.adopt`).  `relay.configfile` makes one from ``relay.toml`` and
+the environment.
 
 Nothing secret is configured here: keys are files under ``keys/``, and the password of the mail server is a file.
 """
@@ -17,27 +13,19 @@ import difflib
 import ipaddress
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import time, timedelta
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, Self, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from relay.errors import TABLE, ConfigError, Severity
+from relay.errors import TABLE, Severity
 from relay.letters import Rhythm, parse_address
 from relay.naming import NamingRules, OperatorGrammar
 from relay.officerules import OfficeField, OfficeRule
-
-FILE_NAME = "relay.toml"
-_PREFIX = "RELAY_"
-# Says where the home is; it cannot be read from a file inside it.
-_NOT_A_SETTING = "RELAY_HOME"
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -66,6 +54,12 @@ def describe_size(size_bytes: int) -> str:
     """Say a size in the largest unit that tells it exactly: 2147483648 is ``2 GiB``."""
     unit = next(unit for unit in reversed(_UNITS) if size_bytes % _UNITS[unit] == 0) if size_bytes else "B"
     return f"{size_bytes // _UNITS[unit]} {unit}"
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """Return what may be put behind a *name* that is not *known*: the one that was meant, or all there are."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f" (known: {', '.join(known)})"
 
 
 def _parse_size(value: object) -> object:
@@ -141,7 +135,7 @@ def _check_severities(severities: Mapping[str, Severity]) -> Mapping[str, Severi
     faults = []
     for code, severity in severities.items():
         if code not in _ADJUSTABLE:
-            faults.append(f"{code} is no check whose severity can be set{_suggest(code, sorted(_ADJUSTABLE))}")
+            faults.append(f"{code} is no check whose severity can be set{suggest(code, sorted(_ADJUSTABLE))}")
         elif code in _NEVER_REFUSED and severity is Severity.REFUSE:
             faults.append(f'{code} can be "warn" or "off" only, because real office numbers break it')
     if faults:
@@ -454,7 +448,7 @@ class Config(_Section):
         )
 
 
-_SECTIONS: Mapping[str, type[_Section]] = {
+SECTIONS: Mapping[str, type[_Section]] = {
     name: cast(type[_Section], field.annotation) for name, field in Config.model_fields.items() if name != "home"
 }
 
@@ -467,158 +461,18 @@ _READ_ONCE = frozenset(
     }
 )
 
-# The settings that are lists of tables.
-_TABLES_WITHIN: Mapping[str, type[_Section]] = {"grammars": GrammarSettings, "x509_offices": OfficeRuleSettings}
-
 
 def plan_change(old: Config, new: Config) -> Change:
     """Return in what *new* differs from *old*, and what of it can change while the relay runs."""
     differing = [
         f"{section}.{key}"
-        for section, key in _settings()
+        for section, key in list_settings()
         if getattr(getattr(old, section), key) != getattr(getattr(new, section), key)
     ]
     later = [name for name in differing if not {name, name.partition(".")[0]}.isdisjoint(_READ_ONCE)]
     return Change(tuple(name for name in differing if name not in later), tuple(later))
 
 
-def load_template() -> str:
-    """Return a ``relay.toml`` that says every default and what it is for."""
-    return resources.files("relay").joinpath(FILE_NAME).read_text(encoding="utf-8")
-
-
-def load_config(home: Path, environ: Mapping[str, str] = os.environ) -> Config:
-    """Read ``relay.toml`` in *home* and what *environ* overrides.
-
-    ConfigError holds every fault of both, one a line.
-    """
-    home = home.absolute()
-    faults: list[str] = []
-    raw = _read_file(home / FILE_NAME, faults)
-    overrides = _read_environment(environ, faults)
-    for (section, key), value in overrides.items():
-        table = raw.setdefault(section, {})
-        if isinstance(table, dict):
-            table[key] = value
-    unknown = sorted(raw.keys() - _SECTIONS.keys())
-    faults.extend(f"{FILE_NAME}: {section}: {_explain_unknown(section, raw[section])}" for section in unknown)
-    try:
-        # A table of its own for each section: one that is left out must not be the default of all.
-        known = {section: raw.get(section, {}) for section in _SECTIONS}
-        config = Config.model_validate({"home": home, **known})
-    except ValidationError as error:
-        faults.extend(_explain(details, overrides) for details in error.errors())
-    if faults:
-        raise ConfigError("the configuration cannot be used:\n" + "\n".join(f"  - {fault}" for fault in faults))
-    # Joining leaves an absolute path as it is.
-    store = config.store.model_copy(update={"path": home / config.store.path})
-    audit = config.audit.model_copy(update={"anchor": home / config.audit.anchor})
-    files = {key: str(home / name) for key in ("ca_file", "password_file") if (name := getattr(config.mail, key))}
-    mail = config.mail.model_copy(update=files)
-    return config.model_copy(update={"store": store, "audit": audit, "mail": mail})
-
-
-def _read_file(path: Path, faults: list[str]) -> dict[str, object]:
-    """Return the tables of the file; what keeps it from being read is one fault, and no tables."""
-    try:
-        # Notepad puts a byte order mark in front; it means nothing.
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except FileNotFoundError:
-        faults.append(f"there is no {path}: run 'relay init' there, or name the home with --home or {_NOT_A_SETTING}")
-    except OSError as error:
-        faults.append(f"{path} cannot be read: {error.strerror}")
-    except UnicodeDecodeError as error:
-        faults.append(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8")
-    except tomllib.TOMLDecodeError as error:
-        faults.append(f"{path} is no TOML: {error}")
-    return {}
-
-
-def _read_environment(environ: Mapping[str, str], faults: list[str]) -> dict[tuple[str, str], object]:
-    found: dict[tuple[str, str], object] = {}
-    settings = {_variable(section, key): (section, key) for section, key in _settings()}
-    slips = {name.replace("__", "_"): name for name in settings}
-    for name, text in sorted(environ.items()):
-        if not name.startswith(_PREFIX) or name == _NOT_A_SETTING:
-            continue
-        if (setting := settings.get(name)) is not None:
-            found[setting] = _read_value(text, *setting)
-        elif "__" in name:
-            faults.append(f"{name}: there is no such setting{_suggest(name, sorted(settings))}")
-        elif name in slips and "://" not in text:
-            faults.append(f"{name}: a setting is written with two underscores: {slips[name]}")
-    return found
-
-
-def _read_value(text: str, section: str, key: str) -> object:
-    """Read *text* as the file would, with or without quotes; a telephone number stays text."""
-    try:
-        value: object = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-    default = _SECTIONS[section].model_fields[key].get_default()
-    return text if isinstance(default, str | Path) and not isinstance(value, str) else value
-
-
-def _settings() -> Iterator[tuple[str, str]]:
-    return ((section, key) for section, model in _SECTIONS.items() for key in model.model_fields)
-
-
-def _variable(section: str, key: str) -> str:
-    return f"{_PREFIX}{section.upper()}__{key.upper()}"
-
-
-def _explain(details: ErrorDetails, overrides: Mapping[tuple[str, str], object]) -> str:
-    """Say one of pydantic's findings in the operator's words."""
-    location = [str(part) for part in details["loc"]]
-    section, key = location[0], location[1] if len(location) > 1 else ""
-    where = _variable(section, key) if (section, key) in overrides else f"{FILE_NAME}: {_say_place(location)}"
-    kind, context = details["type"], details.get("ctx", {})
-    if kind == "extra_forbidden":
-        model = _TABLES_WITHIN.get(key, _SECTIONS[section])
-        return f"{where}: there is no such setting{_suggest(location[-1], list(model.model_fields))}"
-    if kind == "value_error":
-        return f"{where}: {context['error']}"
-    sentence = _SENTENCES.get(kind, details["msg"]).format_map(context)
-    return f"{where}: {sentence} (it is {details['input']!r})" if kind != "missing" else f"{where}: {sentence}"
-
-
-_SENTENCES: Mapping[str, str] = {
-    "missing": "is missing",
-    "greater_than": "must be more than {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than_equal": "must be at most {le}",
-    "int_type": "must be a whole number",
-    "float_type": "must be a number",
-    "finite_number": "must be a finite number",
-    "bool_type": "must be true or false",
-    "string_type": 'must be text in "quotes"',
-    "string_too_long": "must have at most {max_length} characters",
-    "string_pattern_mismatch": "must be capitals, digits and _ and begin with a letter, at most 32 of them",
-    "path_type": 'must be a path in "quotes"',
-    "tuple_type": "must be a list in [brackets]",
-    "mapping_type": "must be a table",
-    "model_type": "must be a table",
-    "literal_error": "must be one of {expected}",
-    "enum": "must be one of {expected}",
-}
-
-
-def _say_place(location: Sequence[str]) -> str:
-    """Return ``[server] port``, or ``[names] grammars 2 label`` with places counted from one."""
-    head, *rest = location
-    counted = [str(int(part) + 1) if part.isdecimal() else part for part in rest]
-    return " ".join([f"[{head}]", *counted])
-
-
-def _explain_unknown(name: str, value: object) -> str:
-    if isinstance(value, dict | list):
-        return f"there is no such section{_suggest(name, list(_SECTIONS))}"
-    homes = [f"[{section}]" for section, key in _settings() if key == name]
-    hint = f"; it belongs under {' or '.join(homes)}" if homes else ""
-    return f"stands outside of any section{hint}"
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else f" (known: {', '.join(known)})"
+def list_settings() -> Iterator[tuple[str, str]]:
+    """Return section and key of every setting."""
+    return ((section, key) for section, model in SECTIONS.items() for key in model.model_fields)

@@ -32,7 +32,8 @@ import paramiko
 import psutil
 
 from relay.certificates import draw_serial, issue_certificate, plan_validity
-from relay.config import Config, load_config
+from relay.config import Config
+from relay.configfile import load_config
 from relay.keyring import load_keyring
 from relay.ledger.sqlite import SqliteLedger, open_ledger
 from relay.model import Certificate, Event, OfficeNumber, Refusal, Transfer

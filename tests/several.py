@@ -25,7 +25,7 @@ import os, select, sys, threading
 from pathlib import Path
 from relay import journal
 from relay.common import NOBODY, Common
-from relay.config import load_config
+from relay.configfile import load_config
 from relay.crew import Crew
 from relay.listening import Inherited, open_entrances
 from relay.orders import Line

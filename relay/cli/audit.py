@@ -71,7 +71,7 @@ def list_(
     home: HomeOption = Path(),
 ) -> None:
     """List what happened, newest first."""
-    from relay.config import load_config
+    from relay.configfile import load_config
     from relay.ledger.auditing import Wanted, open_history
 
     wanted = Wanted(
@@ -154,7 +154,7 @@ def show(
     home: HomeOption = Path(),
 ) -> None:
     """Show one event and what seals it."""
-    from relay.config import load_config
+    from relay.configfile import load_config
     from relay.ledger.auditing import open_history
 
     with open_history(load_config(home).store.path) as history:
@@ -200,7 +200,7 @@ def head(*, as_json: JsonOption = False, home: HomeOption = Path()) -> None:
 
     `relay audit verify --head` compares with it.  It stands for what all writers wrote until then.
     """
-    from relay.config import load_config
+    from relay.configfile import load_config
     from relay.keyring import load_keyring
     from relay.ledger.anchor import newest_mark
     from relay.ledger.auditing import open_history
@@ -234,7 +234,7 @@ def export(
 
     It names offices, operators and networks, and no files or persons.
     """
-    from relay.config import load_config
+    from relay.configfile import load_config
     from relay.keyring import load_keyring
     from relay.ledger.auditing import open_history
 

@@ -67,7 +67,7 @@ def verify(
     It exits with 1 where history does not hold.  What was cut off since the anchor was last written, a few seconds
     ago, cannot be told; neither can what was done by somebody who has keys/audit.key.
     """
-    from relay.config import load_config
+    from relay.configfile import load_config
     from relay.keyring import load_keyring
 
     config = load_config(home)

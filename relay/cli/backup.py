@@ -58,7 +58,7 @@ def backup(
 
     It holds no keys: back up keys/ once after each change of keys, somewhere else.
     """
-    from relay.config import load_config
+    from relay.configfile import load_config
 
     if (file is None) == (every is None) or (every is None) != (to is None):
         raise CommandRefused("name a FILE, or say --every SPAN --to DIR")
@@ -145,7 +145,7 @@ def restore(
 
     Says which keys it needs and, to the second, from when on what was done is lost.  The store that was there is kept.
     """
-    from relay.config import load_config
+    from relay.configfile import load_config
     from relay.ledger.backups import inspect_backup
 
     config = load_config(home)

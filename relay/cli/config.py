@@ -46,7 +46,7 @@ def check(*, as_json: JsonOption = False, home: HomeOption = Path()) -> None:
 
 def _find_faults(home: Path) -> dict[str, str]:
     """Return what is wrong with each part of the installation, nothing where all is well."""
-    from relay.config import FILE_NAME, load_config
+    from relay.configfile import FILE_NAME, load_config
     from relay.keyring import load_keyring
 
     try:
@@ -83,7 +83,7 @@ def _say_part(fault: str) -> Text:
 @app.command()
 def show(*, as_json: JsonOption = False, home: HomeOption = Path()) -> None:
     """Show every setting that holds, from the file, the environment or by default."""
-    from relay.config import load_config
+    from relay.configfile import load_config
 
     config = load_config(home)
     if as_json:

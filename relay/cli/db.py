@@ -29,7 +29,7 @@ def upgrade(
 
     Each step is done whole or not at all: after an interruption, run it again.
     """
-    from relay.config import load_config
+    from relay.configfile import load_config
     from relay.ledger.sqlite import plan_upgrade, upgrade_store
 
     config = load_config(home)

@@ -64,7 +64,7 @@ def doctor(
 
 
 def _examine(home: Path, *, full: bool, reach: str | None, clocks: list[str], backups: Path | None) -> list[Finding]:
-    from relay.config import load_config
+    from relay.configfile import load_config
 
     try:
         config = load_config(home)

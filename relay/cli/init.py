@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def init(home: HomeOption = Path()) -> None:
     """Make a relay in the home: relay.toml, keys/ and the store.  Nothing that exists is overwritten."""
-    from relay.config import FILE_NAME, load_config, load_template
+    from relay.configfile import FILE_NAME, load_config, load_template
     from relay.keyring import publish_file
 
     home = home.absolute()

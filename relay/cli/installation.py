@@ -63,7 +63,7 @@ async def open_installation(home: Path) -> AsyncIterator[Installation]:
 
     ConfigError says, in words, which setting, key or store is missing or wrong.
     """
-    from relay.config import load_config
+    from relay.configfile import load_config
     from relay.keyring import load_keyring
     from relay.ledger.auditing import ensure_audit_key
     from relay.ledger.sqlite import open_ledger

@@ -37,7 +37,7 @@ def try_(
     home: HomeOption = Path(),
 ) -> None:
     """Send a mail now, and say what the mail server answered."""
-    from relay.config import load_config
+    from relay.configfile import load_config
     from relay.letters import parse_address
 
     config = load_config(home)

@@ -71,7 +71,7 @@ def verify(
 
 
 def _own_signers(home: Path) -> bytes:
-    from relay.config import load_config
+    from relay.configfile import load_config
     from relay.keyring import load_keyring
     from relay.receipttext import render_allowed_signers
 

@@ -30,7 +30,7 @@ def serve(
 
     When it accepts connections it prints one line, `listening on HOST:PORT`; the journal goes to stderr.
     """
-    from relay.config import load_config
+    from relay.configfile import load_config
     from relay.supervisor import serve as serve_until_told
 
     # As if said in the environment, so that it is checked by the same rules.

@@ -140,7 +140,7 @@ def top(
 
 
 def _look(home: Path) -> Look:
-    from relay.config import load_config
+    from relay.configfile import load_config
 
     try:
         answer = ask_server(load_config(home), "/state")

@@ -26,7 +26,8 @@ from relay import journal
 from relay.cli.audit_verify import _judge_store
 from relay.cli.audit_words import say_fault
 from relay.collection import Collection
-from relay.config import Config, load_config
+from relay.config import Config
+from relay.configfile import load_config
 from relay.keyring import Keyring, load_keyring
 from relay.ledger import Ledger, Shelf
 from relay.ledger.backups import inspect_backup

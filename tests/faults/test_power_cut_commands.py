@@ -21,7 +21,7 @@ from house import House, MakeHouse, general_name, pdf
 from raw_sftp import OK, open_raw
 from recorder import Change, Kind, Recorder
 
-from relay.config import load_config
+from relay.configfile import load_config
 from relay.errors import ConfigError
 from relay.ledger.backups import inspect_backup, restore_backup
 from relay.ledger.migrations import apply_step, load_steps, newest_form, read_form

@@ -18,7 +18,7 @@ from house import House, MakeHouse, general_name, pdf
 from raw_sftp import open_raw
 from recorder import Change, Kind, Recorder
 
-from relay.config import load_config
+from relay.configfile import load_config
 from relay.errors import RelayError
 from relay.ledger.sqlite import open_ledger
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from house import CARE_MANAGER, HOME_HELP, House, plan_csv, plan_name, run_program
 
-from relay.config import load_config
+from relay.configfile import load_config
 
 DEPLOY = Path(__file__).parents[2] / "scripts" / "deploy"
 UNITS = ("relay.service", "relay-backup.service")

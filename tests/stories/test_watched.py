@@ -21,7 +21,7 @@ from house import (
 )
 from watching import ask, dial_port, dial_socket, read_metrics
 
-from relay.config import load_config
+from relay.configfile import load_config
 from relay.errors import ConfigError
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from relay.config import FILE_NAME, GIB, MIB, Config, describe_size, load_config, load_template
+from relay.config import GIB, MIB, Config, describe_size
+from relay.configfile import FILE_NAME, load_config, load_template
 from relay.errors import ConfigError, Severity
 
 

@@ -17,7 +17,7 @@ from relay.standard.offices import has_check_digit, parse_office_number
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from relay.cli.register_file import parse_register
-from relay.config import load_config
+from relay.configfile import load_config
 from rig.country import find_partners, make_country, read_prefectures, render_country
 from rig.delay import delayed
 from rig.figures import Figure, percentile, read_figures, write_markdown
