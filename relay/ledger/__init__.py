@@ -1,7 +1,8 @@
 """The ledger: every fact of the relay, in the domain's verbs.
 
 This is the protocol that the stations, the protocol floor and the command line are written against;
-`relay.ledger.sqlite` is its embedded form.  A later engine keeps the same verbs.
+`relay.ledger.records` holds what its verbs take and return, `relay.ledger.sqlite` is its embedded form.  A later engine
+keeps the same verbs.
 
 What every engine guarantees:
 
@@ -18,10 +19,8 @@ No verb reads a clock: times come in as *now*.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from relay.errors import Finding
 from relay.invitation import Invitation
@@ -30,6 +29,19 @@ from relay.ledger.closing import Closing as Closing
 from relay.ledger.figures import Figures as Figures
 from relay.ledger.intervening import Intervening as Intervening
 from relay.ledger.posting import Post as Post
+from relay.ledger.records import Accepted as Accepted
+from relay.ledger.records import Entry as Entry
+from relay.ledger.records import EntryRow as EntryRow
+from relay.ledger.records import ListingCursor as ListingCursor
+from relay.ledger.records import ListingPage as ListingPage
+from relay.ledger.records import Partial as Partial
+from relay.ledger.records import Prospect as Prospect
+from relay.ledger.records import Rewrapped as Rewrapped
+from relay.ledger.records import SealedChunk as SealedChunk
+from relay.ledger.records import SealedPayload as SealedPayload
+from relay.ledger.records import Shelf as Shelf
+from relay.ledger.records import StoredPayload as StoredPayload
+from relay.ledger.records import TransferDraft as TransferDraft
 from relay.ledger.registry import ImportCounts as ImportCounts
 from relay.ledger.registry import Register as Register
 from relay.ledger.upkeep import Upkeep as Upkeep
@@ -39,189 +51,14 @@ from relay.model import (
     Event,
     EventKind,
     Identity,
-    Office,
     OfficeNumber,
     PayloadId,
     PayloadUid,
     Refusal,
-    Route,
     Transfer,
     TransferId,
 )
-from relay.unitparts import SealedPart, UnitPart
-
-
-class Shelf(StrEnum):
-    """The three places in which a recipient sees what was sent to it (DESIGN section 3)."""
-
-    RECEIVE = "receive"
-    NEW = "new"
-    DONE = "done"
-
-
-@dataclass(frozen=True, slots=True)
-class SealedChunk:
-    """One chunk as it lies in the store: *number* from 0, *sealed* is nonce, ciphertext and tag."""
-
-    number: int
-    sealed: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class SealedPayload:
-    """A whole payload, ready to be committed.
-
-    *staged* names the chunks that are in the store already, *chunks* are those that travel with the commit.
-    *wrapped_key*, under the master key *master_id* ('' where that is not known), authenticates uid, *chunk_count* and
-    *size_bytes*.  *name_sealed* holds the file name where it is
-    not the standard's, sealed under the same key.
-    """
-
-    uid: PayloadUid
-    wrapped_key: bytes
-    size_bytes: int
-    chunk_count: int
-    sha256: bytes
-    chunks: tuple[SealedChunk, ...]
-    name_sealed: bytes | None = None
-    staged: PayloadId | None = None
-    holder: bytes | None = None
-    master_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Partial:
-    """An upload that is no transfer and may be taken up again: cut off, or waiting under a temporary name.
-
-    *path* is that below ``send/``, as the client called it; *folder* the address folder it is in.  *payload* is None
-    before the first `Ledger.save_partial`.  *wrapped_key* is bound to *uid* alone, since the length is not final.
-    *holder* is who may write: see `Ledger.take_over`.  *size_bytes* are there without a gap.  *is_closed* after the
-    client's CLOSE, which only a temporary name survives; *looks_whole* is what its program's manners said then.
-    """
-
-    office: OfficeNumber
-    path: str
-    folder: OfficeNumber | None
-    payload: PayloadId | None
-    uid: PayloadUid
-    holder: bytes
-    wrapped_key: bytes
-    size_bytes: int
-    is_closed: bool
-    looks_whole: bool
-    client_mtime: datetime | None
-    touched_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class StoredPayload:
-    """What reading needs: where the chunks lie and the key that opens them, still wrapped."""
-
-    id: PayloadId
-    uid: PayloadUid
-    wrapped_key: bytes
-    size_bytes: int
-    chunk_count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rewrapped:
-    """What a rotation of the master key did: rows wrapped again, and rows that opened under no key at all."""
-
-    done: int
-    damaged: int
-
-
-@dataclass(frozen=True, slots=True)
-class TransferDraft:
-    """Everything a transfer is made of, before the ledger has decided whether it becomes one.
-
-    *path* is where it was uploaded, below ``send/``: a partial that is kept there goes with the commit.  *is_renamed*
-    where that was a temporary name.  *completes* is the live transfer of that identity all of whose bytes these begin
-    with: an interrupted upload, repeated.
-    *quota_bytes* is what all files of the sender may take up, this one included.
-    """
-
-    route: Route
-    identity: Identity
-    payload: SealedPayload
-    in_folder: bool
-    client_mtime: datetime | None
-    findings: tuple[Finding, ...]
-    path: str | None = None
-    is_renamed: bool = False
-    part: SealedPart | None = None
-    completes: TransferId | None = None
-    quota_bytes: int | None = None
-
-
-class Prospect(NamedTuple):
-    """What the store knows of an upload that begins: both offices, each None where it is not registered, what the
-    sender's files take up, and whether there is anything under its name (`Ledger.find_sent`) or at its path
-    (`Ledger.find_partial`) already.
-    """
-
-    sender: Office | None
-    recipient: Office | None
-    stored_bytes: int
-    has_sent: bool
-    has_partial: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The transfer that answers for a draft; *is_repeat* where it had been accepted before."""
-
-    transfer: Transfer
-    is_repeat: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ListingCursor:
-    """A place in a listing, and the newest transfer that belongs to it: the listing is that of its first page.
-
-    *numbers* are those of the office that are still to be listed, the one that *key* is a place of first.
-    """
-
-    newest: int
-    key: tuple[str, str, int] | None
-    numbers: tuple[OfficeNumber, ...]
-
-
-class Entry(NamedTuple):
-    """One file of a listing: no more than a directory shows, because there may be 100,000 of them.
-
-    *name* is that under which the listing's office sees it.  *changed_at* is in seconds since 1970: the sender's own
-    time in ``send/``, the time of acceptance elsewhere.
-    """
-
-    id: TransferId
-    name: str
-    sender: OfficeNumber
-    recipient: OfficeNumber
-    serial: str
-    size_bytes: int
-    changed_at: int
-
-
-# The fields of an `Entry`, in its order.
-EntryRow = tuple[TransferId, str, OfficeNumber, OfficeNumber, str, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class ListingPage:
-    """A part of a listing in its order; *cursor* is None after the last one.
-
-    *rows* are as the store gave them: making a record of each costs as much as packing it.
-    """
-
-    rows: Sequence[EntryRow]
-    cursor: ListingCursor | None
-
-    @property
-    def entries(self) -> tuple[Entry, ...]:
-        """The same, with the names of what they hold."""
-        return tuple(map(Entry._make, self.rows))
+from relay.unitparts import UnitPart
 
 
 class Ledger(Register, Figures, Post, Bulletin, Intervening, Closing, Upkeep, Protocol):
@@ -230,7 +67,7 @@ class Ledger(Register, Figures, Post, Bulletin, Intervening, Closing, Upkeep, Pr
     async def close(self) -> None:
         """Write what is waiting, then let go of the store."""
 
-    # --- master keys -------------------------------------------------------------------------------------------
+    # --- invitations -------------------------------------------------------------------------------------------
 
     async def record_invitation(self, invitation: Invitation, *, actor: str) -> None:
         """Keep an invitation to a first certificate."""
@@ -253,6 +90,8 @@ class Ledger(Register, Figures, Post, Bulletin, Intervening, Closing, Upkeep, Pr
 
         Refused as `try_invitation` and `record_certificate`: two who try at once end in one certificate.
         """
+
+    # --- master keys -------------------------------------------------------------------------------------------
 
     async def begin_rotation(self, master_id: str, *, actor: str, now: datetime) -> bool:
         """Let everything be sealed under that master key from now on; False where that is so already.

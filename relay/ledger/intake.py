@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 
 from relay.config import describe_size
 from relay.errors import Deferred, Refused
-from relay.ledger import Accepted, Prospect, SealedChunk, SealedPayload, TransferDraft
 from relay.ledger.endings import CHUNKS_MOST, SLICE_CHUNKS, chunk_ids, destroy_bytes, end_transfer
 from relay.ledger.lineage import former_in, successor_in
+from relay.ledger.records import Accepted, Prospect, SealedChunk, SealedPayload, TransferDraft
 from relay.ledger.refusals import RefusalVerbs, join_path
 from relay.ledger.rows import findings_cell, office_of, to_cell
 from relay.ledger.statements import SQL

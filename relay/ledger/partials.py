@@ -14,8 +14,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from relay.errors import finding
-from relay.ledger import Partial, SealedChunk
 from relay.ledger.intake import IntakeVerbs, insert_payload, put_chunks
+from relay.ledger.records import Partial, SealedChunk
 from relay.ledger.rows import Row, to_cell, to_time
 from relay.ledger.statements import SQL
 from relay.ledger.store import append_event, transfer_sql

@@ -14,9 +14,9 @@ from datetime import datetime
 from functools import partial
 
 from relay.errors import Refused
-from relay.ledger import ListingCursor, ListingPage
 from relay.ledger.endings import destroy_bytes, end_transfer
 from relay.ledger.lineage import is_own
+from relay.ledger.records import ListingCursor, ListingPage
 from relay.ledger.rows import Row, to_cell
 from relay.ledger.statements import SQL
 from relay.ledger.store import append_event, transfer_sql

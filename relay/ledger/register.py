@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from relay.ledger import ImportCounts
+from relay.ledger.registry import ImportCounts
 from relay.ledger.rows import event_of, office_of, to_cell
 from relay.ledger.statements import SQL
 from relay.ledger.store import Store, append_event

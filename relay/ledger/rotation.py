@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 
-from relay.ledger import Rewrapped
+from relay.ledger.records import Rewrapped
 from relay.ledger.rows import Row, to_cell
 from relay.ledger.statements import SQL
 from relay.ledger.store import Store, append_event

@@ -10,9 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from relay.errors import Refused
-from relay.ledger import EntryRow, ListingCursor, ListingPage, Shelf, StoredPayload
 from relay.ledger.endings import CHUNKS_MOST
 from relay.ledger.lineage import find_former, is_own
+from relay.ledger.records import EntryRow, ListingCursor, ListingPage, Shelf, StoredPayload
 from relay.ledger.rows import to_cell, to_time
 from relay.ledger.statements import SQL
 from relay.ledger.store import Store, append_event, transfer_sql
