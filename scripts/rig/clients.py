@@ -191,12 +191,14 @@ class Clients:
 
     async def _put_paced(self, index: int, lane: int, free: "asyncio.Queue[int]", *, due: float) -> None:
         office, session = self._sessions[lane]
-        reader, reading = self._reading[index % len(self._reading)] if self._reading else (self._task.recipient, None)
+        recipient, reading = self._task.recipient, None
+        if self._task.look_every and index % self._task.look_every == 0:
+            recipient, reading = self._reading[index // self._task.look_every % len(self._reading)]
         # How far behind its moment it begins: a load program that is late measures itself.
         self.spans.setdefault("late", []).append(time.perf_counter() - due)
-        name = await self._put_file(session, office, index, recipient=reader)
+        name = await self._put_file(session, office, index, recipient=recipient)
         free.put_nowait(lane)
-        if reading is not None and self._task.look_every and index % self._task.look_every == 0:
+        if reading is not None:
             answered = time.perf_counter()
             while not await reading.has_name(self._task.path, name):
                 if time.perf_counter() - answered > _LOGIN_SECONDS:

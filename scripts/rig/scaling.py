@@ -9,18 +9,15 @@ it busy) and in as many as there are processors (`rig.pressure`).
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 
+from rig.apart import pinned
 from rig.figures import Figure
 from rig.load import prepared
 from rig.machine import tell
 from rig.pressure import measure_pressure
 from rig.processes import connections_by_process
-from rig.servers import Running
 from rig.sides import Bench
-from rig.workloads import Measure, Side, connect_and_put, split
+from rig.workloads import Measure, connect_and_put, split
 
 _CPU_TARGET, _WALL_TARGET = 1.18, 0.85
 _SPREAD_SESSIONS = 160
@@ -77,32 +74,14 @@ def _wall_line(bench: Bench, count: int) -> Figure:
     rates = {}
     for workers in (1, count):
         tell(f"(h) {workers} workers on processors of their own")
-        side = _pinned(bench.with_workers(workers), workers)
+        processors = sorted(os.sched_getaffinity(0))
+        side = pinned(bench.with_workers(workers), processors[:workers], processors[workers:])
         rates[workers] = max(
             1 / connect_and_put(side, bench.amounts)["a"].wall_seconds for _ in range(bench.amounts.rounds)
         )
     text = f"sessions a second with {count} workers, each on a processor of its own"
     others = {f"{count} × 1 worker": count * rates[1]}
     return Figure("h", text, "1/s", rates[count], others, _WALL_TARGET, is_floor=True)
-
-
-def _pinned(side: Side, workers: int) -> Side:
-    """Return *side* with its server kept on the first processors and whatever is started beside it on the others."""
-
-    @contextmanager
-    def start() -> Iterator[Running]:
-        everything = os.sched_getaffinity(0)
-        processors = sorted(everything)
-        try:
-            # A process that is started inherits it, with all threads it will have.
-            os.sched_setaffinity(0, processors[:workers])
-            with side.start() as server:
-                os.sched_setaffinity(0, processors[workers:])
-                yield server
-        finally:
-            os.sched_setaffinity(0, everything)
-
-    return replace(side, start=start)
 
 
 def _spread_lines(bench: Bench, workers: int) -> list[Figure]:
