@@ -25,6 +25,9 @@ from relay.common import Common
 _GRACE_SECONDS: Final = 0.01
 # So long nobody waits for others at most, whatever they say.
 _PATIENCE_SECONDS: Final = 1.0
+# Who has stood in the line for so long does not come any more: it was killed with the supervisor that would have cleared
+# its place, or hangs.  What it left would else cost everybody that moment of grace at each commit.
+_GONE_SECONDS: Final = 30.0
 # A file stands for so much time, in each of several workers for as many times that: who sends more than so many a second
 # falls behind, and so far at most.
 FILE_SECONDS: Final = 0.02
@@ -68,10 +71,11 @@ class Lineup:
         common = self._common
         if common is None:
             return True
-        own = (common.line[common.index], common.index)
-        if not any(at > 0 and (at, index) < own for index, at in enumerate(common.line)):
+        now, own = self._clock(), (common.line[common.index], common.index)
+        gone = _gone_before(now)
+        if not any(at > gone and (at, index) < own for index, at in enumerate(common.line)):
             return True
-        now, free_since = self._clock(), common.given_back_at / _NANOSECONDS
+        free_since = common.given_back_at / _NANOSECONDS
         return 0 < free_since < now - _GRACE_SECONDS or now > self._entered_at + _PATIENCE_SECONDS
 
     def took(self) -> None:
@@ -84,8 +88,10 @@ class Lineup:
         common = self._common
         if common is None:
             return
-        common.given_back_at = int(self._clock() * _NANOSECONDS)
-        waiting = [(at, index) for index, at in enumerate(common.line) if at]
+        now = self._clock()
+        common.given_back_at = int(now * _NANOSECONDS)
+        gone = _gone_before(now)
+        waiting = [(at, index) for index, at in enumerate(common.line) if at > gone]
         if waiting:
             try:
                 os.write(common.inboxes[min(waiting)[1]][1], _CALL)
@@ -107,6 +113,11 @@ class Lineup:
     def _ring(self) -> None:
         if self._bell is not None and not self._bell.done():
             self._bell.set_result(None)
+
+
+def _gone_before(now: float) -> int:
+    """Return the moment, as it stands in the line, of the last who is not waited for; 0 is nobody."""
+    return max(0, int((now - _GONE_SECONDS) * _NANOSECONDS))
 
 
 class Standing:

@@ -1,7 +1,7 @@
 """Workers, their supervisor and the whole server killed at random instants, while the offices' programs go on: no promise is broken, ever.
 
 A run is told by its seed: ``RELAY_KILLS_SEED=…`` repeats the instants and what the programs draw, ``RELAY_KILLS=…`` says
-how many in the long run.
+how many in the long run, ``RELAY_KILLS_WORKERS=…`` in how many workers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LIFE_SECONDS = 0.6
 # A worker that dies again and again is replaced later each time; a new supervisor knows nothing of that.
 WEIGHTS = {"worker": 6, "server": 3, "supervisor": 1}
 SETTINGS = {
-    "server": {"workers": 3},
+    "server": {"workers": int(os.environ.get("RELAY_KILLS_WORKERS", "3"))},
     "limits": {"handles_per_session": 100_000, "handles_per_certificate": 100_000},
 }
 

@@ -105,6 +105,23 @@ async def test_one_who_holds_the_lock_and_is_killed_holds_nobody_up(crew: list[C
     assert alive.may_go()
 
 
+async def test_what_the_dead_left_in_the_line_is_left_out_in_the_end(crew: list[Common]) -> None:
+    """Where nobody was left to clear the place of one who was killed, the line goes on as if it was empty."""
+    clock = Clock()
+    with Neighbours(crew[2], answer).reachable():
+        holder, dead, alive = (Lineup(common, clock) for common in crew)
+        dead.enter(clock.now)
+        clock.now += 60.0
+        holder.took()
+        alive.enter(clock.now)
+        assert alive.may_go()
+        waiting = asyncio.create_task(alive.wait(10 * PATIENCE_SECONDS))
+        await asyncio.sleep(0)
+        holder.gave_back()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await waiting
+
+
 async def test_a_process_without_neighbours_waits_for_nobody() -> None:
     """A command, or the only worker, goes at once."""
     for lineup in (Lineup(), Lineup(Common.alone())):
