@@ -22,8 +22,9 @@ from relay.model import Office, OfficeNumber, OfficeStatus
 
 # Ten times a large certificate: RSA 16384, a hundred principals.  More is no certificate.
 CERTIFICATE_BYTES = 32 * 1024
-# Longer ones are read anew each time: what is kept of those that come again, of whomever, stays below 2 MiB.
-_KEPT_BYTES = 2048
+# Longer ones are read anew each time: what is kept of those that come again, of whomever, stays below 2 MiB.  The bytes
+# of one certificate are not one text: a signature by ECDSA may have any number of zeros in front.
+KEPT_BYTES = 2048
 # As in OpenSSH; one company with more offices than that gets a second certificate.
 PRINCIPALS = 256
 TEXT_CHARACTERS = 1024
@@ -143,7 +144,7 @@ def parse_certificate(key_data: bytes) -> OfferedCertificate:
 
     CertificateRejected for everything else, and never another exception.
     """
-    return _parse_kept(key_data) if len(key_data) <= _KEPT_BYTES else _parse(key_data)
+    return _parse_kept(key_data) if len(key_data) <= KEPT_BYTES else _parse(key_data)
 
 
 @lru_cache(maxsize=256)

@@ -37,6 +37,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
+from relay.offered import KEPT_BYTES
+
 _TAG_BYTES = 16
 _LENGTH_BYTES = 4
 # RFC 4253 section 6.
@@ -190,10 +192,14 @@ def spare_repetition() -> None:
     * Lines of its log are put into words only where they are kept.
     """
     unwrapped: Any = connection
-    unwrapped.decode_ssh_certificate = _decode_kept
+    unwrapped.decode_ssh_certificate = _decode
     unwrapped.saslprep = _prepare_name
     SSHLogger.log = _log_if_kept  # type: ignore[method-assign]
     SSHPacketLogger._log_packet = _log_packet_if_kept  # type: ignore[method-assign,assignment]
+
+
+def _decode(data: bytes) -> object:
+    return _decode_kept(data) if len(data) <= KEPT_BYTES else public_key.decode_ssh_certificate(data)
 
 
 @lru_cache(maxsize=512)

@@ -19,12 +19,13 @@ from asyncssh.crypto.chacha import ChachaCipher
 from asyncssh.crypto.cipher import GCMCipher
 from asyncssh.encryption import ChachaEncryption, Encryption, GCMEncryption
 from asyncssh.logging import SSHLogger
-from asyncssh.packet import Boolean, String, UInt32
+from asyncssh.packet import Boolean, SSHPacket, String, UInt32
 from edge_pair import PATIENCE_SECONDS, Seen, connected, open_raw_channel, until
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relay import edge, packets
+from relay.offered import parse_certificate
 
 KEPT = ["chacha20-poly1305@openssh.com", "aes256-gcm@openssh.com", "aes128-gcm@openssh.com"]
 CTR = "aes256-ctr"
@@ -340,6 +341,21 @@ def test_asyncssh_still_finds_by_name_what_it_is_spared() -> None:
         "packet",
         "note",
     ]
+
+
+def test_long_certificates_are_decoded_each_time() -> None:
+    """Of one certificate anybody can make many, as long as they like, by zeros in front of its signature's numbers."""
+    authority, key = (asyncssh.generate_private_key("ecdsa-sha2-nistp256") for _ in range(2))
+    certificate = authority.generate_user_certificate(key, "of an office", principals=["0178515854"])
+    offered = parse_certificate(certificate.public_data)
+    signature = SSHPacket(offered.ca_signature)
+    algorithm, numbers = signature.get_string(), SSHPacket(signature.get_string())
+    first, second = (String(bytes(4_000) + numbers.get_string()) for _ in range(2))
+    long = offered.signed + String(String(algorithm) + String(first + second))
+    decoded = [[packets._decode(data) for _ in range(2)] for data in (certificate.public_data, long)]
+    assert decoded[0][0] is decoded[0][1]
+    assert decoded[1][0] is not decoded[1][1]
+    assert all(each.principals == ["0178515854"] for pair in decoded for each in pair)  # type: ignore[attr-defined]
 
 
 @given(st.text(max_size=12))
