@@ -20,22 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from relay.certificates import CaKey, CertificateRejected, fingerprint_of_line
 from relay.errors import ConfigError
-from relay.keyring import (
-    HOST_CA_BEFORE,
-    PRIVATE_MODE,
-    PUBLIC_MODE,
-    TRUSTED_DIRECTORY,
-    HostAlgorithm,
-    Keyring,
-    load_keyring,
-    make_host_key,
-    open_ca,
-    open_host_ca,
-    publish_file,
-    publish_host_certificate,
-    publish_public,
-)
+from relay.keymaking import make_host_key, publish_host_certificate, publish_public
+from relay.keyring import HOST_CA_BEFORE, TRUSTED_DIRECTORY, HostAlgorithm, Keyring, load_keyring, open_ca, open_host_ca
 from relay.privatekeys import has_passphrase, private_bytes, public_line
+from relay.publishing import PRIVATE_MODE, PUBLIC_MODE, publish_file
 
 # Where the passphrase of the CAs may come from, best last: whatever stands in the environment can be read in /proc.
 PASSPHRASE_VARIABLE = "RELAY_CA_PASSPHRASE"  # noqa: S105 - the name of it

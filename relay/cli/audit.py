@@ -269,7 +269,7 @@ def accept(
 
 
 async def _accept(home: Path, reason: str) -> None:
-    from relay.keyring import publish_file
+    from relay.publishing import publish_file
 
     async with open_installation(home) as relay:
         anchor, now = relay.config.audit.anchor, relay.now

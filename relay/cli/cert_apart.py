@@ -51,8 +51,9 @@ def sign(
     from relay.authority import find_passphrase
     from relay.certificates import draw_serial, issue_certificate, plan_validity
     from relay.keyfiles import read_public_key
-    from relay.keyring import open_ca, publish_file
+    from relay.keyring import open_ca
     from relay.privatekeys import has_passphrase
+    from relay.publishing import publish_file
 
     offices = list(dict.fromkeys(read_office_number(number) for number in office))
     passphrase = find_passphrase()

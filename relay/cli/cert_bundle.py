@@ -136,7 +136,7 @@ async def _issue(
     from relay.authority import open_user_ca
     from relay.bundle import make_bundle
     from relay.issuing import Wish, issue
-    from relay.keyring import draw_office_key
+    from relay.keymaking import draw_office_key
     from relay.ppk import check_ppk
     from relay.privatekeys import private_bytes, public_line
 
@@ -171,7 +171,7 @@ async def _issue(
 
 
 def _write(file: Path, data: bytes, *, force: bool) -> None:
-    from relay.keyring import publish_file
+    from relay.publishing import publish_file
 
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not publish_file(file, data, BUNDLE_MODE, overwrite=force):

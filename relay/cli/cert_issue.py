@@ -177,7 +177,7 @@ def warn_of_suspended(offices: Iterable[Office]) -> None:
 
 def _plan(relay: Installation, office: Office, public_key: Path | None, out: Path | None) -> _Plan:
     from relay.keyfiles import read_public_key
-    from relay.keyring import make_office_key
+    from relay.keymaking import make_office_key
 
     if public_key is not None:
         beside = public_key.with_name(public_key.name.removesuffix(".pub") + "-cert.pub")
@@ -195,7 +195,7 @@ def _refuse_overwriting(plan: _Plan, *, force: bool) -> None:
 
 
 def _write(plan: _Plan, line: str, *, force: bool) -> None:
-    from relay.keyring import publish_file
+    from relay.publishing import publish_file
 
     if plan.private_file is not None:
         plan.private_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

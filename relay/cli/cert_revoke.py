@@ -193,8 +193,8 @@ def krl(
 
 
 async def _krl(home: Path, file: Path) -> None:
-    from relay.keyring import publish_file
     from relay.krl import RevokedKeys, RevokedOfCa, write_krl
+    from relay.publishing import publish_file
 
     async with open_installation(home) as relay:
         # Nothing of OpenSSH's is ever asked about X.509.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def init(home: HomeOption = Path()) -> None:
     """Make a relay in the home: relay.toml, keys/ and the store.  Nothing that exists is overwritten."""
     from relay.configfile import FILE_NAME, load_config, load_template
-    from relay.keyring import publish_file
+    from relay.publishing import publish_file
 
     home = home.absolute()
     home.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,8 @@ def _tell(what: str, path: Path, *, is_new: bool) -> None:
 
 def _make_keys(config: Config) -> Keyring:
     from relay.authority import find_passphrase
-    from relay.keyring import AUDIT_FILE, IRREPLACEABLE_FILES, create_keyring, list_missing
+    from relay.keymaking import create_keyring
+    from relay.keyring import AUDIT_FILE, IRREPLACEABLE_FILES, list_missing
     from relay.ledger.anchor import has_audit
 
     missing = list_missing(config.keys_path)

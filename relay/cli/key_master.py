@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 async def rotate_master(home: Path, *, yes: bool) -> None:
     """Rotate the master key of the relay in *home*; CommandFailed where something opens under neither key."""
-    from relay.keyring import begin_master_rotation, destroy_old_master
+    from relay.keymaking import begin_master_rotation, destroy_old_master
 
     async with open_installation(home) as relay:
         if not relay.keyring.older_masters:

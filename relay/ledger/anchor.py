@@ -23,10 +23,10 @@ from pathlib import Path
 
 from relay.audit import AuditKey, Mark, read_mark, sign_head
 from relay.errors import ConfigError
-from relay.keyring import PRIVATE_MODE, publish_file
 from relay.ledger.rows import Cell, Row
 from relay.ledger.statements import SQL
 from relay.ledger.trail import batch_of
+from relay.publishing import PRIVATE_MODE, publish_file
 
 ReadRows = Callable[[str, Sequence[Cell]], list[Row]]
 

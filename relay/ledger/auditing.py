@@ -11,7 +11,8 @@ from pathlib import Path
 
 from relay.audit import Batch, EventRow
 from relay.errors import ConfigError
-from relay.keyring import AUDIT_FILE, publish_audit_key
+from relay.keymaking import publish_audit_key
+from relay.keyring import AUDIT_FILE
 from relay.ledger import storefile
 from relay.ledger.anchor import has_audit
 from relay.ledger.migrations import check_form, read_form

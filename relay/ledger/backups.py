@@ -21,6 +21,7 @@ from pathlib import Path
 from relay.errors import ConfigError
 from relay.ledger import migrations, storefile
 from relay.ledger.rows import to_cell, to_time
+from relay.publishing import sync_path
 
 _TAKEN_AT = "backup_at"
 _NAME = re.compile(r"relay-([0-9]{8}T[0-9]{6}Z)\.db")
@@ -68,7 +69,7 @@ def make_backup(
     try:
         _copy(store, draft, now, progress)
         backup = inspect_backup(draft)
-        _sync(draft)
+        sync_path(draft)
         draft.replace(target)
         _keep_name(target, is_new=not is_there)
     finally:
@@ -84,7 +85,7 @@ def make_backup(
 def _keep_name(target: Path, *, is_new: bool) -> None:
     """Make sure of the name *target*; where that cannot be, whoever is told so finds no file in the way of the next."""
     try:
-        _sync(target.parent)
+        sync_path(target.parent)
     except OSError:
         if is_new:
             target.unlink(missing_ok=True)
@@ -172,7 +173,7 @@ def restore_backup(backup: Backup, store: Path, *, now: datetime, lock_wait_seco
     with _nobody_inside(store, lock_wait_seconds):
         aside = _set_aside(store, now)
         draft.replace(store)
-        _sync(store.parent)
+        sync_path(store.parent)
     return aside
 
 
@@ -184,7 +185,7 @@ def _prepare(source: Path, draft: Path) -> None:
         _copy_back(source, draft)
     for name in (draft.name + "-wal", draft.name + "-shm"):
         draft.with_name(name).unlink(missing_ok=True)
-    _sync(draft)
+    sync_path(draft)
 
 
 def _copy_back(source: Path, draft: Path) -> None:
@@ -227,7 +228,7 @@ def _set_aside(store: Path, now: datetime) -> Path | None:
     if not store.exists():
         for log in logs:
             log.unlink(missing_ok=True)
-        _sync(store.parent)
+        sync_path(store.parent)
         return None
     # One that was cut off in this very second has left its own.
     while (aside := store.with_name(f"{store.name}.replaced-{now:%Y%m%dT%H%M%SZ}")).exists():
@@ -242,7 +243,7 @@ def _set_aside(store: Path, now: datetime) -> Path | None:
         raise
     except OSError:
         store.rename(aside)
-    _sync(store.parent)
+    sync_path(store.parent)
     return aside
 
 
@@ -265,11 +266,3 @@ def plan_removal(backups: Sequence[Path], keep: int) -> list[Path]:
     if len(backups) > len(older):
         kept.discard(last_of_day.get(backups[len(older)].name[6:14], Path()))
     return [path for path in older if path not in kept]
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, TypeVar
 from relay.errors import ConfigError, Deferred
 from relay.ledger.migrations import apply_step, check_form, load_steps, read_form
 from relay.ledger.trail import WritingConnection
+from relay.publishing import sync_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -191,11 +192,7 @@ def create_file(path: Path, page_bytes: int) -> None:
     finally:
         connection.close()
     draft.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_path(path.parent)
 
 
 def open_checked(path: Path, wait_seconds: float) -> sqlite3.Connection:

@@ -22,7 +22,8 @@ from relay.certificates import fingerprint_of_line, parse_certificate_line
 from relay.enrolment import EnrolmentDesk, EnrolmentSession
 from relay.errors import Deferred
 from relay.invitation import Invitation, draw_code, write_code
-from relay.keyring import Keyring, make_office_key
+from relay.keymaking import make_office_key
+from relay.keyring import Keyring
 
 _, KEY = make_office_key()
 _VALID_SECONDS = 30 * 86_400

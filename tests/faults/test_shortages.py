@@ -19,7 +19,7 @@ from faultshim import Ending, MakeHouse, Shim
 from house import HOME_HELP, PATIENCE_SECONDS, House, general_name, pdf
 from raw_sftp import RawSftp, open_raw
 
-from relay.keyring import create_keyring
+from relay.keymaking import create_keyring
 
 SMALL, LARGE = pdf(10_000), pdf(3_000_000)
 

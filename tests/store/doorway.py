@@ -30,7 +30,8 @@ from relay import journal
 from relay.auth import OfficeServer
 from relay.certificates import parse_certificate_line
 from relay.config import CertificateSettings, Config, LimitSettings, ServerSettings
-from relay.keyring import Keyring, create_keyring
+from relay.keymaking import create_keyring
+from relay.keyring import Keyring
 from relay.ledger.sqlite import SqliteLedger, create_store, open_ledger
 from relay.model import Certificate, Identity, Office, OfficeNumber, OfficeStatus
 from relay.reception import ConnectionFacts, Reception

@@ -13,7 +13,8 @@ from ledgers import AUDIT_KEY, NOW, SECOND, A, B, identity, open_shop, plan_name
 
 from relay.audit import AuditKey, FaultKind, judge_history
 from relay.errors import ConfigError, finding
-from relay.keyring import create_keyring, load_keyring
+from relay.keymaking import create_keyring
+from relay.keyring import load_keyring
 from relay.ledger import SealedChunk
 from relay.ledger.anchor import AnchorDamagedError, read_anchor
 from relay.ledger.auditing import ensure_audit_key, open_history

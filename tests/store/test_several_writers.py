@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from relay.audit import AuditKey, judge_history
-from relay.keyring import create_keyring
+from relay.keymaking import create_keyring
 from relay.ledger.anchor import holds, read_anchor
 from relay.ledger.auditing import open_history
 from relay.ledger.sqlite import create_store

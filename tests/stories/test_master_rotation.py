@@ -16,7 +16,8 @@ from house import HOME_HELP, House, general_name, pdf, plan_csv, plan_name, rela
 from raw_sftp import Long, RawSftp, open_raw
 
 from relay.errors import ConfigError
-from relay.keyring import OLD_MASTER, begin_master_rotation, load_keyring
+from relay.keymaking import begin_master_rotation
+from relay.keyring import OLD_MASTER, load_keyring
 from relay.ledger.rows import to_time
 from relay.ledger.sqlite import open_ledger
 from relay.model import TransferId

@@ -20,7 +20,8 @@ from relay.authority import (
 )
 from relay.certificates import fingerprint_of_line, issue_certificate, parse_certificate_line, plan_validity
 from relay.errors import ConfigError
-from relay.keyring import Keyring, create_keyring, list_missing, load_keyring, make_office_key
+from relay.keymaking import create_keyring, make_office_key
+from relay.keyring import Keyring, list_missing, load_keyring
 from relay.model import OfficeNumber
 
 

@@ -13,14 +13,9 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from relay.certificates import FOREVER, parse_certificate_line
 from relay.errors import ConfigError
-from relay.keyring import (
-    Keyring,
-    create_keyring,
-    list_missing,
-    load_keyring,
-    make_office_key,
-    publish_file,
-)
+from relay.keymaking import create_keyring, make_office_key
+from relay.keyring import Keyring, list_missing, load_keyring
+from relay.publishing import publish_file
 
 
 @pytest.fixture(scope="module")
