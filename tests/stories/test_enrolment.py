@@ -81,6 +81,22 @@ def test_an_office_enrols_and_works(house: House, tmp_path: Path) -> None:
     assert EventKind.INVITED in kinds
 
 
+def test_an_enrolment_that_could_not_write_all_is_done_again(house: House, tmp_path: Path) -> None:
+    """The same command with the same code finds the same key and ends well: the certificate is written last."""
+    code, folder = invite(house), tmp_path / "office"
+    in_the_way = folder / "config"
+    in_the_way.mkdir(parents=True)
+    first = enroll(house, code, folder)
+    assert first.returncode == 1
+    assert "同じコードで" in first.stderr
+    key = (folder / "id_relay").read_bytes()
+    in_the_way.rmdir()
+    again = enroll(house, code, folder)
+    assert again.returncode == 0, again.stderr
+    assert (folder / "id_relay").read_bytes() == key
+    assert {"config", "known_hosts", "id_relay-cert.pub"} <= {each.name for each in folder.iterdir()}
+
+
 def test_another_server_is_refused_before_anything_is_sent(make_house: Callable[..., House], tmp_path: Path) -> None:
     """A man in the middle, even another relay with a good CA of its own, sees neither key nor code."""
     ours, theirs = make_house(), make_house()
