@@ -48,8 +48,9 @@ _HEADER_WORDS = 2048
 # In the header: mark, workers, places; behind them the key (in bytes), the descriptors of the inboxes with their inodes,
 # and which process has each place.
 _KEY_AT, _ENDS_AT, _PIDS_AT = 64, 16, 1536
-# Also there: when the store's lock was given back, and since when each place waits for it (`relay.lineup`).
-_GIVEN_BACK_AT, _LINE_AT = 3, 1792
+# Also there: when the store's lock was given back, when its log was emptied, and since when each place waits for the lock
+# (`relay.lineup`).
+_GIVEN_BACK_AT, _EMPTIED_AT, _LINE_AT = 3, 4, 1792
 # Certificates, offices and networks that have something open, and open uploads; some thousands on a busy day.
 _COUNT_ROWS = 32_768
 # Offices that sent something within a minute, and limits that were told in the last one.
@@ -359,6 +360,15 @@ class Common:
     @given_back_at.setter
     def given_back_at(self, moment: int) -> None:
         self._header[_GIVEN_BACK_AT] = moment
+
+    @property
+    def emptied_at(self) -> int:
+        """When the store's log was last emptied, in nanoseconds of CLOCK_MONOTONIC; 0 where nobody has done so yet."""
+        return self._header[_EMPTIED_AT]
+
+    @emptied_at.setter
+    def emptied_at(self, moment: int) -> None:
+        self._header[_EMPTIED_AT] = moment
 
     # --- counts --------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ lock when it finds it free.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable, Hashable
@@ -45,6 +46,7 @@ class Lineup:
         self._clock = clock
         self._common = common if common is not None and len(common.inboxes) > 1 else None
         self._entered_at = 0.0
+        self._emptied_at = -math.inf
         self._bell: asyncio.Future[None] | None = None
         if self._common is not None:
             self._common.on_called = self._ring
@@ -98,6 +100,18 @@ class Lineup:
             except OSError:
                 # Its inbox is full: it will look by itself.
                 return
+
+    def was_emptied(self, seconds: float) -> bool:
+        """True where a worker, whichever, has emptied the store's log within so many *seconds*."""
+        shared_at = 0 if self._common is None else self._common.emptied_at
+        at = shared_at / _NANOSECONDS if shared_at else self._emptied_at
+        return self._clock() < at + seconds
+
+    def emptied(self) -> None:
+        """Know, and let all workers know, that the store's log was emptied now."""
+        self._emptied_at = self._clock()
+        if self._common is not None:
+            self._common.emptied_at = int(self._emptied_at * _NANOSECONDS)
 
     async def wait(self, seconds: float) -> None:
         """Wait until this worker is called, and for so long at most."""

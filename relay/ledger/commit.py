@@ -53,6 +53,7 @@ _CHECKPOINT_AGAIN_SECONDS = 1.0
 # Between two that empty the log, those that come sooner let it be overwritten where it lies: taking its blocks and
 # pages from the disk and from memory, only to ask for them again, is a fifth of what a large file costs the store.
 # Behind the log's end then lies what was written before, also of what is destroyed now, until it is emptied again.
+# It is the log of all workers, who wait for whichever empties it.
 _EMPTY_AGAIN_SECONDS = 10.0
 # What may wait rides with the next transaction, and goes by itself after so long.
 _RIDE_SECONDS = 1.0
@@ -105,7 +106,6 @@ class Writer:
         self._wake = asyncio.Event()
         self._is_closing = False
         self._checkpoint_after = 0.0
-        self._empty_after = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._task = asyncio.create_task(self._run(), name="ledger-writer")
 
@@ -310,26 +310,31 @@ class Writer:
 
     async def _checkpoint_if_due(self) -> None:
         now = asyncio.get_running_loop().time()
-        if now >= self._checkpoint_after and storefile.is_wal_longer(self._path, self._checkpoint_bytes):
-            is_emptied = now >= self._empty_after
-            if not await self._checkpoint("TRUNCATE" if is_emptied else "RESTART"):
-                self._checkpoint_after = now + _CHECKPOINT_AGAIN_SECONDS
-            elif is_emptied:
-                self._empty_after = now + _EMPTY_AGAIN_SECONDS
+        if now < self._checkpoint_after or not storefile.is_wal_longer(self._path, self._checkpoint_bytes):
+            return
+        if not await self._checkpoint():
+            self._checkpoint_after = now + _CHECKPOINT_AGAIN_SECONDS
 
-    async def _checkpoint(self, mode: str) -> bool:
+    async def _checkpoint(self) -> bool:
         """Fold the log into the database file; False where that failed: it is tried again after a later commit."""
         try:
             await self._acquire(asyncio.get_running_loop().time() + self._lock.wait_seconds)
         except Deferred:
             return False
         try:
-            return self._connection is None or await self._in_thread(storefile.checkpoint, self._connection, mode)
+            return self._connection is None or await self._fold(self._connection)
         except sqlite3.Error as error:
             self._report(error)
             return False
         finally:
             self._release()
+
+    async def _fold(self, connection: WritingConnection) -> bool:
+        is_emptied = not self._lineup.was_emptied(_EMPTY_AGAIN_SECONDS)
+        is_done = await self._in_thread(storefile.checkpoint, connection, "TRUNCATE" if is_emptied else "RESTART")
+        if is_emptied and is_done:
+            self._lineup.emptied()
+        return is_done
 
     def _answer_failure(self, batch: list[_Item[object]], error: Exception) -> None:
         self._report(error)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from ledgers import AUDIT_KEY, NOW, SECOND, B, Shop, identity, large, new_vault, open_shop, plan_name
 
+from relay.common import Common
 from relay.errors import ConfigError
 from relay.ledger import Shelf, storefile
 from relay.ledger.certificates import _HELD_BY_OFFICE
@@ -19,6 +20,7 @@ from relay.ledger.sqlite import create_store, open_ledger
 from relay.ledger.statements import SQL
 from relay.ledger.store import transfer_sql
 from relay.lifecycle import State
+from relay.lineup import Lineup
 from relay.model import TransferId
 
 
@@ -312,6 +314,25 @@ async def test_a_log_that_fills_again_and_again_is_overwritten(tmp_path: Path) -
         contents = [await again.content(each.id) for each in await again.ledger.list_transfers()]
     assert contents.count(content) == 6
     assert len(contents) == number + 1
+
+
+async def test_a_log_that_one_worker_emptied_is_overwritten_by_the_others(tmp_path: Path) -> None:
+    """Emptying holds up all workers, so it is done once for all of them, not by each in turn."""
+    supervisor = Common.create(2)
+    lineups = [Lineup(Common.attach(supervisor.fileno(), index)) for index in range(2)]
+    one = await open_shop(tmp_path, checkpoint_bytes=500_000, lineup=lineups[0])
+    another = await one.reopen(checkpoint_bytes=500_000, lineup=lineups[1])
+    async with one.ledger, another.ledger:
+        await one.send(large(3), plan_name(0))
+        await asyncio.wait_for(_until_emptied(one), 20)
+        await another.send(large(3), plan_name(1))
+        async with asyncio.timeout(20):
+            number = 1
+            while storefile.is_wal_longer(one.path, 500_000):
+                number += 1
+                await another.send(b"small", plan_name(number))
+        assert storefile.wal_bytes(one.path) > 500_000
+    supervisor.close()
 
 
 async def _until_emptied(shop: Shop) -> None:

@@ -122,6 +122,20 @@ async def test_what_the_dead_left_in_the_line_is_left_out_in_the_end(crew: list[
             await waiting
 
 
+async def test_all_workers_know_when_one_has_emptied_the_log(crew: list[Common]) -> None:
+    """It is the log of all: none empties it again before the time, whichever did, and nobody has where none did."""
+    clock = Clock()
+    lineups = [*(Lineup(common, clock) for common in crew), alone := Lineup(clock=clock)]
+    assert not any(lineup.was_emptied(10.0) for lineup in lineups)
+    lineups[1].emptied()
+    assert [lineup.was_emptied(10.0) for lineup in lineups] == [True, True, True, False]
+    alone.emptied()
+    clock.now += 9.9
+    assert all(lineup.was_emptied(10.0) for lineup in lineups)
+    clock.now += 0.2
+    assert not any(lineup.was_emptied(10.0) for lineup in lineups)
+
+
 async def test_a_process_without_neighbours_waits_for_nobody() -> None:
     """A command, or the only worker, goes at once."""
     for lineup in (Lineup(), Lineup(Common.alone())):
