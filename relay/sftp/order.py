@@ -12,6 +12,8 @@ from relay.sftp import wire
 from relay.sftp.handles import Handles, Listing
 from relay.sftp.wire import Request
 
+# Ours are shorter; one that a client made up may be as long as a packet, and its lane is kept while others wait.
+_HANDLE_BYTES = 8
 _BY_HANDLE = frozenset({wire.CLOSE, wire.READ, wire.WRITE, wire.FSTAT, wire.FSETSTAT, wire.READDIR})
 
 
@@ -45,7 +47,7 @@ def _extension_lanes(request: Request, handles: Handles) -> tuple[str, ...]:
 
 def _handle_lanes(name: bytes, handles: Handles) -> tuple[str, ...]:
     # Its own as well: what comes behind a CLOSE that is under way finds the handle no more, and still has to wait.
-    own, handle = f"handle {name!r}", handles.find(name)
+    own, handle = f"handle {name[:_HANDLE_BYTES]!r}", handles.find(name)
     return (own,) if handle is None or isinstance(handle, Listing) else (own, handle.place.lane)
 
 
