@@ -6,9 +6,9 @@ when, each in a word of its own in the memory that they share; who gives the loc
 others leave it to that one.  An office that has lately sent much lines up as if it had come later: its files wait for
 those of the others, by a tenth of a second at most.
 
-Only the lock says who may write.  The order is a courtesy: of one who does not come when he is called, because he hangs
-or was killed, the others are tired in a moment, and a program that knows nothing of it, such as a command, takes the
-lock when it finds it free.
+Only the lock says who may write.  The order is a courtesy: for one who does not come when he is called, because he hangs
+or was killed, the others wait no more than a moment, and a program that knows nothing of it, such as a command, takes
+the lock when it finds it free.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def _copying(source: Path, draft: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise ConfigError(
-            f"{source} cannot be copied to {draft.parent} ({error}). Look for room on that disk, and at both disks."
+            f"{source} cannot be copied to {draft.parent} ({error}). See whether there is room, and whether both disks are sound."
         ) from error
 
 
