@@ -95,6 +95,15 @@ def is_half_character(data: bytes) -> bool:
     return False
 
 
+def is_utf8(data: bytes) -> bool:
+    """Say whether a whole file is UTF-8 and says so by what it yields, as `Utf8Watch` does of one that arrives."""
+    if data.isascii():
+        return False
+    watch = Utf8Watch()
+    watch.feed(data)
+    return watch.is_utf8
+
+
 class Utf8Watch:
     """Follows a file as long as it may be UTF-8."""
 

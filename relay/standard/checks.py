@@ -1,7 +1,8 @@
 """Checks: what the standard asks of the content of its own files (standard, sections 4 to 9).
 
 A file is fed in pieces of any size and judged while it arrives; the answer does not depend on how it was split, and
-what is held does not grow with it beyond the bounds that `records`, `persons` and `repeats` name.
+what is held does not grow with it beyond the bounds that `records`, `persons` and `repeats` name.  A small file that
+comes in one piece, as nearly all do, is looked at as a whole first (`glance`): most are right, and plainly so.
 
 Everything found is gathered and told at the end, in the order in which it explains the rest: first what the bytes
 are, then whether they are all there, then the records, then what they say.  What weighs how much is not decided
@@ -15,7 +16,8 @@ from collections.abc import Collection, Sequence
 from relay.errors import Finding
 from relay.model import Address
 from relay.standard.desk import UNRELATED_PERSON, Desk
-from relay.standard.readers import READERS
+from relay.standard.glance import GLANCE_BYTES, glance, outline_for
+from relay.standard.readers import READERS, Reader
 from relay.standard.roster import Roster
 from relay.standard.versions import Version
 
@@ -43,7 +45,7 @@ class StandardCheck:
     What only serves codes in *off* is left out where it can be.
     """
 
-    __slots__ = ("_desk", "_reader")
+    __slots__ = ("_address", "_held", "_open", "_outline", "_reading", "_roster")
 
     def __init__(
         self,
@@ -54,30 +56,55 @@ class StandardCheck:
         sender_services: Sequence[str] = (),
         off: Collection[str] = (),
     ) -> None:
-        self._desk = Desk(
-            address, version, recipient_services=recipient_services, sender_services=sender_services, off=off
-        )
-        self._reader = READERS[version.reader](self._desk)
+        def open_desk() -> tuple[Desk, Reader]:
+            desk = Desk(
+                address, version, recipient_services=recipient_services, sender_services=sender_services, off=off
+            )
+            return desk, READERS[version.reader](desk)
+
+        self._address = address
+        self._outline = outline_for(address.kind, version.standard) if version.reader == "csv" else None
+        self._open = open_desk
+        # Nothing as long as the first piece may be all, which is held.
+        self._reading: tuple[Desk, Reader] | None = None
+        self._held = b""
+        self._roster: Roster | None = None
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the file."""
-        self._reader.feed(data)
+        if self._reading is None and not self._held and self._outline is not None and len(data) <= GLANCE_BYTES:
+            self._held = data
+        else:
+            self._read()[1].feed(data)
 
     def finish(self) -> list[Finding]:
         """Return everything that was found in the whole file."""
-        self._reader.finish()
-        self._desk.conclude()
-        return sorted(self._desk.faults.findings(), key=self._rank)
+        if self._held and self._outline is not None:
+            self._roster = glance(self._held, self._address, self._outline)
+            if self._roster is not None:
+                return []
+        desk, reader = self._read()
+        reader.finish()
+        desk.conclude()
+        return sorted(desk.faults.findings(), key=self._rank)
+
+    def _read(self) -> tuple[Desk, Reader]:
+        """Return what reads the file as it arrives, with what was held until now."""
+        if self._reading is None:
+            self._reading = self._open()
+            self._reading[1].feed(self._held)
+            self._held = b""
+        return self._reading
 
     @property
     def roster(self) -> Roster:
         """Who is in the file, as far as it was read; asked when it has ended."""
-        return self._desk.roster
+        return self._roster or self._read()[0].roster
 
     @property
     def doubtful(self) -> str | None:
         """The code that may only follow from what could not be read, and where that refuses need not be told."""
-        return UNRELATED_PERSON if self._desk.is_doubtful else None
+        return UNRELATED_PERSON if self._read()[0].is_doubtful else None
 
     def _rank(self, found: Finding) -> tuple[int, int, int]:
         """Sort the bytes first, by line; then what `_ORDER` says; then the rest by line."""
@@ -86,7 +113,7 @@ class StandardCheck:
             return 0, line, FORM_CODES.index(found.code)
         if found.code == "content.truncated":
             # Records that are short before the last one tell of something else than a cut.
-            earlier = self._desk.faults.first_line("content.field_count")
+            earlier = self._read()[0].faults.first_line("content.field_count")
             return (
                 (2, _ORDER.index("content.field_count"), line)
                 if earlier is not None and earlier < line

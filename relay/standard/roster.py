@@ -26,7 +26,7 @@ MOST_LISTED = 5_000
 _LONGEST = 10
 _LONGEST_LINE = 60
 # A service code begins with its type.
-_TYPE_CHARACTERS = 2
+TYPE_CHARACTERS = 2
 
 
 class Subject(StrEnum):
@@ -98,7 +98,7 @@ class Roster:
         pick = itemgetter(*plan.told_at)
         found = [pick((*row, b"")) for row in rows]
         if plan.service is not None:
-            found = [(*row[:-1], row[-1][:_TYPE_CHARACTERS]) for row in found]
+            found = [(*row[:-1], row[-1][:TYPE_CHARACTERS]) for row in found]
         self._found.update(dict.fromkeys(found))
         if len(self._found) > MOST_LISTED:
             self._found = dict.fromkeys(list(self._found)[:MOST_LISTED])

@@ -25,7 +25,7 @@ from relay.standard.plans import Plan
 _DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"0" * 9)
 _MARKS = b'"\r'
 # Each item closed in itself, and no mark and no comma in any text.
-_CLOSED = re.compile(rb'(?:"[^",]*"|[^",]*)(?:,(?:"[^",]*"|[^",]*))*')
+CLOSED = re.compile(rb'(?:"[^",]*"|[^",]*)(?:,(?:"[^",]*"|[^",]*))*')
 # With more different shapes than one in so many records, telling them costs what it spares.
 _RECORDS_PER_SHAPE = 6
 # So many are remembered of one file.
@@ -117,7 +117,7 @@ def _find_borders(shape: bytes, plan: Plan) -> _Borders | None:
     """
     if shape.count(b",") + 1 != len(plan.items) or b"\r" in shape:
         return None
-    if b'"' in shape and not _CLOSED.fullmatch(shape):
+    if b'"' in shape and not CLOSED.fullmatch(shape):
         return None
     # How long the items are up to each; in front of the n-th stand n commas as well.
     lengths = [0, *accumulate(map(len, shape.translate(None, _MARKS).split(b",")))]

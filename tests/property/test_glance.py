@@ -1,0 +1,172 @@
+"""Glance: a file that is called right before it is taken apart is right, and about the persons it is about.
+
+In pieces no file is looked at as a whole, so each is read both ways and must be the same: found, line, item, person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from standard_files import (
+    DAY_CARE,
+    HELPERS,
+    OLD_SLIP,
+    RESULTS,
+    RULES,
+    SLIP,
+    Sample,
+    judge,
+    judge_sample,
+    samples,
+    slip,
+    write,
+)
+
+from relay.content import start_check
+from relay.errors import TABLE, Finding, Severity
+from relay.naming import parse_name
+from relay.standard.glance import GLANCE_BYTES, glance, outline_for
+from relay.standard.roster import Listed
+
+ONLY_WARNED = {code: Severity.WARN for code in TABLE if code.startswith("content.")}
+# Bytes that mean something, halves of characters, and characters of one byte that are none or odd.
+TELLING = b'\0\1\4\t\n\r\x1a ",09AHz\x7f\x80\x81\x9f\xa0\xb1\xe9\xf0\xff'
+# Longer than what tells formats apart, so that both pieces are read.
+_FIRST_BYTES = 20
+
+# Slips and results of a few pages.
+LISTED = [
+    each for each in samples()
+    if each.name.startswith((b"UPPLAN", b"UPJSK")) and len(each.path.read_bytes()) in range(1, GLANCE_BYTES)
+]  # fmt: skip
+
+PERSONS = ["0000000001", "H000000002", "0000000003"]
+NAMES: Mapping[str, dict[str, str]] = {SLIP: {}, RESULTS: {}, OLD_SLIP: {"month": "202502", "version": "202208"}}
+
+
+def read(name: str, *pieces: bytes) -> tuple[Sequence[Finding], list[Listed], bool]:
+    """Return everything that is found in a file of these *pieces*, and whom it is about."""
+    check = start_check(parse_name(name, RULES), ONLY_WARNED)
+    for piece in pieces:
+        check.feed(piece)
+    found = check.finish()
+    roster = check.gist.roster
+    assert roster is not None
+    return found, list(roster), roster.is_partial
+
+
+def is_seen_at_a_glance(name: str, data: bytes) -> bool:
+    """Say whether the file is called right as a whole."""
+    address = parse_name(name, RULES)
+    outline = outline_for(address.kind, "3.2" if name == OLD_SLIP else "4.1")
+    assert outline is not None
+    return glance(data, address, outline) is not None
+
+
+def require_same(name: str, data: bytes) -> None:
+    """Require that *data* is read alike as a whole and in two pieces."""
+    assert read(name, data) == read(name, data[:_FIRST_BYTES], data[_FIRST_BYTES:])
+
+
+def ordinary(name: str) -> list[list[str]]:
+    """Return the records of three persons, each with two services on eight days, one of them by whoever may be in it."""
+    other = HELPERS if name == RESULTS else DAY_CARE
+    days = [f"{day:02}" for day in range(1, 9)]
+    own, others = (
+        slip(*((person, day, provider) for person in PERSONS for day in days), **NAMES[name])
+        for provider in (HELPERS, other)
+    )
+    for record in others:
+        record[11] = "0930"
+    return sorted(own + others, key=lambda record: record[2])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("end", ["\r\n", "\n"])
+@pytest.mark.parametrize("mark", ["", '"'])
+def test_an_ordinary_file_is_seen_at_a_glance(name: str, end: str, mark: str) -> None:
+    """With every kind of line end and way to quote: or what is compared below would be one thing."""
+    data = write([[mark + item + mark for item in record] for record in ordinary(name)], end)
+    assert is_seen_at_a_glance(name, data)
+    require_same(name, data)
+    assert not read(name, data)[0]
+
+
+def test_what_is_wrong_at_one_byte_is_found_as_ever() -> None:
+    """Each byte of a small slip exchanged for others that mean something, left out, and put in."""
+    rows = [("0000000001", "02", HELPERS), ("0000000001", "03", HELPERS), ("0000000001", "02", DAY_CARE)]
+    data = write([*slip(*rows), ['"x"' if item == "みほん" else item for item in slip(rows[1])[0]]])
+    random = Random(5)
+    seen = 0
+    for place in range(len(data)):
+        for byte in random.sample(TELLING, 5):
+            other = bytes([byte])
+            for changed in (data[:place] + other + data[place + 1 :], data[:place] + other + data[place:]):
+                require_same(SLIP, changed)
+                seen += is_seen_at_a_glance(SLIP, changed)
+        require_same(SLIP, data[:place] + data[place + 1 :])
+    assert seen
+
+
+@st.composite
+def files(draw: st.DrawFn) -> tuple[str, bytes]:
+    """A right file with some items, lines and bytes changed, in places that may be in all of them or in one."""
+    name = draw(st.sampled_from(list(NAMES)))
+    rows = st.tuples(st.sampled_from(PERSONS), st.integers(1, 31).map("{:02}".format), st.just(HELPERS))
+    records = slip(*draw(st.lists(rows, min_size=1, max_size=12, unique=True)), **NAMES[name])
+    records = sorted(records) if draw(st.booleans()) else records
+    for place in draw(st.lists(st.integers(0, len(records[0]) - 1), max_size=3)):
+        values = [
+            "",
+            "0",
+            "1",
+            "12",
+            "9999",
+            "20260702",
+            "202607",
+            DAY_CARE,
+            "仮名",
+            '"',
+            '"a,b"',
+            '"a""b"',
+            "\r",
+            "é",
+            "x\ny",
+        ]
+        value = draw(st.sampled_from([*values, f'"{records[0][place]}"', records[0][place] + " "]))
+        for record in draw(st.sampled_from([records, records[-1:], records[:1], records[::2]])):
+            record[place] = value
+    lines = [",".join(record) + draw(st.sampled_from(["\r\n", "\r\n", "\n"])) for record in records]
+    for place in draw(st.lists(st.integers(0, len(lines) - 1), max_size=2)):
+        lines.append(lines[place])
+    data = bytearray("".join(lines).encode("cp932", "replace"))
+    for place in draw(st.lists(st.integers(0, len(data) - 1), max_size=2)):
+        data[place] = draw(st.sampled_from(TELLING))
+    return name, bytes(data)
+
+
+@given(files())
+def test_a_glance_finds_what_a_closer_look_finds(file: tuple[str, bytes]) -> None:
+    """Whatever a file is, nothing is said of it as a whole that would not be said in pieces."""
+    require_same(*file)
+
+
+@pytest.mark.parametrize("sample", LISTED, ids=[each.label for each in LISTED])
+def test_a_sample_is_read_alike_with_any_one_byte_changed(sample: Sample) -> None:
+    """At places all over it, with bytes that mean something."""
+    data, random = sample.path.read_bytes(), Random(7)
+    for _ in range(60):
+        place = random.randrange(len(data))
+        changed = data[:place] + bytes([random.choice(TELLING)]) + data[place + 1 :]
+        assert judge_sample(sample, changed) == judge_sample(sample, changed[:_FIRST_BYTES], changed[_FIRST_BYTES:])
+
+
+def test_a_file_longer_than_that_is_read_as_it_arrives() -> None:
+    """Nothing of it is held for a look at the whole; what it says is the same."""
+    data = write([record for day in range(1, 29) for record in ordinary(SLIP)])
+    assert len(data) > GLANCE_BYTES
+    assert judge(SLIP, data) == judge(SLIP, data[:9], data[9:])
