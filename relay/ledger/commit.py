@@ -61,6 +61,8 @@ _RIDE_SECONDS = 1.0
 _WRITER = "writer"
 # What a unit of work may raise about itself; it must do so before it has changed anything.
 _VERDICTS = (Refused, LookupError, ValueError)
+# How the store, its disk or its lock fails; the engine tells of no memory as MemoryError.
+_FAILURES = (sqlite3.Error, OSError, MemoryError)
 
 
 @dataclass(slots=True)
@@ -172,8 +174,14 @@ class Writer:
             while self._waiting:
                 batch: list[_Item[object]] = []
                 self._fill(batch)
-                await self._write(batch, is_open=True)
-                await self._checkpoint_if_due()
+                try:
+                    await self._write(batch, is_open=True)
+                    await self._checkpoint_if_due()
+                except Exception as error:  # noqa: BLE001 - a writer that ends would leave all who come later without an answer
+                    self._answer_failure(batch, error)
+                    if diagnose(error) is None:
+                        # It may be that nobody waits any more: then the event loop tells of it.
+                        asyncio.get_running_loop().call_exception_handler({"exception": error, "message": "writer"})
             if self._is_closing:
                 return
 
@@ -321,9 +329,12 @@ class Writer:
             await self._acquire(asyncio.get_running_loop().time() + self._lock.wait_seconds)
         except Deferred:
             return False
+        except _FAILURES as error:
+            self._report(error)
+            return False
         try:
             return self._connection is None or await self._fold(self._connection)
-        except sqlite3.Error as error:
+        except _FAILURES as error:
             self._report(error)
             return False
         finally:
@@ -366,7 +377,7 @@ class Writer:
         try:
             with self._lock.held():
                 storefile.checkpoint(self._connection, "TRUNCATE")
-        except (Deferred, sqlite3.Error) as error:
+        except (Deferred, *_FAILURES) as error:
             self._report(error)
         self._connection.close()
         self._connection = None

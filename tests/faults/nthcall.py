@@ -23,7 +23,7 @@ import pytest
 from relay.ledger import storefile
 
 # SQLite's primary result codes (https://sqlite.org/rescode.html).
-BUSY, IOERR, FULL = 5, 10, 13
+BUSY, NO_MEMORY, IOERR, FULL = 5, 7, 10, 13
 
 
 class Way(Enum):
@@ -62,8 +62,10 @@ class Trap:
         return is_met
 
 
-def failure_of_store(code: int) -> sqlite3.OperationalError:
+def failure_of_store(code: int) -> Exception:
     """Return what SQLite raises."""
+    if code == NO_MEMORY:
+        return MemoryError()
     error = sqlite3.OperationalError({BUSY: "database is locked", IOERR: "disk I/O error", FULL: "full"}[code])
     error.sqlite_errorcode = code
     return error
