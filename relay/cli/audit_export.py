@@ -19,6 +19,7 @@ from relay.audit import NO_HEAD, AuditKey, Batch, EventRow, Progress, sign_expor
 from relay.cli.audit_words import to_moment
 from relay.cli.terminal import CommandRefused, json_time
 from relay.ledger.trail import batch_of
+from relay.publishing import sync_path
 
 if TYPE_CHECKING:
     from relay.ledger.auditing import History
@@ -31,7 +32,7 @@ _LINE_BYTES_MOST = 16 * 1024 * 1024
 
 
 def write_export(history: History, path: Path, key: AuditKey, on_batch: Callable[[Progress], None]) -> Progress:
-    """Write all of *history* to *path*, whole or not at all; FileExistsError is the caller's to avoid."""
+    """Write all of *history* to *path*, whole and synced or not at all; FileExistsError is the caller's to avoid."""
     draft = path.with_name(f".{path.name}.new")
     draft.unlink(missing_ok=True)
     done = Progress()
@@ -42,6 +43,7 @@ def write_export(history: History, path: Path, key: AuditKey, on_batch: Callable
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
+        sync_path(path.parent)
     finally:
         with suppress(FileNotFoundError):
             draft.unlink()

@@ -181,6 +181,19 @@ async def test_half_a_backup_is_never_taken_for_a_whole_one(make_house: MakeHous
     recorder.close()
 
 
+def test_an_export_of_history_that_was_told_is_not_lost(make_house: MakeHouse, tmp_path: Path) -> None:
+    """Whatever was not synced is gone when the power goes behind the command's last word, and the file is there, whole."""
+    house, recorder = make_house(), Recorder(tmp_path)
+    (house.path / "exports").mkdir()
+    before, export = Disk(house.path), house.path / "exports" / "history.jsonl"
+    done = recorder.relay(house, "audit", "export", str(export))
+    assert done.returncode == 0, done.stdout + done.stderr
+    changes = recorder.changes()
+    for home, where in cut(before, changes, [_AFTER_ALL] * len(LOSSES), random.Random(SEED)):
+        assert (home / "exports" / export.name).read_bytes() == export.read_bytes(), where
+    recorder.close()
+
+
 @pytest.mark.parametrize("most", [2, pytest.param(1 << 30, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
 async def test_a_restore_that_was_cut_off_is_done_by_the_same_command(
     make_house: MakeHouse, tmp_path: Path, most: int
