@@ -17,7 +17,8 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from relay.common import Common
@@ -85,14 +86,20 @@ class Lineup:
         if self._common is not None:
             self._common.given_back_at = 0
 
-    def gave_back(self) -> None:
-        """Call the first in the line: the lock is free.  From any thread."""
-        common = self._common
-        if common is None:
-            return
-        now = self._clock()
-        common.given_back_at = int(now * _NANOSECONDS)
-        gone = _gone_before(now)
+    @contextmanager
+    def giving_back(self) -> Iterator[None]:
+        """Let go of the lock in this block, then call the first in the line.  From any thread.
+
+        When that was is said before: behind it somebody may have the lock already, and has said so.
+        """
+        if self._common is not None:
+            self._common.given_back_at = int(self._clock() * _NANOSECONDS)
+        yield
+        if self._common is not None:
+            self._call_first(self._common)
+
+    def _call_first(self, common: Common) -> None:
+        gone = _gone_before(self._clock())
         waiting = [(at, index) for index, at in enumerate(common.line) if at > gone]
         if waiting:
             try:

@@ -310,8 +310,8 @@ class Writer:
             lineup.leave()
 
     def _release(self) -> None:
-        self._lock.release()
-        self._lineup.gave_back()
+        with self._lineup.giving_back():
+            self._lock.release()
 
     async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)

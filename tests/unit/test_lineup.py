@@ -32,6 +32,12 @@ async def answer(question: bytes) -> bytes:
     return question
 
 
+def give_back(holder: Lineup) -> None:
+    """Let *holder* give the lock back, which nobody has taken since."""
+    with holder.giving_back():
+        pass
+
+
 @pytest.fixture
 def crew() -> Iterator[list[Common]]:
     """Return the memory of three workers, as each of them sees it."""
@@ -65,7 +71,7 @@ async def test_who_gives_the_lock_back_calls_the_first_and_nobody_else(crew: lis
         first.enter(990.0)
         waiting = [asyncio.create_task(each.wait(10 * PATIENCE_SECONDS)) for each in (first, second)]
         await asyncio.sleep(0)
-        holder.gave_back()
+        give_back(holder)
         async with asyncio.timeout(PATIENCE_SECONDS):
             await waiting[0]
         assert first.may_go()
@@ -81,12 +87,24 @@ async def test_one_who_was_called_and_does_not_come_holds_nobody_up(crew: list[C
     holder.took()
     dead.enter(990.0)
     alive.enter(995.0)
-    holder.gave_back()
+    give_back(holder)
     assert not alive.may_go()
     clock.now += 0.02
     assert alive.may_go()
     alive.took()
     assert not alive.may_go()
+
+
+async def test_who_takes_the_lock_before_anybody_was_called_is_known_to_have_it(crew: list[Common]) -> None:
+    """Between giving back and calling a busy worker may be kept for long; the order of those who wait holds all the same."""
+    clock = Clock()
+    holder, quick, last = (Lineup(common, clock) for common in crew)
+    with holder.giving_back():
+        quick.took()
+    holder.enter(990.0)
+    last.enter(995.0)
+    clock.now += 0.02
+    assert not last.may_go()
 
 
 async def test_one_who_holds_the_lock_and_is_killed_holds_nobody_up(crew: list[Common]) -> None:
@@ -117,7 +135,7 @@ async def test_what_the_dead_left_in_the_line_is_left_out_in_the_end(crew: list[
         assert alive.may_go()
         waiting = asyncio.create_task(alive.wait(10 * PATIENCE_SECONDS))
         await asyncio.sleep(0)
-        holder.gave_back()
+        give_back(holder)
         async with asyncio.timeout(PATIENCE_SECONDS):
             await waiting
 
@@ -141,7 +159,7 @@ async def test_a_process_without_neighbours_waits_for_nobody() -> None:
     for lineup in (Lineup(), Lineup(Common.alone())):
         lineup.enter(1.0)
         assert lineup.may_go()
-        lineup.gave_back()
+        give_back(lineup)
 
 
 def test_who_comes_often_lines_up_behind_who_comes_now_and_then() -> None:
