@@ -81,6 +81,15 @@ class Lineup:
         free_since = common.given_back_at / _NANOSECONDS
         return 0 < free_since < now - _GRACE_SECONDS or now > self._entered_at + _PATIENCE_SECONDS
 
+    @property
+    def is_awaited(self) -> bool:
+        """True where other workers wait for the store."""
+        common = self._common
+        if common is None:
+            return False
+        gone = _gone_before(self._clock())
+        return any(at > gone and index != common.index for index, at in enumerate(common.line))
+
     def took(self) -> None:
         """Know that this worker has the lock."""
         if self._common is not None:

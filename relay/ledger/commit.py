@@ -48,6 +48,10 @@ _BATCH_MOST = 256
 # The lock is held for milliseconds; a program that ignores it may keep the store for longer.
 _LOCK_POLL_SECONDS = 0.002
 _BUSY_POLL_SECONDS = 0.02
+# After so few, with nobody waiting, the log is folded when it has a quarter of what it may have: with 10 KB files that takes
+# 8 ms instead of 23, for which those wait who come meanwhile.  Under full load, and while a large file comes, longer ones
+# that are fewer cost less.
+_FEW, _EARLY_PART = 4, 4
 # A reader that stays keeps the log from being emptied; trying at every commit would only cost.
 _CHECKPOINT_AGAIN_SECONDS = 1.0
 # Between two that empty the log, those that come sooner let it be overwritten where it lies: taking its blocks and
@@ -176,7 +180,7 @@ class Writer:
                 self._fill(batch)
                 try:
                     await self._write(batch, is_open=True)
-                    await self._checkpoint_if_due()
+                    await self._checkpoint_if_due(batch)
                 except Exception as error:  # noqa: BLE001 - a writer that ends would leave all who come later without an answer
                     self._answer_failure(batch, error)
                     if diagnose(error) is None:
@@ -316,9 +320,14 @@ class Writer:
     async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
 
-    async def _checkpoint_if_due(self) -> None:
+    async def _checkpoint_if_due(self, batch: Sequence[_Item[object]]) -> None:
+        """Fold the log after *batch* where it is long, earlier where there is little to do."""
+        most = self._checkpoint_bytes
+        is_calm = len(batch) <= _FEW and not self._waiting and not self._lineup.is_awaited
+        if is_calm and all(item.is_durable for item in batch):
+            most //= _EARLY_PART
         now = asyncio.get_running_loop().time()
-        if now < self._checkpoint_after or not storefile.is_wal_longer(self._path, self._checkpoint_bytes):
+        if now < self._checkpoint_after or not storefile.is_wal_longer(self._path, most):
             return
         if not await self._checkpoint():
             self._checkpoint_after = now + _CHECKPOINT_AGAIN_SECONDS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -279,6 +280,15 @@ async def test_the_log_is_emptied_when_it_is_long(tmp_path: Path) -> None:
         assert storefile.wal_bytes(shop.path) < 2_000_000
 
 
+async def test_the_log_is_folded_early_where_nobody_waits(tmp_path: Path) -> None:
+    """Small files that come one by one let it grow to a quarter of its limit, so that each folding is short."""
+    shop = await open_shop(tmp_path, checkpoint_bytes=4_000_000)
+    async with shop.ledger:
+        for number in range(60):
+            await shop.send(bytes(10_000), plan_name(number))
+        assert storefile.wal_bytes(shop.path) < 2_000_000
+
+
 async def test_a_reader_that_stays_holds_up_nobody(tmp_path: Path) -> None:
     """A backup that reads for long lets the log grow; commits go on, and after it the log is emptied."""
     shop = await open_shop(tmp_path, checkpoint_bytes=500_000)
@@ -291,6 +301,7 @@ async def test_a_reader_that_stays_holds_up_nobody(tmp_path: Path) -> None:
             assert storefile.wal_bytes(shop.path) > 2_000_000
             reader.execute("ROLLBACK")
         shop.ledger._store._writer._checkpoint_after = 0.0
+        shop.ledger._store._writer._lineup._emptied_at = -math.inf
         await shop.send(b"after", plan_name(99))
         await asyncio.wait_for(_until_emptied(shop), 20)
 
@@ -323,11 +334,10 @@ async def test_a_log_that_one_worker_emptied_is_overwritten_by_the_others(tmp_pa
     one = await open_shop(tmp_path, checkpoint_bytes=500_000, lineup=lineups[0])
     another = await one.reopen(checkpoint_bytes=500_000, lineup=lineups[1])
     async with one.ledger, another.ledger:
-        await one.send(large(3), plan_name(0))
-        await asyncio.wait_for(_until_emptied(one), 20)
-        await another.send(large(3), plan_name(1))
+        lineups[0].emptied()
+        await another.send(large(3), plan_name(0))
         async with asyncio.timeout(20):
-            number = 1
+            number = 0
             while storefile.is_wal_longer(one.path, 500_000):
                 number += 1
                 await another.send(b"small", plan_name(number))
