@@ -45,6 +45,8 @@ Work = Callable[[sqlite3.Connection], T]
 
 # A larger batch gains nothing and makes the first in it wait.
 _BATCH_MOST = 256
+# Where other workers wait, one does its work for so long before it commits that: some forty files.
+_TOGETHER_SECONDS = 0.01
 # The lock is held for milliseconds; a program that ignores it may keep the store for longer.
 _LOCK_POLL_SECONDS = 0.002
 _BUSY_POLL_SECONDS = 0.02
@@ -235,17 +237,26 @@ class Writer:
     async def _transact(self, batch: list[_Item[object]], *, is_open: bool) -> None:
         connection = await self._begin(batch, is_open=is_open)
         try:
-            for item in batch:
-                try:
-                    item.result = item.work(connection)
-                except _VERDICTS as verdict:
-                    item.verdict = verdict
+            self._do(batch, connection, is_open=is_open)
             self._seal(connection, is_durable=any(item.is_durable for item in batch))
             await self._in_thread(self._commit, connection)
         except BaseException:
             self._drop_connection()
             self._release()
             raise
+
+    def _do(self, batch: list[_Item[object]], connection: WritingConnection, *, is_open: bool) -> None:
+        """Do the work of *batch*; of one that *is_open* what comes too late goes back, where other workers wait."""
+        until = time.monotonic() + _TOGETHER_SECONDS
+        for place, item in enumerate(batch, 1):
+            try:
+                item.result = item.work(connection)
+            except _VERDICTS as verdict:
+                item.verdict = verdict
+            if is_open and place < len(batch) and time.monotonic() > until and self._lineup.is_awaited:
+                self._waiting.extendleft(reversed(batch[place:]))
+                del batch[place:]
+                return
 
     def _commit(self, connection: WritingConnection) -> None:
         """Commit, in the thread, and let go of the lock at once: a busy loop would only keep the other workers waiting."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
@@ -12,8 +13,11 @@ import pytest
 import pytest_asyncio
 from ledgers import NOW, B, Shop, identity, large, open_shop, plan_name
 
+from relay.common import Common
 from relay.errors import Deferred, Refused
 from relay.ledger import Shelf, storefile
+from relay.ledger.commit import _TOGETHER_SECONDS
+from relay.lineup import Lineup
 from relay.model import EventKind, Transfer, TransferId
 from relay.vault import CHUNK_BYTES
 
@@ -99,6 +103,28 @@ async def test_a_batch_is_one_transaction(desk: Shop) -> None:
             seen.append(other.execute("SELECT count(*) FROM transfer").fetchone()[0])
     await asyncio.gather(*work)
     assert set(seen) <= {0, 50}
+
+
+async def test_a_long_batch_is_cut_where_another_worker_waits(tmp_path: Path) -> None:
+    """Each work takes longer than a worker has: with one waiting, each is a commit; with none, they are one together."""
+    supervisor = Common.create(2)
+    lineups = [Lineup(Common.attach(supervisor.fileno(), index)) for index in range(2)]
+    desk = await open_shop(tmp_path, lineup=lineups[0])
+
+    def work_slowly(number: int) -> int:
+        time.sleep(2 * _TOGETHER_SECONDS)
+        return number
+
+    async with desk.ledger:
+        meters = desk.ledger._store._writer._meters
+        for is_awaited, expected in ((False, 1), (True, 4)):
+            if is_awaited:
+                lineups[1].enter(time.monotonic() + 5.0)
+            before = meters.transactions
+            answers = [desk.ledger._store.change(lambda _, number=number: work_slowly(number)) for number in range(4)]
+            assert await asyncio.gather(*answers) == [0, 1, 2, 3]
+            assert meters.transactions - before == expected
+    supervisor.close()
 
 
 # --- cancelled ---------------------------------------------------------------------------------------------------
