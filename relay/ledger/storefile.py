@@ -78,6 +78,8 @@ _WAL_HEADER = struct.Struct(">8xI4x8s8x")
 _WAL_FRAME = struct.Struct(">8x8s8x")
 # A waiting process looks this often; the lock is held for milliseconds.
 _LOCK_POLL_SECONDS = 0.002
+# Whoever comes first after a crash reads the whole log, and whoever leaves last writes it back; nobody can read until then.
+_PEEK_SECONDS = 5.0
 
 
 def check_disk(path: Path) -> str | None:
@@ -227,6 +229,7 @@ def peeked(path: Path) -> Iterator[sqlite3.Connection]:
         raise ConfigError(f"There is no store at {path}. Make one with `relay init`.")
     connection = _open_told(path)
     try:
+        connection.execute(f"PRAGMA busy_timeout = {round(_PEEK_SECONDS * 1000)}")
         yield connection
     except sqlite3.Error as error:
         raise _unreadable(path, error) from error

@@ -16,7 +16,7 @@ from relay.keymaking import create_keyring
 from relay.ledger.anchor import holds, read_anchor
 from relay.ledger.auditing import open_history
 from relay.ledger.sqlite import create_store
-from relay.ledger.storefile import open_reader
+from relay.ledger.storefile import peeked
 
 WRITERS = 3
 EVENTS = 24
@@ -58,11 +58,8 @@ def check_anchor(home: Path, key: AuditKey) -> None:
     """AssertionError where the anchor names a batch that the store does not hold."""
     anchor = read_anchor(home / "audit.anchor", key)
     if anchor is not None:
-        reader = open_reader(home / "relay.db")
-        try:
+        with peeked(home / "relay.db") as reader:
             assert holds(lambda statement, cells: reader.execute(statement, cells).fetchall(), anchor.mark)
-        finally:
-            reader.close()
 
 
 @pytest.mark.timeout(200)

@@ -6,6 +6,7 @@ import asyncio
 import math
 import re
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -111,6 +112,26 @@ async def test_the_form_of_the_store(two: Path) -> None:
         assert writer.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)
     with closing(storefile.open_reader(two)) as reader, pytest.raises(sqlite3.OperationalError):
         reader.execute("DELETE FROM served")
+
+
+def test_a_command_waits_for_who_has_the_store_for_a_moment(two: Path) -> None:
+    """Nobody can read while the log is read after a crash, or written back by who leaves last: that is soon over."""
+    found: list[int] = []
+
+    def look() -> None:
+        with storefile.peeked(two) as reader:
+            found.append(reader.execute("SELECT count(*) FROM transfer").fetchone()[0])
+
+    with closing(_connect(two)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        looking = threading.Thread(target=look)
+        looking.start()
+        # Long enough for one who does not wait to fail.
+        looking.join(0.2)
+        other.execute("COMMIT")
+    looking.join(60)
+    assert found == [2]
 
 
 # --- how statements are carried out ------------------------------------------------------------------------------
