@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 
 from relay import journal
 from relay.common import Common
@@ -192,7 +193,8 @@ class Reading:
             if known is not None:
                 refuse_ended(known)
         try:
-            return self._sealer.open_chunk(number, await self._desk.ledger.read_chunk(self._payload, number))
+            opened = partial(self._sealer.open_chunk, number)
+            return await self._desk.ledger.read_chunk(self._payload, number, opened)
         except (LookupError, VaultError) as error:
             now = await self._desk.ledger.find_transfer(self.transfer.id)
             if now is not None:

@@ -23,6 +23,7 @@ import logging
 import os
 import struct
 import time
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -355,27 +356,45 @@ class PacketLane:
         if pkttype == MSG_IGNORE:
             return
         if pkttype > MSG_USERAUTH_LAST and self._may_seal():
-            self._put(bytes((pkttype,)), *args)
+            self._conn._send(self._seal(bytes((pkttype,)), *args))
         else:
             self._send_slowly(pkttype, *args, handler=handler)
 
     def _flush(self, channel: Any) -> None:
-        """Send what waits on *channel*, as much as its client takes; what is left to do then is asyncssh's."""
-        while channel._send_buf and channel._send_window and self._may_seal():
-            waiting, datatype = channel._send_buf[0]
-            if datatype is not None:
-                return
-            length = min(len(waiting), channel._send_window, channel._send_pktsize)
-            with memoryview(waiting) as view, view[:length] as piece:
-                self._put(_OUTLET.pack(MSG_CHANNEL_DATA, channel._send_chan, length), piece)
-            channel._send_buf_len -= length
-            channel._send_window -= length
-            if length == len(waiting):
-                del channel._send_buf[0]
-            else:
-                del waiting[:length]
+        """Send what waits on *channel*, as much as its client takes; what is left to do then is asyncssh's.
 
-    def _put(self, *payload: bytes | memoryview) -> None:
+        The packets of a long reply leave in one call to the system.
+        """
+        sealed: list[bytearray] = []
+        try:
+            while channel._send_buf and channel._send_window and self._may_seal():
+                waiting, datatype = channel._send_buf[0]
+                if datatype is not None:
+                    return
+                length = min(len(waiting), channel._send_window, channel._send_pktsize)
+                with memoryview(waiting) as view, view[:length] as piece:
+                    sealed.append(self._seal(_OUTLET.pack(MSG_CHANNEL_DATA, channel._send_chan, length), piece))
+                channel._send_buf_len -= length
+                channel._send_window -= length
+                if length == len(waiting):
+                    del channel._send_buf[0]
+                else:
+                    del waiting[:length]
+        finally:
+            # Also where the next one could not be sealed: these have their numbers.
+            self._write(sealed)
+
+    def _write(self, sealed: list[bytearray]) -> None:
+        transport = self._conn._transport
+        if len(sealed) == 1 or transport is None:
+            for packet in sealed:
+                self._conn._send(packet)
+        elif sealed:
+            with suppress(ConnectionError):
+                transport.writelines(sealed)
+
+    def _seal(self, *payload: bytes | memoryview) -> bytearray:
+        """Return the next packet with *payload* in it, which is to be sent before any other."""
         conn = self._conn
         length = sum(map(len, payload))
         padding = -(conn._send_enchdrlen + length) % conn._send_blocksize
@@ -385,6 +404,6 @@ class PacketLane:
         out = bytearray(_LENGTH_BYTES + len(plain) + _TAG_BYTES)
         seq = conn._send_seq
         conn._send_encryption.seal(seq, plain, memoryview(out))
-        conn._send(out)
         conn._send_seq = (seq + 1) & _SEQUENCE
         conn._rekey_bytes_sent += len(plain)
+        return out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -53,15 +53,13 @@ class ViewVerbs:
             chunks,
         )
 
-    async def read_chunk(self, payload: StoredPayload, number: int) -> bytes:
+    async def read_chunk(self, payload: StoredPayload, number: int, opened: Callable[[bytes], bytes] = bytes) -> bytes:
         key = (payload.id * CHUNKS_MOST + number,)
         if payload.size_bytes <= _INLINE_BYTES:
-            row = self._store.row(SQL["read_chunk"], key)
-        else:
-            row = await self._store.row_in_thread(SQL["read_chunk"], key)
-        if row is None:
-            raise LookupError(number)
-        return bytes(row[0])
+            return _open_chunk(self._store.rows(SQL["read_chunk"], key), number, opened)
+        return await self._store.in_thread(
+            lambda: _open_chunk(self._store.rows_here(SQL["read_chunk"], key), number, opened)
+        )
 
     async def record_served(
         self, transfer: TransferId, ranges: Sequence[tuple[int, int]], *, identity: Identity, now: datetime
@@ -269,3 +267,10 @@ class ViewVerbs:
 
 def _leave_outbox(connection: sqlite3.Connection, before: int) -> int:
     return connection.execute(SQL["leave_outbox"], (before, _LEAVING_ROWS)).rowcount
+
+
+def _open_chunk(rows: Sequence[Row], number: int, opened: Callable[[bytes], bytes]) -> bytes:
+    if not rows:
+        raise LookupError(number)
+    sealed: bytes = rows[0][0]
+    return opened(sealed)

@@ -197,6 +197,30 @@ async def test_nothing_is_lost_while_both_sides_exchange_keys_again_and_again(ci
 
 
 @pytest.mark.parametrize("cipher", KEPT)
+async def test_packets_sealed_before_one_that_fails_still_leave(cipher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random source that fails at the third of eight packets leaves no gap, and what it kept back follows later."""
+    async with connected(encryption_algs=[cipher]) as (seen, client):
+        _, arrived = await open_session(seen, client)
+        session, said = seen.sessions[0], random.Random(7).randbytes(8 * 32_768)
+        draw, drawn = os.urandom, [0]
+
+        def draw_twice(length: int) -> bytes:
+            drawn[0] += 1
+            if drawn[0] > 2:
+                raise OSError("no random numbers")
+            return draw(length)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(packets.os, "urandom", draw_twice)
+            with pytest.raises(OSError, match="no random"):
+                session.channel.write(said)
+        await until(lambda: len(arrived) == 2 * 32_768)
+        session.channel.write(b"the end")
+        await until(lambda: len(arrived) == len(said) + 7)
+        assert arrived == said + b"the end"
+
+
+@pytest.mark.parametrize("cipher", KEPT)
 async def test_packets_may_arrive_in_pieces_of_any_size(cipher: str) -> None:
     """A byte at a time, or two packets and a half: what is whole is taken, and the rest waits."""
     async with connected(encryption_algs=[cipher]) as (seen, client):
