@@ -34,6 +34,7 @@ from typing import Generic, TypeVar
 from relay.audit import AuditKey
 from relay.errors import Deferred, Refused
 from relay.ledger import storefile
+from relay.ledger.logsync import LogSync
 from relay.ledger.trail import Trail, WritingConnection
 from relay.ledger.trouble import TroubleLog, diagnose
 from relay.lineup import Lineup, Standing
@@ -76,6 +77,7 @@ class _Item(Generic[T]):
     work: Work[T]
     is_durable: bool
     answer: asyncio.Future[T]
+    size_bytes: int = 0
     result: T | None = None
     verdict: Exception | None = None
     queued_at: float = field(default_factory=time.monotonic)
@@ -115,23 +117,25 @@ class Writer:
         self._is_closing = False
         self._checkpoint_after = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._log_sync = LogSync(storefile.log_of(path))
         self._task = asyncio.create_task(self._run(), name="ledger-writer")
 
     def submit(
-        self, work: Work[T], *, is_durable: bool = True, office: OfficeNumber | None = None
+        self, work: Work[T], *, is_durable: bool = True, office: OfficeNumber | None = None, size_bytes: int = 0
     ) -> asyncio.Future[T]:
         """Queue *work* for the next transaction; the future is done once that is committed.
 
         *work* gets the connection inside the transaction.  It may raise `Refused`, LookupError or ValueError
         before it has changed anything; what else it raises is a defect.  With *is_durable* false a power cut may
         still undo it: for what promises nothing yet.  *office* is whose work it is, for what one office does often.
+        *size_bytes* is how much of a payload it writes.
         """
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         if self._is_closing:
             answer.set_exception(Deferred("server.busy", detail="the ledger is closing"))
         else:
             self._board()
-            item = _Item(work, is_durable, answer)
+            item = _Item(work, is_durable, answer, size_bytes)
             item.lined_up_at = item.queued_at if office is None else self._standing.line_up(office, item.queued_at)
             self._lined_up_at = min(self._lined_up_at, item.lined_up_at)
             self._waiting.append(item)  # type: ignore[arg-type]
@@ -172,6 +176,7 @@ class Writer:
         await asyncio.wait([self._task])
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close_connection)
         self._thread.shutdown()
+        self._log_sync.close()
 
     async def _run(self) -> None:
         while True:
@@ -238,8 +243,9 @@ class Writer:
         connection = await self._begin(batch, is_open=is_open)
         try:
             self._do(batch, connection, is_open=is_open)
-            self._seal(connection, is_durable=any(item.is_durable for item in batch))
-            await self._in_thread(self._commit, connection)
+            is_durable = any(item.is_durable for item in batch)
+            self._seal(connection, is_durable=is_durable)
+            await self._in_thread(self._commit, connection, sum(item.size_bytes for item in batch), is_durable)
         except BaseException:
             self._drop_connection()
             self._release()
@@ -258,12 +264,13 @@ class Writer:
                 del batch[place:]
                 return
 
-    def _commit(self, connection: WritingConnection) -> None:
+    def _commit(self, connection: WritingConnection, size_bytes: int, is_durable: bool) -> None:  # noqa: FBT001 - an executor gives no names
         """Commit, in the thread, and let go of the lock at once: a busy loop would only keep the other workers waiting."""
         connection.execute("COMMIT")
         if connection.trail is not None:
             connection.trail.settle()
         self._release()
+        self._log_sync.committed(size_bytes, is_durable=is_durable)
 
     @staticmethod
     def _seal(connection: WritingConnection, *, is_durable: bool) -> None:

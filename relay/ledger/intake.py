@@ -86,7 +86,7 @@ class IntakeVerbs(RefusalVerbs):
             connection.execute(SQL["add_stored"], (added, payload))
             return payload
 
-        return await self._store.change(work, is_durable=False)
+        return await self._store.change(work, is_durable=False, size_bytes=sum(len(chunk.sealed) for chunk in chunks))
 
     async def read_staged(self, staged: PayloadId, number: int) -> bytes:
         row = await self._store.row_in_thread(SQL["read_chunk"], (staged * CHUNKS_MOST + number,))

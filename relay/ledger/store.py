@@ -140,10 +140,15 @@ class Store:
             )
 
     def change(
-        self, work: Callable[[sqlite3.Connection], T], *, is_durable: bool = True, office: OfficeNumber | None = None
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        *,
+        is_durable: bool = True,
+        office: OfficeNumber | None = None,
+        size_bytes: int = 0,
     ) -> asyncio.Future[T]:
         """Queue *work* for the next transaction (see `relay.ledger.commit.Writer.submit`)."""
-        return self._writer.submit(work, is_durable=is_durable, office=office)
+        return self._writer.submit(work, is_durable=is_durable, office=office, size_bytes=size_bytes)
 
     def ride(self, work: Callable[[sqlite3.Connection], object]) -> None:
         """Let *work* go with the next transaction (see `relay.ledger.commit.Writer.ride`)."""

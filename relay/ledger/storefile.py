@@ -176,7 +176,7 @@ def create_file(path: Path, page_bytes: int) -> None:
     check_disk(path.parent)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # A log without its store may hold what is not backed up, and would be played into the new one.
-    for existing in (path, path.with_name(path.name + "-wal")):
+    for existing in (path, log_of(path)):
         if existing.exists():
             raise FileExistsError(existing)
     draft = path.with_name(path.name + ".new")
@@ -312,7 +312,7 @@ def checkpoint(connection: sqlite3.Connection, mode: str = "TRUNCATE") -> bool:
 def wal_bytes(path: Path) -> int:
     """Return the size of the write-ahead log's file, 0 where it cannot be told."""
     try:
-        return _wal(path).stat().st_size
+        return log_of(path).stat().st_size
     except OSError:
         return 0
 
@@ -326,7 +326,7 @@ def is_wal_longer(path: Path, most_bytes: int) -> bool:
     if wal_bytes(path) <= most_bytes:
         return False
     try:
-        with _wal(path).open("rb", buffering=0) as file:
+        with log_of(path).open("rb", buffering=0) as file:
             header = file.read(_WAL_HEADER.size)
             if len(header) < _WAL_HEADER.size:
                 return False
@@ -339,5 +339,6 @@ def is_wal_longer(path: Path, most_bytes: int) -> bool:
     return len(frame) == _WAL_FRAME.size and _WAL_FRAME.unpack(frame)[0] == salts
 
 
-def _wal(path: Path) -> Path:
+def log_of(path: Path) -> Path:
+    """Return where the write-ahead log of the store at *path* lies."""
     return path.with_name(path.name + "-wal")
