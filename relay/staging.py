@@ -17,8 +17,9 @@ from relay.ledger import Ledger, SealedChunk
 from relay.model import OfficeNumber, PayloadId, PayloadUid
 from relay.vault import CHUNK_BYTES
 
-# Sealed and not yet in the store: beyond this the client waits.
-_WAITING_BYTES = 8 * CHUNK_BYTES
+# Sealed and not yet in the store: beyond this the client waits.  Little less than a session may have on its way, so that
+# the client is not kept waiting by a checkpoint for longer than it takes.
+_WAITING_BYTES = 15 * CHUNK_BYTES
 
 
 class Staging:
