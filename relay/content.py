@@ -132,8 +132,8 @@ def start_check(
     The services are the types that the register has of both offices: names of 3.2 have none, and whether a person
     has anything to do with a recipient depends on what the recipient does (standard, section 9).
     """
-    off = frozenset(code for code, severity in severities.items() if severity is Severity.OFF)
-    if off >= CONTENT_CODES and address.kind != _MESSAGE:
+    off = frozenset([code for code, severity in severities.items() if severity is Severity.OFF])
+    if len(off) >= len(CONTENT_CODES) and off >= CONTENT_CODES and address.kind != _MESSAGE:
         return Unjudged()
     version = find_version(address)
     if version is not None:
@@ -221,6 +221,8 @@ class _StandardCheck:
     def find_all(self) -> tuple[Judged, ...]:
         """Return everything that refuses the whole file, the worst first, then every warning."""
         found = self._conclude()
+        if not found:
+            return ()
         judged = [Judged(one, _weigh(one.code, self._severities)) for one in found]
         refusing = [one for one in judged if one.severity is Severity.REFUSE]
         if any(one.finding.code in FORM_CODES for one in refusing):

@@ -25,8 +25,6 @@ FIRST_LINE = "line"
 # Whatever else stands where a date should be may be a person's number, and is not kept in the clear.
 _KEY = re.compile(r"(?:19|20)[0-9]{4}(?:[0-9]{2})?", re.ASCII)
 _PERSON_ITEMS = 3
-# Kept, because the json module makes a new encoder for every call with a setting.
-_write_keys = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +93,20 @@ def seal_part(address: Address, sender: OfficeNumber, gist: Gist, vault: Vault, 
 def _seal_persons(
     services: tuple[str, str], roster: Roster, sender: OfficeNumber, vault: Vault, sealer: Sealer
 ) -> SealedPart:
-    keys: list[tuple[str, str, str, int]] = []
+    keys: list[str] = []
     digests: list[bytes] = []
     lines: list[str] = []
     for (subject, key, part), persons in roster.groups().items():
         shown = key if _KEY.fullmatch(key) else ""
-        keys.append((subject.value, shown, vault.index("part", sender, part).hex() if part else "", len(persons)))
+        digest = vault.index("part", sender, part).hex() if part else ""
+        # JSON, written by hand: letters and digits that need no escaping.
+        keys.append(f'["{subject.value}","{shown}","{digest}",{len(persons)}]')
         for insurer, insured in persons:
             digests.append(vault.index("person", insurer, insured))
             lines.append(f"{insurer},{insured},{part}")
     return SealedPart(
         *services,
-        keys=_write_keys(keys),
+        keys=f"[{','.join(keys)}]",
         persons=b"".join(digests),
         is_partial=roster.is_partial,
         persons_sealed=sealer.seal_part(PERSONS, "\n".join(lines)) if lines else None,

@@ -97,11 +97,11 @@ def is_half_character(data: bytes) -> bool:
 
 def is_utf8(data: bytes) -> bool:
     """Say whether a whole file is UTF-8 and says so by what it yields, as `Utf8Watch` does of one that arrives."""
-    if data.isascii():
+    try:
+        text = codecs.utf_8_decode(data, "strict", False)[0]
+    except UnicodeDecodeError:
         return False
-    watch = Utf8Watch()
-    watch.feed(data)
-    return watch.is_utf8
+    return _JAPANESE.search(text) is not None
 
 
 class Utf8Watch:

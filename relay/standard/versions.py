@@ -54,6 +54,8 @@ def _read_versions() -> Mapping[str, Version]:
 
 
 VERSIONS: Mapping[str, Version] = _read_versions()
+# Of two for the same names the first one.
+_BY_NAME = {(version.name_form, version.extension): version for version in reversed([*VERSIONS.values()])}
 
 
 def current_version(standard: str) -> Version:
@@ -66,8 +68,4 @@ def current_version(standard: str) -> Version:
 
 def version_for(name_form: str, extension: str) -> Version | None:
     """Return the version of files whose names have this form and this extension; None where they have no records."""
-    extension = extension.lower()
-    for version in VERSIONS.values():
-        if (version.name_form, version.extension) == (name_form, extension):
-            return version
-    return None
+    return _BY_NAME.get((name_form, extension.lower()))

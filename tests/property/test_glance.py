@@ -5,7 +5,7 @@ In pieces no file is looked at as a whole, so each is read both ways and must be
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 import pytest
@@ -163,6 +163,45 @@ def test_a_sample_is_read_alike_with_any_one_byte_changed(sample: Sample) -> Non
         place = random.randrange(len(data))
         changed = data[:place] + bytes([random.choice(TELLING)]) + data[place + 1 :]
         assert judge_sample(sample, changed) == judge_sample(sample, changed[:_FIRST_BYTES], changed[_FIRST_BYTES:])
+
+
+def rewrite(line: bytes, place: int, mark: bytes) -> bytes:
+    """Return *line* with its item at *place* between *mark*."""
+    items = line.split(b",")
+    items[place] = mark + items[place] + mark
+    return b",".join(items)
+
+
+# The same record once more: with another line end, and with other items quoted, in all three parts of a line.
+ONCE_MORE: Mapping[str, Callable[[bytes], bytes]] = {
+    "as it is": lambda line: line,
+    "line end": lambda line: line.replace(b"\r", b""),
+    "person": lambda line: rewrite(line, 1, b'"'),
+    "day": lambda line: rewrite(line, 9, b'"'),
+    "done": lambda line: rewrite(line, 16, b'"'),
+    "provider": lambda line: rewrite(line, 20, b'"'),
+}
+
+
+@pytest.mark.parametrize("other", ONCE_MORE.values(), ids=list(ONCE_MORE))
+def test_a_record_is_seen_to_stand_there_twice_however_it_is_written(other: Callable[[bytes], bytes]) -> None:
+    """The first line once more behind the last one, which has another text quoted that makes it as long."""
+    lines = write(ordinary(SLIP)).splitlines(keepends=True)
+    for first in (lines[0], rewrite(lines[0], 15, b'"')):
+        data = b"".join([first, *lines[1:], other(lines[0])])
+        assert [each.code for each in read(SLIP, data)[0]] == ["content.duplicate_record"]
+        require_same(SLIP, data)
+
+
+def test_utf_8_that_could_be_ms932_is_seen_as_what_it_is() -> None:
+    """Where every byte of a text is a character of both, it is the kana that tell."""
+    records = ordinary(SLIP)
+    data = b"".join(
+        ",".join([*record[:20], "アア", *record[21:]]).replace("仮名　ケア子", "アア").encode() + b"\n"
+        for record in records
+    )
+    assert [each.code for each in read(SLIP, data)[0]] == ["content.encoding"]
+    require_same(SLIP, data)
 
 
 def test_a_file_longer_than_that_is_read_as_it_arrives() -> None:
