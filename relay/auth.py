@@ -133,6 +133,7 @@ class OfficeServer(asyncssh.SSHServer):
         edge.keep_options(conn)
         edge.offer_signatures(conn, self._reception.foreign.signature_algorithms)
         self._lane = packets.PacketLane(conn)
+        self._gate.take_ahead = self._lane.take_ahead
         turnstile = self._reception.turnstile
         edge.take_turns(conn, turnstile.take_turn, turnstile.note_work)
 

@@ -93,6 +93,8 @@ class ConnectionGate:
         *on_crime* is told in words when the client exceeds a bound, once, and must disconnect.
         """
         self._conn: Any = conn
+        # Given what asyncssh takes its input with: what needs no asyncssh may be taken off a long one before it is cut.
+        self.take_ahead: Callable[[Callable[[], None]], None] = lambda _: None
         self._on_crime = on_crime
         self._rekey_seconds = rekey_seconds
         self._rekey_timer: asyncio.TimerHandle | None = None
@@ -142,6 +144,8 @@ class ConnectionGate:
             self._tell()
 
         def on_data() -> None:
+            if len(conn._inpbuf) > PIECE_BYTES:
+                self.take_ahead(receive)
             read = conn._inpbuf
             if len(read) > PIECE_BYTES:
                 # asyncssh copies all that is left behind each packet: fed whole, a large read is copied many times.

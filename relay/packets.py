@@ -23,6 +23,7 @@ import logging
 import os
 import struct
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -272,6 +273,7 @@ class PacketLane:
         self._conn = unwrapped
         self._receive_slowly, self._send_slowly = unwrapped._recv_pkthdr, unwrapped.send_packet
         unwrapped._recv_pkthdr, unwrapped.send_packet = self._receive, self._send
+        self._is_ahead = False
         time_silence(unwrapped)
 
     def adopt(self, channel: object) -> None:
@@ -287,12 +289,24 @@ class PacketLane:
 
     # --- in --------------------------------------------------------------------------------------------------------
 
+    def take_ahead(self, receive: Callable[[], None]) -> None:
+        """Take what is plain data off the head of an input of any length, and leave the rest; *receive* is asyncssh's loop.
+
+        asyncssh copies what lies behind each packet that it takes itself, so it is not to have a long input whole.
+        """
+        if self._conn._recv_handler == self._receive:
+            self._is_ahead = True
+            try:
+                receive()
+            finally:
+                self._is_ahead = False
+
     def _receive(self) -> bool:
         """Take the packets at the head of the input that are plain data; anything else is asyncssh's to take."""
         conn = self._conn
         cipher = conn._recv_encryption
         if not (isinstance(cipher, KeptPackets) and conn._auth_complete and conn._decompressor is None):
-            return bool(self._receive_slowly())
+            return not self._is_ahead and bool(self._receive_slowly())
         read = memoryview(conn._inpbuf)
         at, seq, end = 0, conn._recv_seq, len(read)
         channel: Any = None
@@ -315,7 +329,7 @@ class PacketLane:
             at, seq = stop, (seq + 1) & _SEQUENCE
         if not pieces:
             # Not whole yet: asyncssh would cut its beginning off and take the rest itself.
-            return is_strange and bool(self._receive_slowly())
+            return is_strange and not self._is_ahead and bool(self._receive_slowly())
         conn._inpbuf, conn._recv_seq, conn._auth_final = bytes(read[at:]), seq, True
         channel._deliver_data(b"".join(pieces), None)
         return True

@@ -78,6 +78,7 @@ class Owner(asyncssh.SSHServer):
         edge.judge_kex_guess(conn)
         edge.keep_options(conn)
         self._lane = packets.PacketLane(conn)
+        self._seen.gate.take_ahead = self._lane.take_ahead
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._seen.lost_with = exc

@@ -317,6 +317,39 @@ def record(transport: Any) -> tuple[list[bytes], Any]:
     return written, Recording()
 
 
+@pytest.mark.parametrize("cipher", [*KEPT, CTR])
+async def test_long_input_with_another_packet_in_its_middle_arrives_whole(cipher: str) -> None:
+    """Of 200 KB in one piece the data is taken as it is, the request among it by asyncssh, and nothing changes its place."""
+    async with connected(encryption_algs=[cipher]) as (seen, client):
+        channel, _ = await open_session(seen, client)
+        session, said = seen.sessions[0], os.urandom(200_000)
+        heard: list[int] = []
+        pieces: list[int] = []
+        receive = session.data_received
+
+        def note(data: bytes, datatype: int | None) -> None:
+            pieces.append(len(data))
+            receive(data, datatype)
+
+        session.data_received = note  # type: ignore[method-assign]
+        seen.conn._packet_handlers = {
+            **seen.conn._packet_handlers,
+            MSG_GLOBAL_REQUEST: lambda *_: heard.append(len(session.received)),
+        }
+        # As OpenSSH's client writes: without asyncssh's MSG_IGNORE in front of each packet.
+        packets.PacketLane(client)
+        written, client._transport = record(client._transport)
+        channel.write(said[:100_000])
+        client.send_packet(MSG_GLOBAL_REQUEST, String("nothing@example"), Boolean(False))
+        channel.write(said[100_000:])
+        slow = count_slow(session.channel)
+        seen.conn.data_received(b"".join(written))
+        assert session.received == said
+        assert heard == [100_000]
+        assert pieces[0] == (32_768 if cipher == CTR else 100_000)
+        assert sum(slow) == (len(said) if cipher == CTR else 0)
+
+
 # --- silence -------------------------------------------------------------------------------------------------------
 
 
