@@ -138,6 +138,8 @@ class Reading:
         self._identity = identity
         self._journal = journal_
         self._chunks: dict[int, bytes] = {}
+        # The store's, when the transfer was last looked at.
+        self._version: int | None = None
         self._ahead: asyncio.Task[bytes] | None = None
         self._ahead_number = -1
         self._served: list[tuple[int, int]] = []
@@ -187,11 +189,12 @@ class Reading:
         return await self._load(number)
 
     async def _load(self, number: int) -> bytes:
-        if self.transfer.state is State.ACCEPTED:
+        if self.transfer.state is State.ACCEPTED and (version := self._desk.ledger.version()) != self._version:
             # The bytes of what the operator holds are still there, but not for reading on.
             known = await self._desk.ledger.find_transfer(self.transfer.id)
             if known is not None:
                 refuse_ended(known)
+            self._version = version
         try:
             opened = partial(self._sealer.open_chunk, number)
             return await self._desk.ledger.read_chunk(self._payload, number, opened)

@@ -294,6 +294,9 @@ class Ledger(Register, Figures, Post, Bulletin, Intervening, Closing, Upkeep, Pr
 
     # --- looking -----------------------------------------------------------------------------------------------
 
+    def version(self) -> int:
+        """Return a number that is another one as soon as anything was committed, by whatever process."""
+
     async def find_transfer(self, transfer: TransferId) -> Transfer | None:
         """Return the transfer, whatever became of it."""
 

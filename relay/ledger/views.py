@@ -122,6 +122,11 @@ class ViewVerbs:
             raise LookupError(transfer)
         return found
 
+    def version(self) -> int:
+        row = self._store.row("PRAGMA data_version")
+        assert row is not None
+        return int(row[0])
+
     async def find_transfer(self, transfer: TransferId) -> Transfer | None:
         return self._maybe(self._store.row(transfer_sql("find_transfer"), (transfer,)))
 
