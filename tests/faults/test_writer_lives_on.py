@@ -6,6 +6,7 @@ import asyncio
 import errno
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,11 +48,10 @@ async def _send(shop: Shop, number: int) -> str | None:
 
 @pytest.mark.parametrize("trap_them", [trap_locks, trap_memory])
 async def test_who_comes_after_any_failure_is_answered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap_them: object
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap_them: Callable[[pytest.MonkeyPatch, Trap], None]
 ) -> None:
     """The Nth call for a lock or for memory fails, in the commit or in the checkpoint behind it, for every N."""
     trap = Trap()
-    assert callable(trap_them)
     trap_them(monkeypatch, trap)
     # The log is folded into the store after each commit.
     shop = await open_shop(tmp_path, checkpoint_bytes=1)
