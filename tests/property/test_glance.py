@@ -193,6 +193,42 @@ def test_a_record_is_seen_to_stand_there_twice_however_it_is_written(other: Call
         require_same(SLIP, data)
 
 
+def test_a_line_end_within_what_is_done_is_seen() -> None:
+    """A line as long as the first in whose middle another ends, and a CR in a text."""
+    records = slip(*(("0000000001", f"{day:02}", HELPERS) for day in range(1, 5)))
+    short = ",".join(records[1][10:19]) + ","
+    for broken, code in ((f"{short}\n{short}", "content.field_count"), (None, "content.line_end")):
+        for record in records:
+            record[17] = "x" * (len(short) + 1)
+        lines = [",".join(record) + "\n" for record in records]
+        if broken is None:
+            lines[1] = lines[1].replace("xxx", "x\rx", 1)
+        else:
+            lines[1] = lines[1].replace(",".join(records[1][10:19]) + ",", broken)
+            assert len(lines[1]) == len(lines[0])
+        data = "".join(lines).encode("cp932")
+        assert code in [each.code for each in read(SLIP, data)[0]]
+        require_same(SLIP, data)
+
+
+def test_a_quotation_mark_within_a_code_is_seen() -> None:
+    """Although the code is right without it, in every line."""
+    records = ordinary(SLIP)
+    for record in records:
+        record[14] = '11"12"11'
+    assert "content.quote" in [each.code for each in read(SLIP, write(records))[0]]
+    require_same(SLIP, write(records))
+
+
+def test_results_of_two_types_are_told_apart() -> None:
+    """One office, one file, services of two types: each is a part of its own of whom the file is about."""
+    records = ordinary(RESULTS)
+    for record in records[1::2]:
+        record[14] = "151243"
+    require_same(RESULTS, write(records))
+    assert len({each.part for each in read(RESULTS, write(records))[1]}) == len({"11", "15"})
+
+
 def test_utf_8_that_could_be_ms932_is_seen_as_what_it_is() -> None:
     """Where every byte of a text is a character of both, it is the kana that tell."""
     records = ordinary(SLIP)
