@@ -75,8 +75,7 @@ class Lineup:
         if common is None:
             return True
         now, own = self._clock(), (common.line[common.index], common.index)
-        gone = _gone_before(now)
-        if not any(at > gone and (at, index) < own for index, at in enumerate(common.line)):
+        if not any(place < own for place in self._line(common, now)):
             return True
         free_since = common.given_back_at / _NANOSECONDS
         return 0 < free_since < now - _GRACE_SECONDS or now > self._entered_at + _PATIENCE_SECONDS
@@ -85,10 +84,7 @@ class Lineup:
     def is_awaited(self) -> bool:
         """True where other workers wait for the store."""
         common = self._common
-        if common is None:
-            return False
-        gone = _gone_before(self._clock())
-        return any(at > gone and index != common.index for index, at in enumerate(common.line))
+        return common is not None and any(index != common.index for _, index in self._line(common, self._clock()))
 
     def took(self) -> None:
         """Know that this worker has the lock."""
@@ -108,14 +104,18 @@ class Lineup:
             self._call_first(self._common)
 
     def _call_first(self, common: Common) -> None:
-        gone = _gone_before(self._clock())
-        waiting = [(at, index) for index, at in enumerate(common.line) if at > gone]
-        if waiting:
+        if line := self._line(common, self._clock()):
             try:
-                os.write(common.inboxes[min(waiting)[1]][1], _CALL)
+                os.write(common.inboxes[min(line)[1]][1], _CALL)
             except OSError:
                 # Its inbox is full: it will look by itself.
                 return
+
+    @staticmethod
+    def _line(common: Common, now: float) -> list[tuple[int, int]]:
+        """Return who waits, as moment and place, without those who do not come any more."""
+        gone = max(0, int((now - _GONE_SECONDS) * _NANOSECONDS))
+        return [(at, index) for index, at in enumerate(common.line) if at > gone]
 
     def was_emptied(self, seconds: float) -> bool:
         """True where a worker, whichever, has emptied the store's log within so many *seconds*."""
@@ -143,11 +143,6 @@ class Lineup:
     def _ring(self) -> None:
         if self._bell is not None and not self._bell.done():
             self._bell.set_result(None)
-
-
-def _gone_before(now: float) -> int:
-    """Return the moment, as it stands in the line, of the last who is not waited for; 0 is nobody."""
-    return max(0, int((now - _GONE_SECONDS) * _NANOSECONDS))
 
 
 class Standing:
