@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from relay import journal, tree
 from relay.config import Config
-from relay.errors import Deferred, Refused
+from relay.content import ContentCheck, Unjudged, start_check
+from relay.errors import Deferred, Refused, Severity
 from relay.journal import Journal
 from relay.ledger import Ledger
 from relay.meters import Meters
@@ -91,3 +92,14 @@ class Destination:
     def name(self) -> str:
         """The name that refusals are about."""
         return self.path.rpartition("/")[2] if self.route is None else self.route.address.name
+
+    def start_check(self, severities: Mapping[str, Severity]) -> ContentCheck:
+        """Begin to judge the content; under a temporary name it is judged at the RENAME."""
+        if self.route is None or self.is_temporary:
+            return Unjudged()
+        return start_check(
+            self.route.address,
+            severities,
+            sender_services=self.route.sender_services,
+            recipient_services=self.route.recipient_services,
+        )

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 
-from relay import content, journal
+from relay import journal
 from relay.attempt import Bench, Destination
 from relay.buffers import Buffers
 from relay.config import describe_size
@@ -31,12 +31,12 @@ from relay.journal import Journal
 from relay.ledger import Accepted, Partial, SealedPayload, TransferDraft
 from relay.lifecycle import LIVE
 from relay.manners import Handwriting, Manners
-from relay.model import Identity, PayloadUid, Route, TransferId
+from relay.model import Identity, Route, TransferId
 from relay.rival import Rival
 from relay.sheaf import Sheaf
 from relay.staging import Staging
 from relay.unitparts import seal_part
-from relay.vault import CHUNK_BYTES, Sealer, Vault, new_key, new_uid
+from relay.vault import CHUNK_BYTES, Sealer, new_key, new_uid
 
 _HOLDER_BYTES = 16
 
@@ -71,14 +71,18 @@ class Upload:
         self._identity = identity
         self._journal = journal_
         self._uid = new_uid() if partial is None else partial.uid
-        self._key = new_key() if partial is None else _unwrap(bench.vault, partial)
+        self._key = (
+            new_key()
+            if partial is None
+            else bench.vault.unwrap_key(partial.wrapped_key, partial.uid, size_bytes=0, chunk_count=0)
+        )
         self._sealer = Sealer(self._key, self._uid)
         holder = os.urandom(_HOLDER_BYTES) if partial is None else partial.holder
         self._staging = Staging(bench.ledger, self._uid, identity.office, holder, bench.clock, buffers)
-        most_bytes = bench.config.limits.upload_bytes
+        most_bytes, severities = bench.config.limits.upload_bytes, bench.config.content.severities
         # No method of this upload: each would hold the other, and wait for the garbage collector with all that they hold.
         self._sheaf = Sheaf(
-            self._sealer, self._staging, lambda: _start_check(bench, destination), buffers, most_bytes=most_bytes
+            self._sealer, self._staging, lambda: destination.start_check(severities), buffers, most_bytes=most_bytes
         )
         self._buffers = buffers
         self._is_resumed = partial is not None
@@ -493,20 +497,3 @@ class Upload:
         self._failure = self._failure or self._staging.failure
         if self._failure is not None:
             raise self._failure.again()
-
-
-def _start_check(bench: Bench, destination: Destination) -> content.ContentCheck:
-    """Begin to judge the content; under a temporary name completeness is not judged before the RENAME."""
-    route = destination.route
-    if route is None or destination.is_temporary:
-        return content.Unjudged()
-    return content.start_check(
-        route.address,
-        bench.config.content.severities,
-        sender_services=route.sender_services,
-        recipient_services=route.recipient_services,
-    )
-
-
-def _unwrap(vault: Vault, partial: Partial) -> bytes:
-    return vault.unwrap_key(partial.wrapped_key, PayloadUid(partial.uid), size_bytes=0, chunk_count=0)
