@@ -44,7 +44,7 @@ from relay.certificates import (
     signature_algorithm,
 )
 from relay.doorkeeper import PACKET_BYTES, WINDOW_BYTES
-from relay.errors import Deferred, finding
+from relay.errors import Deferred
 from relay.journal import LimitEnd
 from relay.model import EventKind, Identity, OfficeNumber
 from relay.reception import ConnectionFacts, Reception
@@ -298,7 +298,7 @@ class OfficeServer(asyncssh.SSHServer):
         self._reception.knocks.count(self._peer, rejected.reason, datetime.now(UTC))
         self._reception.meters.logins_rejected[rejected.reason] += 1
         if may_hear and self._conn is not None:
-            self._conn.send_auth_banner(_sentence(rejected, offer.username) + "\r\n")
+            self._conn.send_auth_banner(rejected.sentence(offer.username) + "\r\n")
         if offer.is_signed:
             self._count_failure()
         return False
@@ -470,7 +470,7 @@ class OfficeServer(asyncssh.SSHServer):
                     reason=f"{rejected.reason}: {rejected.detail}",
                 )
                 # By any other code asyncssh's clients, for one, would take it for a clean end.
-                self.disconnect(_sentence(rejected, identity.office), asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE)
+                self.disconnect(rejected.sentence(identity.office), asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE)
         else:
             self._judged_version = version
 
@@ -494,8 +494,3 @@ class _Offer:
             key_data = parse_chain(self.key_data).leaf.key_data
             return not self.is_signed or edge.is_signed_by(conn, key_data, self.msg, self.signature)
         return edge.has_good_signature(conn, self.key_data, self.msg, self.signature)
-
-
-def _sentence(rejected: CertificateRejected, office: str) -> str:
-    """Return what the holder of a rejected certificate may hear, in one line."""
-    return finding(f"office.{rejected.told or 'revoked'}", office=office).client_text

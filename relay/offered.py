@@ -18,6 +18,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Literal
 
+from relay.errors import finding
 from relay.model import Office, OfficeNumber, OfficeStatus
 
 # Ten times a large certificate: RSA 16384, a hundred principals.  More is no certificate.
@@ -97,6 +98,10 @@ class CertificateRejected(Exception):
         self.reason = reason
         self.detail = detail
         self.told: Told | None = told
+
+    def sentence(self, office: str) -> str:
+        """Return what the holder of the certificate may hear, in one line."""
+        return finding(f"office.{self.told or 'revoked'}", office=office).client_text
 
 
 def check_holder(office: OfficeNumber, holder: Office | None, now: datetime) -> datetime:
