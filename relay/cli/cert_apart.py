@@ -11,12 +11,10 @@ from typing import Annotated
 
 import typer
 
-from relay.cli.cert_issue import DAY_SECONDS, parse_validity, warn_of_suspended
+from relay.cli.cert_issue import parse_validity, warn_of_suspended
 from relay.cli.installation import HomeOption, find_office, open_installation, read_office_number, run
 from relay.cli.terminal import CommandRefused, say, say_time, secret_asker
 from relay.model import Certificate
-
-_VALID_DAYS = 365
 
 
 def sign(
@@ -34,9 +32,7 @@ def sign(
             metavar="FILE", exists=True, dir_okay=False, help="The user CA's private key.", show_default=False
         ),
     ],
-    valid: Annotated[
-        str | None, typer.Option(metavar="SPAN", help="For how long: 12h, 365d, 2y.", show_default=f"{_VALID_DAYS}d")
-    ] = None,
+    valid: Annotated[str, typer.Option(metavar="SPAN", help="For how long: 12h, 365d, 2y.")] = "365d",
     source_address: Annotated[
         str | None, typer.Option(metavar="CIDR", help="Only from there.", show_default=False)
     ] = None,
@@ -59,7 +55,7 @@ def sign(
     passphrase = find_passphrase()
     if passphrase is None and has_passphrase(ca_key.read_bytes()) and (ask := secret_asker()) is not None:
         passphrase = ask(f"Passphrase of {ca_key}").encode()
-    seconds = int(parse_validity(valid).total_seconds()) if valid else _VALID_DAYS * DAY_SECONDS
+    seconds = int(parse_validity(valid).total_seconds())
     now, serial = datetime.now(UTC), draw_serial()
     after, before = plan_validity(now, seconds)
     line, record = issue_certificate(
