@@ -133,7 +133,7 @@ def start_check(
     has anything to do with a recipient depends on what the recipient does (standard, section 9).
     """
     off = frozenset([code for code, severity in severities.items() if severity is Severity.OFF])
-    if len(off) >= len(CONTENT_CODES) and off >= CONTENT_CODES and address.kind != _MESSAGE:
+    if off >= CONTENT_CODES and address.kind != _MESSAGE:
         return Unjudged()
     version = find_version(address)
     if version is not None:

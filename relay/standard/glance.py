@@ -193,11 +193,13 @@ def _read(frames: Sequence[bytes], done: bytes, address: Address, outline: Outli
     types: set[bytes] = set()
     if outline.service is not None:
         types = {line.split(b",")[outline.service][:TYPE_CHARACTERS] for line in done.split(b"\n")}
+        if len(types) > 1:
+            return None
     rows = []
     for frame in frames:
         items = frame.split(b",")
         told = items[VERSION], items[outline.month], office if outline.office is None else items[outline.office]
-        if told != (plan.version_bytes, month, office) or len(types) > 1:
+        if told != (plan.version_bytes, month, office):
             return None
         items += types
         rows.append(tuple([items[place] for place in outline.told]))
