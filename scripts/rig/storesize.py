@@ -3,12 +3,16 @@
 Two relays are made, one with some thirty offices and one with the whole country's register and a million transfers
 (`rig.bigstore`).  Both do the same work, in turn, once a server that was just started has come to rest: what it counts
 and tidies by itself, once in one minute or in ten, would otherwise be told as the cost of the first few listings.
+
+Each is compared with the other of its round, and the median of the rounds counts: what else moves the machine's speed from
+one minute to the next meets both of a round.
 """
 
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rig.bigstore import BigStore
@@ -21,6 +25,7 @@ from rig.sides import Bench, make_relay
 from rig.workloads import Amounts, Measure, Side, fill, list_directories, measure_of, split, upload, warm_up
 
 _TARGET = 1.2
+_EMPTY = "empty store"
 # A server is at rest that takes less than this part of a processor over a second; it is waited for no longer than so long.
 _RESTING_SHARE = 0.1
 _REST_WITHIN_SECONDS = 60.0
@@ -49,33 +54,49 @@ _WORK: Mapping[str, Callable[[Side, Amounts], dict[str, Measure]]] = {
 }
 
 
+@dataclass(slots=True)
+class Costs:
+    """What one store's server took, round by round: milliseconds of CPU by work, and *start_ms* until it listens."""
+
+    work: dict[str, list[float]] = field(default_factory=lambda: {what: [] for what in _WORK})
+    start_ms: list[float] = field(default_factory=list)
+    busiest: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What each work costs, in milliseconds of server CPU, at so many transfers; *start_ms* until the server listens."""
+    """What was measured while the large store held so many *transfers*, beside the small one."""
 
     transfers: int
-    costs: Mapping[str, float]
-    start_ms: float
+    large: Costs
+    small: Costs
+
+    def ratio(self, what: str) -> float:
+        """Return what the work costs in the large store for one of the small, in the median of the rounds."""
+        pairs = zip(self.large.work[what], self.small.work[what], strict=True)
+        return statistics.median(ours / theirs for ours, theirs in pairs)
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What was measured: *small* is the store of the bench, *points* the large one as it grew."""
+    """What was measured, as the large store grew."""
 
     offices: int
-    small: Point
     points: Sequence[Point]
 
     def figures(self) -> list[Figure]:
         """Return the lines of (i) and (l)."""
-        large = self.points[-1]
-        size = f"{self.offices:,} offices and {large.transfers:,} transfers"
-        lines = [
-            Figure("i", f"{what} with {size}: server CPU", "ms", large.costs[what], {"empty store": cost}, _TARGET)
-            for what, cost in self.small.costs.items()
-        ]
-        start = f"start until it listens, with {size}"
-        return [*lines, Figure("l", start, "ms", large.start_ms, {"empty store": self.small.start_ms})]
+        last = self.points[-1]
+        size = f"with {self.offices:,} offices and {last.transfers:,} transfers"
+        lines = []
+        for what, large in last.large.work.items():
+            small = statistics.median(last.small.work[what])
+            text = f"{what} {size}: server CPU"
+            lines.append(Figure("i", text, "ms", statistics.median(large), {_EMPTY: small}))
+            rounds = f"median of {len(large)} round{'' if len(large) == 1 else 's'}"
+            lines.append(Figure("i", f"{text}, to that of an {_EMPTY}, {rounds}", "×", last.ratio(what), {}, _TARGET))
+        start = f"start until it listens, {size}"
+        return [*lines, Figure("l", start, "ms", min(last.large.start_ms), {_EMPTY: min(last.small.start_ms)})]
 
 
 def measure_sizes(bench: Bench, *, is_plotted: bool) -> tuple[Sizes, float]:
@@ -85,16 +106,13 @@ def measure_sizes(bench: Bench, *, is_plotted: bool) -> tuple[Sizes, float]:
     tell("(i) making the large store")
     store = BigStore(home, home.home.parent, fraction=bench.amounts.offices)
     points: list[Point] = []
-    smalls: list[Point] = []
-    busiest = 0.0
     for step in _STEPS if is_plotted else _STEPS[-1:]:
         store.grow(round(step * bench.amounts.transfers))
-        # In turn, so that what else the machine does meets both.
-        for side, found in ((large, points), (small, smalls)):
-            point, share = _measure(side, bench.amounts, store.transfers if side is large else 0)
-            found.append(point)
-            busiest = max(busiest, share)
-    return Sizes(store.offices, smalls[-1], points), busiest
+        # The last is what the target is about; the others are points of a plot.
+        rounds = 2 * bench.amounts.rounds - 1 if step == _STEPS[-1] else bench.amounts.rounds
+        points.append(_measure(large, small, bench.amounts, rounds, store.transfers))
+    busiest = max(costs.busiest for point in points for costs in (point.large, point.small))
+    return Sizes(store.offices, points), busiest
 
 
 def _make_relay(folder: Path) -> tuple[Side, RelayHome]:
@@ -106,21 +124,25 @@ def _make_relay(folder: Path) -> tuple[Side, RelayHome]:
     return side, home
 
 
-def _measure(side: Side, amounts: Amounts, transfers: int) -> tuple[Point, float]:
-    costs: dict[str, float] = {}
-    starts, busiest = [], 0.0
-    rested = replace(side, start=lambda: _rested(side))
+def _measure(large: Side, small: Side, amounts: Amounts, rounds: int, transfers: int) -> Point:
+    point = Point(transfers, Costs(), Costs())
     amounts = replace(amounts, listings=_LISTINGS_FOLD * amounts.listings)
-    for turn in range(amounts.rounds):
-        for what, work in _WORK.items():
-            tell(f"(i) {what}, {transfers:,} transfers, {turn + 1} of {amounts.rounds}")
-            measure = next(iter(work(rested, amounts).values()))
-            cost = 1000 * measure.cpu_seconds
-            costs[what] = min(cost, costs.get(what, cost))
-            busiest = max(busiest, measure.load_share)
-        with side.start() as server:
-            starts.append(1000 * server.start_seconds)
-    return Point(transfers, costs, min(starts)), busiest
+    for turn in range(rounds):
+        for what in _WORK:
+            tell(f"(i) {what}, {transfers:,} transfers, {turn + 1} of {rounds}")
+            for side, costs in ((large, point.large), (small, point.small)):
+                _note(costs, what, side, amounts)
+        for side, costs in ((large, point.large), (small, point.small)):
+            with side.start() as server:
+                costs.start_ms.append(1000 * server.start_seconds)
+    return point
+
+
+def _note(costs: Costs, what: str, side: Side, amounts: Amounts) -> None:
+    rested = replace(side, start=lambda: _rested(side))
+    measure = next(iter(_WORK[what](rested, amounts).values()))
+    costs.work[what].append(1000 * measure.cpu_seconds)
+    costs.busiest = max(costs.busiest, measure.load_share)
 
 
 @contextmanager
@@ -144,8 +166,8 @@ def plot_sizes(sizes: Sizes, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    for what in sizes.small.costs:
-        ratios = [point.costs[what] / sizes.small.costs[what] for point in sizes.points]
+    for what in _WORK:
+        ratios = [point.ratio(what) for point in sizes.points]
         axes.plot([max(1, point.transfers) for point in sizes.points], ratios, marker="o", label=what)
     axes.axhline(_TARGET, linestyle="--", color="grey", label=f"target {_TARGET}")
     axes.set(xscale="log", ylim=(0, None), xlabel=f"transfers, with {sizes.offices:,} offices")

@@ -6,7 +6,7 @@ A workload returns measures; what they cost on one server only means something b
 import filecmp
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,17 +109,32 @@ def connect_and_put(side: Side, amounts: Amounts) -> dict[str, Measure]:
     return {"a": measure_of(outcome, cpu)}
 
 
-def upload(side: Side, amounts: Amounts, *, is_text: bool = False) -> dict[str, Measure]:
-    """(b) Put files of 10 KB over open sessions: slips, or the same bytes as texts."""
+def upload(side: Side, amounts: Amounts) -> dict[str, Measure]:
+    """(b) Put files of 10 KB over open sessions."""
     with side.start() as server:
         warm_up(side, server)
-        with prepared(
-            deal(replace(task_of(side, server, "upload", amounts.files, concurrency=16), is_text=is_text), side.numbers)
-        ) as load:
-            before = cpu_seconds(server.pid)
-            outcome = load.go()
-            cpu = cpu_seconds(server.pid) - before
-    return {"b": measure_of(outcome, cpu)}
+        return {"b": _upload(side, server, amounts.files)}
+
+
+def upload_in_turn(side: Side, files: int, pairs: int) -> Iterator[tuple[Measure, Measure]]:
+    """Put *files* slips, and as many of the same bytes as texts, over open sessions of one server, *pairs* times.
+
+    Either goes first as often as the other, so that what changes all the time meets both alike.
+    """
+    with side.start() as server:
+        warm_up(side, server)
+        for turn in range(pairs):
+            order = (False, True) if turn % 2 else (True, False)
+            found = {is_text: _upload(side, server, files, is_text=is_text) for is_text in order}
+            yield found[False], found[True]
+
+
+def _upload(side: Side, server: Running, files: int, *, is_text: bool = False) -> Measure:
+    task = replace(task_of(side, server, "upload", files, concurrency=16), is_text=is_text)
+    with prepared(deal(task, side.numbers)) as load:
+        before = cpu_seconds(server.pid)
+        outcome = load.go()
+        return measure_of(outcome, cpu_seconds(server.pid) - before)
 
 
 def transfer_large(side: Side, amounts: Amounts) -> dict[str, Measure]:
