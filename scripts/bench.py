@@ -40,8 +40,8 @@ NOTE = (
 _EXPLAINED = (
     NOTE,
     (
-        "A ratio is ours divided by the first of theirs. Times are the best of the rounds, servers in turn; memory is the median, "
-        "PSS of the process tree. Server CPU is that of the whole process tree."
+        "A ratio is ours divided by the first of theirs. Times are the best of the rounds unless a line says otherwise, servers in turn; memory is the "
+        "median, PSS of the process tree. Server CPU is that of the whole process tree."
     ),
 )
 _OTHERS = ("f", "g", "h", "i", "j", "k", "l", "m", "n", "check", "floor", "load")

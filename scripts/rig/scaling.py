@@ -25,6 +25,8 @@ from rig.sides import Bench
 from rig.workloads import Measure, connect_and_put, split
 
 _CPU_TARGET, _WALL_TARGET = 1.18, 0.85
+# A round takes fifteen seconds, and two of the same code differ by a fifth.
+_ROUNDS_FOLD = 3
 _SPREAD_SESSIONS = 160
 # One worker, and the load processes, which together do as much for a session as it does.
 _BUSY_WITH_ONE = 2
@@ -36,7 +38,7 @@ def measure_scaling(bench: Bench) -> tuple[list[Figure], float]:
     counts = sorted({1, 2, cores // 2, cores} - {0})
     found: dict[int, list[Measure]] = {count: [] for count in counts}
     pressure: dict[int, list[float]] = {_BUSY_WITH_ONE: [], cores: []}
-    rounds = 2 * bench.amounts.rounds - 1
+    rounds = _ROUNDS_FOLD * bench.amounts.rounds
     for turn in range(rounds):
         for count, measures in found.items():
             tell(f"(h) {count} of {cores} workers, {turn + 1} of {rounds}")
