@@ -7,6 +7,9 @@ expired the key is destroyed after a week; its bytes went at once.  What is free
 Notes beside refused files go after a week, refusals after years.  Offices close or change their number when their day has
 come, and what waits at a closed one goes back to its senders when its time to collect is over.
 
+A clock that is wrong by months would let everything expire that waits.  So where the last round is days old, by the clock,
+the next waits for a day: in that time somebody puts the clock right, or it was the relay that stood still (`Pause`).
+
 A plan (`plan_round`) counts what a round would do, chore by chore, under the very cutoffs that the round goes by; what
 the round did is kept in the store, for whoever asks when it was and what comes next.
 """
@@ -14,6 +17,7 @@ the round did is kept in the store, for whoever asks when it was and what comes 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -36,6 +40,9 @@ _NOTED_AFTER = timedelta(days=7)
 # once (a relay that stood still) is told of it alone.
 _NOTICE_TENTHS = (9, 5)
 ROUND_SECONDS = 600.0
+# Rounds are that far apart where the relay stood still over a weekend, or where the clock leapt: nobody can tell which.
+PAUSE = timedelta(days=2)
+_PATIENCE = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +74,38 @@ async def keep_house(
     ledger: Ledger, settings: HousekeepingSettings, clock: Callable[[], datetime], journal_: Journal
 ) -> None:
     """Go round for ever; a store in trouble is left alone until the next round."""
+    pause = Pause(journal_)
     while True:
         try:
-            _tell(journal_, await go_round(ledger, settings, clock()))
+            now = clock()
+            if not pause.holds_up((await ledger.read_rounds()).last_at, now):
+                _tell(journal_, await go_round(ledger, settings, now))
         except Deferred as deferred:
             # What the store suffers from, and what to do, is told by the store, once.
             journal.housekeeping_put_off(journal_, cause=deferred.detail or deferred.code)
         except Exception as error:  # noqa: BLE001 - one spoilt row must not end the server
             journal.unexpected_error(journal_, reference="housekeeping", exception=error)
         await asyncio.sleep(ROUND_SECONDS)
+
+
+class Pause:
+    """Holds up what cannot be undone while nobody knows whether the relay stood still or its clock is wrong."""
+
+    def __init__(self, journal_: Journal, elapsed: Callable[[], float] = time.monotonic) -> None:
+        self._journal = journal_
+        self._elapsed = elapsed
+        # When it was found, by a clock that nobody sets.
+        self._found_at: float | None = None
+
+    def holds_up(self, last_at: datetime | None, now: datetime) -> bool:
+        """Say whether to make no round at *now*, the last one having been at *last_at*; journalled once each time."""
+        if last_at is None or now - last_at < PAUSE:
+            self._found_at = None
+            return False
+        if self._found_at is None:
+            self._found_at = self._elapsed()
+            journal.housekeeping_waits(self._journal, last=last_at, now=now, until=now + _PATIENCE)
+        return self._elapsed() - self._found_at < _PATIENCE.total_seconds()
 
 
 async def plan_round(ledger: Ledger, settings: HousekeepingSettings, now: datetime) -> Mapping[Chore, Due]:

@@ -220,6 +220,14 @@ def housekeeping_put_off(journal: Journal, *, cause: str) -> None:
     journal.logger.warning("housekeeping.put_off", cause=cause)
 
 
+def housekeeping_waits(journal: Journal, *, last: datetime, now: datetime, until: datetime) -> None:
+    """Tell that days are between two rounds: the relay stood still, or its clock is wrong and files would expire for it."""
+    advice = "put the clock right if it is wrong; if it is right, nothing need be done, or `relay housekeeping run`"
+    journal.logger.warning(
+        "housekeeping.waits", last=last.isoformat(), now=now.isoformat(), until=until.isoformat(), advice=advice
+    )
+
+
 def payload_damaged(journal: Journal, *, transfer: TransferId, cause: str) -> None:
     """Tell that the bytes of an accepted file cannot be read any more; only a backup has them, or its sender."""
     advice = "let `relay doctor` look through the store; a backup may have it, or its sender sends it again"

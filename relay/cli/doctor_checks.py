@@ -325,6 +325,7 @@ def _find_far(limits: LimitSettings) -> Iterator[tuple[str, str]]:
 
 def check_housekeeping(patient: Patient) -> list[Finding]:
     """What time does to files is done."""
+    from relay.housekeeping import PAUSE
     from relay.ledger import storefile
 
     with storefile.peeked(patient.config.store.path) as reader:
@@ -335,6 +336,11 @@ def check_housekeeping(patient: Patient) -> list[Finding]:
     text = f"the last round was at {say_time(last_at)}"
     if patient.now - last_at > _ROUNDS_LATE:
         advice = "Start the relay; where it runs, its journal says what keeps it from them."
+        if patient.now - last_at >= PAUSE:
+            advice = (
+                "After a pause of days, or where its clock leapt, a running relay waits for one day before it lets anything "
+                "expire: see whether the clock is right. If it is, `relay housekeeping run` does it now."
+            )
         return [Finding("housekeeping", Level.LOOK, text, advice)]
     return [Finding("housekeeping", Level.WELL, text)]
 

@@ -167,9 +167,16 @@ def _is_late(rounds: Rounds, every: timedelta, now: datetime) -> bool:
 
 
 def _say_rounds(rounds: Rounds, every: timedelta, now: datetime) -> None:
+    from relay.housekeeping import PAUSE
+
     minutes = every // timedelta(minutes=1)
     if rounds.last_at is None:
         say(f"No round was made yet: a relay that runs makes one at its start, then every {minutes} minutes.")
+    elif now - rounds.last_at >= PAUSE:
+        say(
+            f"The last round was at {say_time(rounds.last_at)}. After a pause of days, or where the clock leapt, a running relay "
+            "waits for one day: see whether the clock is right. If it is, `relay housekeeping run` does it now."
+        )
     elif _is_late(rounds, every, now):
         say(f"The last round was at {say_time(rounds.last_at)}, and none since: does the relay run? `relay doctor`")
     else:

@@ -135,3 +135,24 @@ async def test_a_relay_that_starts_with_a_clock_behind_lets_nobody_in_until_it_i
     clock.set(0)
     await send_and_fetch(house, 1, Passes(house.certificate(CARE_MANAGER), house.certificate(HOME_HELP)))
     assert house.relay("audit", "verify").returncode == 0
+
+
+async def test_nothing_expires_because_the_clock_is_months_ahead(make_house: MakeHouse, clock: Clock) -> None:
+    """A relay that starts in such a clock makes no round, and says so; put right and started again, the file is there."""
+    house = make_house()
+    clock.serve(house)
+    async with house.dial(CARE_MANAGER) as one, open_raw(one) as ours:
+        assert (await ours.put(f"/send/{general_name()}", pdf(900))).code == sftp.OK
+    assert (await asyncio.to_thread(house.relay, "housekeeping", "run", "--yes")).returncode == 0
+    await asyncio.to_thread(house.stop)
+    clock.set(100 * 24)
+    await asyncio.to_thread(clock.serve, house)
+    told = await asyncio.to_thread(house.wait_for_event, "housekeeping.waits")
+    assert "put the clock right" in told["advice"]
+    assert [str(each.state) for each in house.transfers()] == ["accepted"]
+    await asyncio.to_thread(house.stop)
+    clock.set(0)
+    await asyncio.to_thread(clock.serve, house)
+    async with house.dial(HOME_HELP) as two, open_raw(two) as theirs:
+        assert await theirs.get(f"/new/{general_name()}") == pdf(900)
+    assert len(house.journal_lines("housekeeping.waits")) == 1

@@ -8,11 +8,13 @@ from contextlib import closing
 from datetime import datetime, timedelta
 
 import pytest
+import structlog
 from ledgers import CLOSED, NOW, SECOND, A, B, C, Shop, identity, large, plan_name
 
 from relay.config import HousekeepingSettings
 from relay.errors import Refused, finding
-from relay.housekeeping import go_round, plan_round
+from relay.housekeeping import Pause, go_round, plan_round
+from relay.journal import new_journal
 from relay.ledger import Partial, Shelf, storefile
 from relay.ledger.upkeep import Chore, Due
 from relay.lifecycle import State
@@ -206,6 +208,24 @@ async def test_a_plan_and_the_round_behind_it_say_the_same_of_everything(
                 seen.add(chore)
     # What has lost its bytes after a long time has left send/ with them.
     assert seen | {Chore.UNLISTED} == set(Chore), "every chore had something to do"
+
+
+def test_after_a_pause_of_days_a_round_waits_for_one_more() -> None:
+    """Nobody knows whether the relay stood still or its clock leapt; told once, over after a day, or once a round was made."""
+    elapsed = 1_000.0
+    with structlog.testing.capture_logs() as lines:
+        pause = Pause(new_journal(), lambda: elapsed)
+        assert not pause.holds_up(None, NOW), "a new relay has nothing to wait for"
+        assert not pause.holds_up(NOW - 2 * DAY + SECOND, NOW)
+        assert pause.holds_up(NOW - 2 * DAY, NOW)
+        elapsed += 86_399
+        assert pause.holds_up(NOW - 2 * DAY, NOW + DAY - SECOND)
+        elapsed += 1
+        assert not pause.holds_up(NOW - 2 * DAY, NOW + DAY)
+        # The operator has had a round made, and later the clock leaps again.
+        assert not pause.holds_up(NOW + DAY, NOW + DAY)
+        assert pause.holds_up(NOW + DAY, NOW + 90 * DAY)
+    assert [line["event"] for line in lines] == 2 * ["housekeeping.waits"]
 
 
 async def test_the_store_gives_space_back(shop: Shop) -> None:
