@@ -204,6 +204,10 @@ def check_disk(patient: Patient) -> list[Finding]:
         found.append(Finding("disk", Level.LOOK, room, advice))
     else:
         found.append(Finding("disk", Level.WELL, room))
+    if storefile.is_doubted(patient.config.store.path):
+        text = f"a sync of the disk of {folder} failed, and what it may have forgotten could not yet be written anew"
+        advice = "Make a backup on another disk now (`relay backup FILE`), look at this one (`dmesg`, `smartctl -a`), and replace it."
+        found.append(Finding("disk", Level.BROKEN, text, advice))
     anchor = patient.config.audit.anchor
     if anchor.exists() and anchor.stat().st_dev == folder.stat().st_dev:
         text = "the audit's anchor lies on the disk of the store: who takes the one takes the other"

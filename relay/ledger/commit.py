@@ -36,7 +36,7 @@ from relay.errors import Deferred, Refused
 from relay.ledger import storefile
 from relay.ledger.logsync import LogSync
 from relay.ledger.trail import Trail, WritingConnection
-from relay.ledger.trouble import TroubleLog, diagnose
+from relay.ledger.trouble import Ill, Trouble, TroubleLog, diagnose
 from relay.lineup import Lineup, Standing
 from relay.meters import Commit, Meters
 from relay.model import OfficeNumber
@@ -117,7 +117,7 @@ class Writer:
         self._is_closing = False
         self._checkpoint_after = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
-        self._log_sync = LogSync(storefile.log_of(path))
+        self._log_sync = LogSync(storefile.log_of(path), lock.doubt)
         self._task = asyncio.create_task(self._run(), name="ledger-writer")
 
     def submit(
@@ -246,8 +246,8 @@ class Writer:
             is_durable = any(item.is_durable for item in batch)
             self._seal(connection, is_durable=is_durable)
             await self._in_thread(self._commit, connection, sum(item.size_bytes for item in batch), is_durable)
-        except BaseException:
-            self._drop_connection()
+        except BaseException as error:
+            self._give_up(error)
             self._release()
             raise
 
@@ -291,20 +291,32 @@ class Writer:
                 self._fill(batch)
             is_durable = any(item.is_durable for item in batch)
             try:
-                connection = self._connection = self._connection or self._open()
+                connection = await self._sound_connection()
                 # Staged chunks need no sync of their own: the final commit's sync covers every earlier frame of the log.
                 connection.execute("PRAGMA synchronous = FULL" if is_durable else "PRAGMA synchronous = NORMAL")
                 connection.execute("BEGIN IMMEDIATE")
             except (sqlite3.Error, OSError) as error:
                 is_busy = storefile.is_busy(error)
                 if not is_busy:
-                    self._drop_connection()
+                    self._give_up(error)
                 self._release()
                 if not is_busy or asyncio.get_running_loop().time() > deadline:
                     raise
                 await asyncio.sleep(_BUSY_POLL_SECONDS)
             else:
                 return connection
+
+    async def _sound_connection(self) -> WritingConnection:
+        """Return the connection; nothing that it finds in the store lies in memory alone because a sync failed."""
+        is_doubted = self._lock.is_doubted
+        if self._connection is None or is_doubted:
+            self._drop_connection()
+            if is_doubted:
+                # Nobody may have waited for the sync that failed, and it is to be known.
+                self._troubles.failed(_WRITER, Trouble("a sync of the store failed", Ill.FORGETFUL))
+            await self._in_thread(storefile.settle, self._path, self._lock)
+            self._connection = self._open()
+        return self._connection
 
     def _open(self) -> WritingConnection:
         connection = storefile.open_writer(self._path)
@@ -362,6 +374,7 @@ class Writer:
         try:
             return self._connection is None or await self._fold(self._connection)
         except _FAILURES as error:
+            self._give_up(error)
             self._report(error)
             return False
         finally:
@@ -388,6 +401,12 @@ class Writer:
         if trouble is not None:
             self._troubles.failed(_WRITER, trouble)
 
+    def _give_up(self, error: BaseException) -> None:
+        """Go on with a fresh connection after *error*; the lock is held."""
+        self._drop_connection()
+        if storefile.is_disk_failure(error):
+            self._lock.doubt()
+
     def _drop_connection(self) -> None:
         """Roll back by closing: after a failed COMMIT nothing else is known to be clean.  The lock is held.
 
@@ -403,8 +422,12 @@ class Writer:
             return
         try:
             with self._lock.held():
+                if self._lock.is_doubted:
+                    storefile.settle(self._path, self._lock)
                 storefile.checkpoint(self._connection, "TRUNCATE")
         except (Deferred, *_FAILURES) as error:
+            if storefile.is_disk_failure(error):
+                self._lock.doubt()
             self._report(error)
         self._connection.close()
         self._connection = None

@@ -5,13 +5,14 @@ checkpoint or the commit of the whole, that would wait for the disk with nothing
 with it: for the half of the time that a large file took.
 
 This promises nothing.  SQLite's own syncs decide what is on stable storage, on its own descriptors, and find less left
-to do; what fails here is met by them as well, because the system tells of a failed write on each open descriptor.
+to do.  What fails here may be told to nobody else, who opens the log later: so it is passed on (see `relay.ledger.doubt`).
 The log alone is opened, never the database file, whose locks would be lost when it is closed again.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -23,8 +24,10 @@ _AHEAD_BYTES = 4 * 1024 * 1024
 class LogSync:
     """The syncing of one store's log by one process; used by the thread that commits, alone."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, on_failure: Callable[[], None] = lambda: None) -> None:
+        """Sync *log*; *on_failure* is called, in any thread, where the disk could not."""
         self._log = log
+        self._on_failure = on_failure
         self._unsynced_bytes = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="log-sync")
         self._running: Future[None] | None = None
@@ -46,6 +49,8 @@ class LogSync:
             log = os.open(self._log, os.O_RDWR | os.O_CLOEXEC)
             try:
                 os.fdatasync(log)
+            except OSError:
+                self._on_failure()
             finally:
                 os.close(log)
 

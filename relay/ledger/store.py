@@ -224,6 +224,10 @@ class Store:
         await self._writer.close()
         await self.advance_anchor()
         self._threads.shutdown()
+        if self._lock.is_doubted:
+            # The last connection to close would write back a log that is in doubt, and remove it: whoever comes next settles it.
+            self._lock.close()
+            return
         # The last connection to close writes the log back and removes it: under the lock.  Where somebody else keeps
         # the lock, that one has the store open, and this is not the last.
         with contextlib.suppress(Deferred), self._lock.held():

@@ -15,13 +15,13 @@ import fcntl
 import os
 import re
 import sqlite3
-import struct
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from relay.errors import ConfigError, Deferred
+from relay.ledger.doubt import WAL_FRAME, WAL_HEADER, parse_log_header, write_anew
 from relay.ledger.migrations import apply_step, check_form, load_steps, read_form
 from relay.ledger.trail import WritingConnection
 from relay.publishing import sync_path
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _Connection = TypeVar("_Connection", bound=sqlite3.Connection)
 
 # SQLite's primary result codes (https://sqlite.org/rescode.html).
-_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_CORRUPT, _SQLITE_NO_DATABASE = 5, 6, 11, 26
+_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_DISK, _SQLITE_CORRUPT, _SQLITE_NO_DATABASE = 5, 6, 10, 11, 26
 
 _NETWORK = frozenset(
     {
@@ -73,9 +73,6 @@ _SHAKY = ("tmpfs", "ramfs", "fuse")
 # Up to the mount point, in which blanks and other marks are written as octal numbers.
 _MOUNT_FIELDS = 5
 _OCTAL = re.compile(r"\\([0-7]{3})")
-# Of the log's header the size of a page and the salts, of a frame's header the salts.
-_WAL_HEADER = struct.Struct(">8xI4x8s8x")
-_WAL_FRAME = struct.Struct(">8x8s8x")
 # A waiting process looks this often; the lock is held for milliseconds.
 _LOCK_POLL_SECONDS = 0.002
 # Whoever comes first after a crash reads the whole log, and whoever leaves last writes it back; nobody can read until then.
@@ -128,9 +125,10 @@ class StoreLock:
     """The one file lock over all writing; one object a process, never carried over a fork."""
 
     def __init__(self, store: Path, wait_seconds: float) -> None:
-        self._path = store.with_name(store.name + ".lock")
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        leave_to_owner(self._path)
+        path = lock_of(store)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        leave_to_owner(path)
+        self._is_doubting = False
         self.wait_seconds = wait_seconds
 
     def try_acquire(self) -> bool:
@@ -158,9 +156,49 @@ class StoreLock:
         finally:
             self.release()
 
+    def doubt(self) -> None:
+        """Tell all processes, and those that come later, that the disk may have forgotten something (see `relay.ledger.doubt`).
+
+        A length needs no room on the disk, and stays in memory for as long as what is in doubt does.
+        """
+        try:
+            os.ftruncate(self._file, 1)
+        except OSError:
+            # Then at least this process knows.
+            self._is_doubting = True
+
+    @property
+    def is_doubted(self) -> bool:
+        """True where anybody is in doubt."""
+        return self._is_doubting or os.fstat(self._file).st_size > 0
+
+    def doubt_no_more(self) -> None:
+        """Know that the disk has everything; the lock is held."""
+        os.ftruncate(self._file, 0)
+        self._is_doubting = False
+
     def close(self) -> None:
         """Close the lock file, which also lets go of the lock."""
         os.close(self._file)
+
+
+def is_doubted(path: Path) -> bool:
+    """True where the disk may have forgotten some of the store at *path*, and nobody could write it anew since."""
+    try:
+        return lock_of(path).stat().st_size > 0
+    except OSError:
+        return False
+
+
+def settle(path: Path, lock: StoreLock) -> None:
+    """See that the disk has what is in the store's log, and after a failure also what of it is in the store; *lock* is held.
+
+    OSError where the disk still fails: the doubt then stays.
+    """
+    is_doubted = lock.is_doubted
+    write_anew(path, log_of(path), with_pages=is_doubted)
+    if is_doubted:
+        lock.doubt_no_more()
 
 
 def leave_to_owner(path: Path) -> None:
@@ -236,7 +274,9 @@ def peeked(path: Path) -> Iterator[sqlite3.Connection]:
     finally:
         # Whoever keeps the lock has the store open: this one then is not the last to close.
         lock = StoreLock(path.resolve(), 0.0)
-        with suppress(Deferred), lock.held():
+        with suppress(Deferred, OSError), lock.held():
+            if lock.is_doubted:
+                settle(path.resolve(), lock)
             connection.close()
         connection.close()
         lock.close()
@@ -264,6 +304,11 @@ def _unreadable_advice(error: sqlite3.Error) -> str:
 def is_busy(error: Exception) -> bool:
     """True where another program had the store at that moment, and nothing is wrong with it."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (_SQLITE_BUSY, _SQLITE_LOCKED)
+
+
+def is_disk_failure(error: BaseException) -> bool:
+    """True where SQLite met a failure of the disk, of a sync among others."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == _SQLITE_DISK
 
 
 def open_writer(path: Path) -> WritingConnection:
@@ -327,16 +372,20 @@ def is_wal_longer(path: Path, most_bytes: int) -> bool:
         return False
     try:
         with log_of(path).open("rb", buffering=0) as file:
-            header = file.read(_WAL_HEADER.size)
-            if len(header) < _WAL_HEADER.size:
+            page_bytes, salts = parse_log_header(file.read(WAL_HEADER.size))
+            if not page_bytes:
                 return False
-            page_bytes, salts = _WAL_HEADER.unpack(header)
-            frame_bytes = _WAL_FRAME.size + page_bytes
-            file.seek(_WAL_HEADER.size + most_bytes // frame_bytes * frame_bytes)
-            frame = file.read(_WAL_FRAME.size)
+            frame_bytes = WAL_FRAME.size + page_bytes
+            file.seek(WAL_HEADER.size + most_bytes // frame_bytes * frame_bytes)
+            frame = file.read(WAL_FRAME.size)
     except OSError:
         return False
-    return len(frame) == _WAL_FRAME.size and _WAL_FRAME.unpack(frame)[0] == salts
+    return len(frame) == WAL_FRAME.size and WAL_FRAME.unpack(frame)[1] == salts
+
+
+def lock_of(path: Path) -> Path:
+    """Return where the lock of the store at *path* lies."""
+    return path.with_name(path.name + ".lock")
 
 
 def log_of(path: Path) -> Path:

@@ -19,6 +19,8 @@ from relay.ledger.storefile import LockedDeferred
 
 # SQLite's primary result codes (https://sqlite.org/rescode.html).
 _BUSY, _LOCKED, _NO_MEMORY, _READ_ONLY, _CORRUPT, _FULL, _CANNOT_OPEN, _NO_DATABASE = 5, 6, 7, 8, 11, 13, 14, 26
+# Extended ones: the sync of a file failed, or of its folder.
+_NO_SYNC, _NO_FOLDER_SYNC = 1034, 1290
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -49,6 +51,11 @@ class Ill(StrEnum):
         "The disk of {folder} fails, or may no longer be written to: look at it (`dmesg`, `mount`). Until then nothing is "
         "accepted; the relay goes on by itself when it works again."
     )
+    FORGETFUL = (
+        "The disk of {folder} could not keep what was written to it, and will do that again. What was answered OK is safe; "
+        "before anything more is, the relay writes anew what may be missing. Make a backup on another disk now "
+        "(`relay backup FILE`), look at this one (`dmesg`, `smartctl -a`), and replace it."
+    )
     OTHER = "Until that is so no more nothing is accepted; the relay goes on by itself."
 
 
@@ -62,6 +69,8 @@ _ILLS = {
     _FULL: Ill.FULL,
     _CANNOT_OPEN: Ill.UNREACHABLE,
     _NO_DATABASE: Ill.DAMAGED,
+    _NO_SYNC: Ill.FORGETFUL,
+    _NO_FOLDER_SYNC: Ill.FORGETFUL,
 }
 
 
@@ -94,7 +103,8 @@ def diagnose(error: Exception) -> Trouble | None:
     if isinstance(error, OSError):
         return Trouble(str(error), Ill.FULL if error.errno in _NO_ROOM else Ill.DISK)
     if isinstance(error, sqlite3.Error):
-        return Trouble(str(error), _ILLS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, Ill.DISK))
+        code = getattr(error, "sqlite_errorcode", 0)
+        return Trouble(str(error), _ILLS.get(code) or _ILLS.get(code & 0xFF, Ill.DISK))
     return None
 
 

@@ -2,7 +2,7 @@
 
 What is certain is what was synced.  Of the bytes of a file that is everything whose write had returned before a sync of
 that very file began, once that sync has returned.  Everything else may be there or not, in any order, by sectors of
-512 bytes, and the file may be longer than what is there of it.
+512 bytes, and the file may be longer than what is there of it.  What a sync that failed should have kept is lost.
 
 Names are certain in one of two ways, and both are tried: *each folder*, where a name is certain once its folder was
 synced and everything else is open name by name (what POSIX promises, and no more); or *in order*, where a sync of
@@ -59,6 +59,10 @@ class File:
             if _has_ended(change, before):
                 _carry_out(self.certain, change)
         self.open = [change for change in self.open if not _has_ended(change, before)]
+
+    def forget(self, before: int) -> None:
+        """Lose the writes that had ended before that position, after a sync that failed."""
+        self.open = [change for change in self.open if change.kind is not Kind.WRITE or not _has_ended(change, before)]
 
     def leave(self, loss: Loss, chosen: random.Random) -> bytes:
         """Return what a power cut leaves of it."""
@@ -199,7 +203,7 @@ class Disk:
 
     def begin(self, change: Change) -> None:
         """Take a change that is under way: from now on it may be there or not."""
-        if change.kind is Kind.SYNC:
+        if change.kind in (Kind.SYNC, Kind.FORGET):
             return
         if change.kind in _NAMING:
             file = self._make(change) if change.kind in (Kind.CREATE, Kind.MKDIR) else None
@@ -221,7 +225,9 @@ class Disk:
         return file
 
     def end(self, change: Change) -> None:
-        """Know that a change has returned; a sync makes certain what it reached."""
+        """Know that a change has returned; a sync makes certain what it reached, or loses it."""
+        if change.kind is Kind.FORGET:
+            self._files[change.inode].forget(change.began)
         if change.kind is not Kind.SYNC:
             return
         self.syncs += 1

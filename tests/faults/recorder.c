@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -18,12 +19,17 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* tail: where the next entry goes; gaps: what was done and is not recorded; deaf: which syncs are swallowed, see below. */
-static struct control { atomic_long tail, size, gaps, deaf; } *control;
+/* tail: where the next entry goes; gaps: what was done and is not recorded; deaf: which syncs are swallowed, see below.
+   forgets: a sync of which file of the store is the next to fail, and to forget; failures: how often each of them did;
+   dies: whether everybody ends where it fails. */
+static struct control { atomic_long tail, size, gaps, deaf, forgets, dies, failures[3]; } *control;
 /* ended: for an END, the place of the entry that it ends.  kind is written last: before that the entry is not there. */
 struct entry { uint32_t size; _Atomic uint32_t kind; int64_t ended, inode, offset, length; };
-enum { WRITE = 1, TRUNCATE, SYNC, CREATE, RENAME, LINK, UNLINK, MKDIR, RMDIR, END };
+enum { WRITE = 1, TRUNCATE, SYNC, CREATE, RENAME, LINK, UNLINK, MKDIR, RMDIR, END, FORGET };
 enum { DEAF_FILES = 1, DEAF_FOLDERS = 2, DEAF_STORE = 4 };
+enum { NEITHER, LOG, STORE };
+/* How many failures each descriptor has been told of, or lie before its opening. */
+static _Atomic int heard[1 << 16];
 static char root[PATH_MAX];
 
 __attribute__((constructor)) static void start(void) {
@@ -147,6 +153,34 @@ CUT(ftruncate64, off64_t)
 
 /* --- syncs --- */
 
+static int part_of(const char *path) {
+    const char *name = strrchr(path, '/');
+    return !name ? NEITHER : !strcmp(name, "/relay.db-wal") ? LOG : !strcmp(name, "/relay.db") ? STORE : NEITHER;
+}
+
+/* As Linux does: a sync that fails is told once on each descriptor that was open, and what it should have kept counts as
+   written from then on, so the next one succeeds. */
+static int is_failing(int file, const char *path, int64_t inode) {
+    int part = part_of(path);
+    long forgets = part;
+    if (!part || file >= 1 << 16) return 0;
+    if (atomic_compare_exchange_strong(&control->forgets, &forgets, NEITHER)) {
+        int64_t place = emit(FORGET, 0, inode, 0, NULL, 0);
+        atomic_fetch_add(&control->failures[part], 1);
+        finish(place, 0, 0);
+        if (atomic_load(&control->dies)) kill(0, SIGKILL);
+    }
+    int failures = (int)atomic_load(&control->failures[part]);
+    if (atomic_exchange(&heard[file], failures) == failures) return 0;
+    errno = EIO;
+    return 1;
+}
+
+static void hear(int file, const char *path) {
+    int part = control && file >= 0 && file < 1 << 16 ? part_of(path) : NEITHER;
+    if (part) atomic_store(&heard[file], (int)atomic_load(&control->failures[part]));
+}
+
 #define SYNCING(name)                                                          \
     int name(int file) {                                                       \
         REAL(int, name, int)                                                   \
@@ -157,6 +191,7 @@ CUT(ftruncate64, off64_t)
             long deaf = S_ISDIR(status.st_mode) ? DEAF_FOLDERS : DEAF_FILES;   \
             if (find_path(file, path) && strstr(path, "/relay.db")) deaf |= DEAF_STORE; \
             if (atomic_load(&control->deaf) & deaf) return 0;                  \
+            if (is_failing(file, path, (int64_t)status.st_ino)) return -1;     \
             place = emit(SYNC, 0, (int64_t)status.st_ino, 0, NULL, 0);         \
         }                                                                      \
         int result = real(file);                                               \
@@ -188,6 +223,7 @@ SYNCING(fdatasync)
         }                                                                                             \
         int file = real(ARGUMENT_##has_folder path, flags, mode);                                     \
         if (place) finish(place, file, file < 0 ? 0 : inode_of(file));                                \
+        hear(file, path);                                                                             \
         return file;                                                                                  \
     }
 #define HEAD_0

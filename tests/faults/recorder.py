@@ -37,6 +37,7 @@ class Kind(IntEnum):
     MKDIR = 8
     RMDIR = 9
     END = 10
+    FORGET = 11
 
 
 class Deaf(IntFlag):
@@ -46,6 +47,13 @@ class Deaf(IntFlag):
     FILES = 1
     FOLDERS = 2
     STORE = 4
+
+
+class Part(IntEnum):
+    """The two files of a store."""
+
+    LOG = 1
+    STORE = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,6 +106,19 @@ class Recorder:
     def swallow(self, deaf: Deaf) -> None:
         """Swallow these syncs from now on."""
         self._memory[24:32] = struct.pack("=q", deaf)
+
+    def fail_next_sync(self, part: Part, *, is_last: bool = False) -> None:
+        """Let the next sync of this file fail, and what it should have kept count as written: it never will be.
+
+        Whoever has the file open by then is told so once, when he syncs it; who opens it later is told nothing.  With
+        *is_last* everybody is killed there.
+        """
+        self._memory[32:48] = struct.pack("=2q", part, is_last)
+
+    @property
+    def has_failed(self) -> bool:
+        """True once the sync that was to fail has failed."""
+        return not struct.unpack_from("=q", self._memory, 32)[0]
 
     def _environment(self, house: House) -> dict[str, str]:
         return {

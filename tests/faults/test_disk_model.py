@@ -100,6 +100,17 @@ def test_a_file_is_cut_or_not(record: Record) -> None:
     assert contents >= {OLD, b"", b"new", b"new" + OLD[3:]}
 
 
+def test_what_a_sync_that_failed_should_have_kept_is_never_there(record: Record) -> None:
+    """The next sync succeeds and brings none of it; what is written anew it brings."""
+    record.add(Kind.WRITE, data=NEW)
+    record.add(Kind.FORGET, inode=record.file.stat().st_ino)
+    synced = record.add(Kind.SYNC)
+    assert record.left(synced + 1) == {(("file", OLD),)}
+    record.add(Kind.WRITE, data=NEW)
+    synced = record.add(Kind.SYNC)
+    assert record.left(synced + 1) == {(("file", NEW),)}
+
+
 @pytest.mark.parametrize("are_ordered", [False, True], ids=["each folder", "in order"])
 def test_a_renamed_file_has_its_new_name_once_its_folder_was_synced(record: Record, *, are_ordered: bool) -> None:
     """Before that it has the old one or the new one, and the bytes that were synced in either case."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -125,6 +127,46 @@ async def test_a_long_batch_is_cut_where_another_worker_waits(tmp_path: Path) ->
             assert await asyncio.gather(*answers) == [0, 1, 2, 3]
             assert meters.transactions - before == expected
     supervisor.close()
+
+
+# --- in doubt ----------------------------------------------------------------------------------------------------
+
+
+async def test_the_doubt_of_one_is_the_doubt_of_all(desk: Shop) -> None:
+    """Another process had a sync that failed: the next commit, whosoever it is, first writes the log anew."""
+    await desk.send()
+    other = storefile.StoreLock(desk.path, 1.0)
+    other.doubt()
+    assert desk.ledger._store._lock.is_doubted
+    sent = await desk.send(name=plan_name(1))
+    assert not other.is_doubted
+    other.close()
+    assert await desk.content(sent.id) == b"content"
+
+
+async def test_a_store_in_doubt_takes_nothing_and_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the disk cannot keep what is written anew, each is told to try again, and who closes the store keeps its log."""
+    desk = await open_shop(tmp_path)
+    sent = await desk.send()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", _fail)
+        desk.ledger._store._lock.doubt()
+        with pytest.raises(Deferred):
+            await desk.send(name=plan_name(1))
+        await desk.ledger.close()
+    assert storefile.wal_bytes(desk.path) > 0
+    assert storefile.is_doubted(desk.path)
+    again = await desk.reopen()
+    async with again.ledger:
+        await again.send(name=plan_name(1))
+        assert not storefile.is_doubted(desk.path)
+        assert await again.content(sent.id) == b"content"
+
+
+def _fail(_file: int) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 # --- cancelled ---------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from rich.cells import cell_len
 
 from relay.cli.doctor_outside import read_address
 from relay.cli.terminal import CommandRefused
+from relay.ledger.storefile import StoreLock
 
 WELL = {"operator": {"name": "みほん", "telephone": "03-0000-0000"}}
 Told = Mapping[str, list[tuple[str, str, str]]]
@@ -183,6 +184,21 @@ def test_keys_that_others_can_read_and_a_damaged_store_are_broken(make_house: Ma
     code, told = examine(house)
     assert (code, levels(told)["store"]) == (2, "broken")
     assert "restore" in " ".join(told["store"][0][1:]).lower()
+
+
+def test_a_disk_that_could_not_keep_what_was_written_is_told(make_house: MakeHouse) -> None:
+    """As long as nobody could write it anew; whoever finds the store free and the disk in order has done so."""
+    house = make_house()
+    lock = StoreLock(house.config.store.path, 1.0)
+    lock.doubt()
+    with lock.held():
+        code, told = examine(house)
+        assert code == 2
+        assert any("a sync of the disk" in text and "replace it" in advice for _, text, advice in told["disk"])
+    lock.close()
+    _, told = examine(house)
+    assert levels(told)["disk"] != "broken"
+    assert house.config.store.path.with_name("relay.db.lock").stat().st_size == 0
 
 
 def test_history_without_its_anchor_and_an_expired_office_are_told(make_house: MakeHouse) -> None:

@@ -15,10 +15,10 @@ from relay.ledger.trouble import Ill, Trouble, TroubleLog, diagnose
 STORE = Path("/srv/relay/relay.db")
 
 
-def sqlite_error(code: int) -> sqlite3.OperationalError:
+def sqlite_error(code: int, extension: int = 3) -> sqlite3.OperationalError:
     """Return what SQLite raises with that result code, here an extended one of it."""
     error = sqlite3.OperationalError("as SQLite says")
-    error.sqlite_errorcode = code | 3 << 8
+    error.sqlite_errorcode = code | extension << 8
     return error
 
 
@@ -38,6 +38,8 @@ def sqlite_error(code: int) -> sqlite3.OperationalError:
         (sqlite_error(14), Ill.UNREACHABLE, "server.busy"),
         (sqlite_error(8), Ill.DISK, "server.busy"),
         (sqlite_error(10), Ill.DISK, "server.busy"),
+        (sqlite_error(10, 4), Ill.FORGETFUL, "server.busy"),
+        (sqlite_error(10, 5), Ill.FORGETFUL, "server.busy"),
         (OSError(errno.EIO, "no"), Ill.DISK, "server.busy"),
         (Deferred("server.busy", detail="no such key"), Ill.OTHER, "server.busy"),
     ],

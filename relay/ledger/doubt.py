@@ -1,0 +1,110 @@
+"""Doubt: what the disk may have forgotten is written to it again, before anything more is promised.
+
+When a sync fails, Linux takes what it should have kept for written: it lies in memory alone, each descriptor that was open is
+told once, and the next sync succeeds.  SQLite then goes on, and two of its files may have gaps:
+
+* **the log.**  What is read of it after a power cut ends at the first gap, so all that is committed behind one is lost with it,
+  however well it was synced.  Gaps are there where chunks of a large file were committed without a sync of their own,
+  and where a relay that was killed left a commit whose sync had failed: the next start finds it whole, in memory.
+* **the store's file.**  A checkpoint that fails is done again, but not what an earlier one had copied without a sync, because
+  a reader kept it from its end; and then the log, which has it, is begun anew.
+
+A process that begins to write therefore reads the log and writes the same bytes once more, and syncs them; after a failure
+everybody does, and also those pages of the store that are in the log (`relay.ledger.storefile.settle`).  Memory still has
+what the disk forgot: ext4 and XFS keep it, Btrfs does not.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from itertools import takewhile
+from pathlib import Path
+
+# Of the log's header the size of a page and the salts, of a frame's header the number of its page and the salts (SQLite's
+# Database File Format, section 4).
+WAL_HEADER = struct.Struct(">8xI4x8s8x")
+WAL_FRAME = struct.Struct(">I4x8s8x")
+_PAGE_BYTES_MOST = 65_536
+# Frames or pages that are read and written at once: half a MiB of the usual ones.
+_TOGETHER = 64
+# Descriptors of stores, by device and inode.  They stay open: closing one would take from this process the locks that
+# SQLite's own connections have on the file (fcntl(2)).
+_STORES: dict[tuple[int, int], int] = {}
+
+
+def write_anew(store: Path, log: Path, *, with_pages: bool) -> None:
+    """Write all of *log* anew and, *with_pages*, those pages of *store* that are in it; nobody else may write to either.
+
+    OSError where the disk still fails.
+    """
+    pages, page_bytes = _renew_log(log)
+    if with_pages:
+        _renew_pages(store, pages, page_bytes)
+
+
+def parse_log_header(header: bytes) -> tuple[int, bytes]:
+    """Return the size of the log's pages and its salts; 0 where it is not begun, so that nothing in it counts."""
+    if len(header) < WAL_HEADER.size:
+        return 0, b""
+    page_bytes, salts = WAL_HEADER.unpack(header)
+    return (page_bytes if page_bytes <= _PAGE_BYTES_MOST else 0), salts
+
+
+def _renew_log(log: Path) -> tuple[set[int], int]:
+    """Write every frame anew, as it is; return the numbers of the pages that they hold, from 0, and a page's size."""
+    try:
+        file = os.open(log, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return set(), 0
+    try:
+        header = os.pread(file, WAL_HEADER.size, 0)
+        page_bytes, salts = parse_log_header(header)
+        pages: set[int] = set()
+        at = _write(file, header, 0)
+        for frames, numbers in _read_frames(file, at, page_bytes, salts):
+            at = _write(file, frames, at)
+            pages.update(number - 1 for number in numbers)
+        os.fdatasync(file)
+    finally:
+        os.close(file)
+    return pages, page_bytes
+
+
+def _read_frames(file: int, at: int, page_bytes: int, salts: bytes) -> Iterator[tuple[memoryview, list[int]]]:
+    """Yield the log's frames, many at once, and which pages they hold; what lies behind them is of an earlier log."""
+    frame_bytes = WAL_FRAME.size + page_bytes
+    is_more = page_bytes > 0
+    while is_more:
+        piece = memoryview(os.pread(file, _TOGETHER * frame_bytes, at))
+        heads = [WAL_FRAME.unpack_from(piece, each) for each in range(0, len(piece) - frame_bytes + 1, frame_bytes)]
+        numbers = [number for number, _ in takewhile(lambda head: head[1] == salts, heads)]
+        is_more = len(numbers) == _TOGETHER
+        at += len(numbers) * frame_bytes
+        yield piece[: len(numbers) * frame_bytes], numbers
+
+
+def _renew_pages(store: Path, pages: set[int], page_bytes: int) -> None:
+    file = _open_store(store)
+    for page in sorted(pages):
+        # One that is in the log alone has no place in the store yet.
+        _write(file, os.pread(file, page_bytes, page * page_bytes), page * page_bytes)
+    os.fdatasync(file)
+
+
+def _open_store(store: Path) -> int:
+    status = store.stat()
+    key = (status.st_dev, status.st_ino)
+    if key not in _STORES:
+        _STORES[key] = os.open(store, os.O_RDWR | os.O_CLOEXEC)
+    return _STORES[key]
+
+
+def _write(file: int, data: bytes | memoryview, at: int) -> int:
+    """Write all of *data* there; return where it ends."""
+    rest = memoryview(data)
+    while rest:
+        done = os.pwrite(file, rest, at)
+        rest, at = rest[done:], at + done
+    return at
