@@ -110,11 +110,11 @@ async def _begin(notebook: Notebook, raw: RawSftp, name: str, content: bytes) ->
     """Upload half of it, let that be synced, and go without a CLOSE."""
     handle = await raw.open(f"/send/{name}")
     half = len(content) // 2
-    await _write(raw, handle, content[:half], 0)
+    await write(raw, handle, content[:half], 0)
     assert (await raw.call(sftp.EXTENDED, "fsync@openssh.com", handle)).code == sftp.OK
     notebook.kept.append(Kept(name, half, notebook.now(), None))
     # The rest may be kept or not.
-    await _write(raw, handle, content[half : half + CHUNK_BYTES], half)
+    await write(raw, handle, content[half : half + CHUNK_BYTES], half)
 
 
 async def _resume(notebook: Notebook, raw: RawSftp, name: str, content: bytes) -> None:
@@ -122,7 +122,7 @@ async def _resume(notebook: Notebook, raw: RawSftp, name: str, content: bytes) -
     size = (await raw.call(sftp.STAT, f"/send/{name}")).size
     assert size >= len(content) // 2
     handle = await raw.open(f"/send/{name}", 0x02)
-    await _write(raw, handle, content[size:], size)
+    await write(raw, handle, content[size:], size)
     _end_keeping(notebook, name)
     await notebook.note(name, Act.SEND, raw.call(sftp.CLOSE, handle))
 
@@ -140,7 +140,8 @@ def _end_keeping(notebook: Notebook, path: str) -> None:
     notebook.kept = [Kept(k.path, k.size_bytes, k.answered, now) if k.path == path else k for k in notebook.kept]
 
 
-async def _write(raw: RawSftp, handle: bytes, data: bytes, offset: int) -> None:
+async def write(raw: RawSftp, handle: bytes, data: bytes, offset: int) -> None:
+    """Write *data* there, piece by piece, each of which has to be answered OK."""
     for at in range(0, len(data), 32_000):
         reply = await raw.call(sftp.WRITE, handle, sftp.Long(offset + at), data[at : at + 32_000])
         assert reply.code == sftp.OK, reply.text

@@ -19,11 +19,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+import raw_sftp as sftp
 from abort_judge import SEEN, Act, Fate, Found, View
 from aftermath import Promise, examine, judge_all, visit
-from busy_offices import Notebook, work
+from busy_offices import Notebook, content_of, work, write
 from disk import Disk, Loss, lend_folder, play
-from house import House, MakeHouse
+from house import CARE_MANAGER, House, MakeHouse, general_name
 from raw_sftp import open_raw
 from recorder import Change, Deaf, Kind, Recorder
 
@@ -156,6 +157,47 @@ async def test_nothing_that_was_answered_is_lost_when_the_power_goes(
     tell("power cut", day, tried, faults)
     assert faults == []
     assert tried >= 150
+
+
+async def record_long_upload(house: House, recorder: Recorder) -> Day:
+    """Let a file come that is so long that the log is synced ahead of its commit, with others behind most of it."""
+    disk, notebook = Disk(house.path), Notebook(lambda: recorder.position)
+    recorder.serve(house)
+    name, most = general_name(number=99), 8_000_000
+    content = notebook.contents[name] = content_of(99, 10_000_000)
+    async with house.dial(CARE_MANAGER) as connection, open_raw(connection) as raw:
+        handle, began = await raw.open(f"/send/{name}"), recorder.position
+        await write(raw, handle, content[:most], 0)
+        ended = recorder.position
+        await asyncio.gather(
+            write(raw, handle, content[most:], most), work(house, notebook, range(4), large=frozenset())
+        )
+        await notebook.note(name, Act.SEND, raw.call(sftp.CLOSE, handle))
+        log = house.config.store.path.with_name("relay.db-wal").stat().st_ino
+    house.stop()
+    day = Day(disk, recorder.changes(), notebook)
+    reached = _synced_bytes([each for each in day.changes if each.inode == log and began < each.began < ended])
+    assert reached > 3_000_000, f"at most {reached} bytes of the log were synced at once before anybody asked for it"
+    return day
+
+
+def _synced_bytes(changes: Iterable[Change]) -> int:
+    """Return how many bytes of a file one sync has reached at most."""
+    reached = [0]
+    for change in changes:
+        reached[-1] += len(change.data)
+        if change.kind is Kind.SYNC:
+            reached.append(0)
+    return max(reached[:-1], default=0)
+
+
+async def test_nothing_is_lost_where_the_log_is_synced_ahead(make_house: MakeHouse, recorder: Recorder) -> None:
+    """With the settings as they come, while a file of ten megabytes arrives and others are answered behind most of it."""
+    day = await record_long_upload(make_house(), recorder)
+    tried, faults = await try_cuts(day, plan_cuts(day.changes, random.Random(SEED), most=40))
+    tell("power cut during a long upload", day, tried, faults)
+    assert faults == []
+    assert tried >= 40
 
 
 @pytest.mark.long

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -50,3 +51,21 @@ def test_log_that_cannot_be_synced_here_is_left_to_the_store(tmp_path: Path, syn
     ahead.committed(_AHEAD_BYTES, is_durable=False)
     ahead.close()
     assert len(synced) == 1
+
+
+def test_a_disk_that_could_not_keep_the_log_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever opens the log later hears nothing of it from the system; no log to sync is no failure of the disk."""
+    log = tmp_path / "relay.db-wal"
+    told: list[bool] = []
+    monkeypatch.setattr(os, "fdatasync", _fail)
+    for is_there, expected in ((False, []), (True, [True])):
+        if is_there:
+            log.write_bytes(b"frames")
+        ahead = LogSync(log, lambda: told.append(True))
+        ahead.committed(_AHEAD_BYTES, is_durable=False)
+        ahead.close()
+        assert told == expected
+
+
+def _fail(_file: int) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
