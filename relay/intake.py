@@ -99,13 +99,15 @@ class Intake:
         """
         await self._take_turn(identity, journal_)
         name = path.rpartition("/")[2]
+        # Asked before the store: what is kept meanwhile, by a connection that ends in another worker, is not in its answer.
+        was_open = self._underway.is_open(path, identity.office)
         try:
             destination, prospect = await self._plan(path, name, folder, identity)
             rival = await self._find_rival(destination) if prospect.has_sent else None
         except Refused as refused:
             await self._bench.refuse(strip_temporary(name) or name, folder, identity, refused, journal_)
             raise
-        prospect = await self._clear(path, identity, prospect, is_afresh=is_afresh)
+        prospect = await self._clear(path, identity, prospect, is_afresh=is_afresh, was_open=was_open)
         if not destination.is_temporary:
             return await self._begin(destination, identity, manners, journal_, buffers, rival, prospect)
         with self._underway.one_more(identity.office) as others:
@@ -205,10 +207,12 @@ class Intake:
             severities=self._config.content.severities,
         )
 
-    async def _clear(self, path: str, identity: Identity, prospect: Prospect, *, is_afresh: bool) -> Prospect:
+    async def _clear(
+        self, path: str, identity: Identity, prospect: Prospect, *, is_afresh: bool, was_open: bool
+    ) -> Prospect:
         """End what is open at *path*, and with *is_afresh* what was kept there; returns how it looks then."""
         gave_way = await self._underway.give_way(path, identity.office, is_afresh=is_afresh)
-        if not (gave_way or prospect.has_partial or prospect.has_sent):
+        if not (was_open or gave_way or prospect.has_partial or prospect.has_sent):
             return prospect
         # Since it was asked there was time for something to be left there.
         has_partial = await self._ledger.find_partial(identity.office, path) is not None

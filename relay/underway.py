@@ -176,6 +176,10 @@ class Underway:
         told = await self._ask_others(_Question(_Verb.TELL, office, path))
         return None if told is None else Unfinished(told.size_bytes, _moment(told.seconds), told.has_failed)
 
+    def is_open(self, path: str, office: OfficeNumber) -> bool:
+        """True where anything is open at *path*, in whatever worker; also while it is being kept or given up."""
+        return self.find(path, office) is not None or self._is_elsewhere(path, office)
+
     async def give_way(self, path: str, office: OfficeNumber, *, is_afresh: bool) -> bool:
         """End what is open at *path*: whoever wrote to it has lost it; kept for who goes on, or with *is_afresh* not.
 

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import pytest_asyncio
@@ -18,11 +18,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ledgers import NOW, SECOND, A, B, C, Shop, identity, open_shop
 
+from relay.common import Common
 from relay.config import Config, LimitSettings
 from relay.errors import Deferred, Refused
 from relay.intake import Intake
 from relay.journal import new_journal
-from relay.ledger import Accepted, Partial
+from relay.ledger import Accepted, Partial, Prospect
 from relay.manners import Manners
 from relay.model import OfficeNumber, OfficeStatus
 from relay.upload import Upload
@@ -52,11 +53,12 @@ class Desk:
     shop: Shop
     limits: LimitSettings = field(default_factory=LimitSettings)
     now: datetime = NOW
+    common: Common | None = None
 
     def __post_init__(self) -> None:
         """Open it."""
         config = Config(home=self.shop.path.parent, limits=self.limits)
-        self.intake = Intake(self.shop.ledger, self.shop.vault, config, lambda: self.now)
+        self.intake = Intake(self.shop.ledger, self.shop.vault, config, lambda: self.now, common=self.common)
         self.journal = new_journal()
 
     async def open(
@@ -243,6 +245,32 @@ async def test_handle_that_was_overtaken_by_another_process_harms_nothing(desk: 
     await elsewhere.close(new)
     if path == PART:
         await elsewhere.rename()
+    assert await desk.received() == [content]
+
+
+async def test_what_is_kept_by_another_worker_at_that_moment_is_gone_on_with(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection ends there between this one's look into the store and its look at what is open: nothing of it is lost."""
+    supervisor, content = Common.create(2), text(3 * CHUNK_BYTES)
+    here, there = (Desk(desk.shop, common=Common.attach(supervisor.fileno(), index)) for index in range(2))
+    with there.intake.reachable(), here.intake.reachable():
+        dying, survey = await there.open(), desk.shop.ledger.survey_upload
+        await write(dying, content[: 2 * CHUNK_BYTES])
+
+        async def survey_and_lose(*question: Any) -> Prospect:
+            prospect = await survey(*question)
+            await dying.leave("lost")
+            there.intake.forget(dying, identity(A))
+            return prospect
+
+        with monkeypatch.context() as patch:
+            patch.setattr(desk.shop.ledger, "survey_upload", survey_and_lose)
+            upload = await here.open()
+        assert upload.size_bytes == 2 * CHUNK_BYTES
+        await write(upload, content[upload.size_bytes :], upload.size_bytes)
+        await here.close(upload)
+    supervisor.close()
     assert await desk.received() == [content]
 
 
