@@ -224,9 +224,17 @@ class _Faults:
 
     def __init__(self) -> None:
         self._lines: list[str] = []
+        self._spoiled: set[Path] = set()
 
-    def add(self, line: str) -> None:
-        self._lines.append(line)
+    def add(self, line: str, *about: Path) -> None:
+        """Tell of a fault; not where one of the files that it is *about* is spoiled, as it then only follows from that."""
+        if self._spoiled.isdisjoint(about):
+            self._lines.append(line)
+
+    def spoil(self, file: Path, line: str) -> None:
+        """Tell of a fault with which nothing can be known of what *file* holds."""
+        self.add(line, file)
+        self._spoiled.add(file)
 
     def raise_if_any(self) -> None:
         if self._lines:
@@ -257,9 +265,15 @@ def _read(path: Path, faults: _Faults) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        faults.add(f"{path} is missing: `relay init` makes it")
+        faults.spoil(path, f"{path} is missing: `relay init` makes it")
+    except PermissionError as error:
+        faults.spoil(path, f"{path} cannot be read: {error.strerror}. It has to belong to whoever runs the relay")
     except OSError as error:
-        faults.add(f"{path} cannot be read: {error.strerror}")
+        faults.spoil(
+            path,
+            f"{path} cannot be read: {error.strerror}. That is the disk's fault, not the key's: look at the disk (`dmesg`), "
+            "and leave the file as it is; if it stays so, put it back from your backup, on another disk",
+        )
     return b""
 
 
@@ -269,7 +283,7 @@ def _load_private(path: Path, faults: _Faults) -> bytes:
     try:
         load_ssh_private_key(data, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        faults.add(f"{path} holds no OpenSSH private key without a passphrase: put it back from your backup")
+        faults.spoil(path, f"{path} holds no OpenSSH private key without a passphrase: put it back from your backup")
     return data
 
 
@@ -286,9 +300,9 @@ def _load_ca(path: Path, name: str, faults: _Faults) -> tuple[bytes | None, str]
         line = " ".join(_read(public, faults).decode(errors="replace").split()[:2])
         load_certifiable_key(line)
     except (ValueError, UnsupportedAlgorithm):
-        faults.add(f"{file} holds no OpenSSH private key: put it back from your backup")
+        faults.add(f"{file} holds no OpenSSH private key: put it back from your backup", file)
     except CertificateRejected:
-        faults.add(f"{public} holds no public key: put it back from your backup")
+        faults.add(f"{public} holds no public key: put it back from your backup", public)
     else:
         return None, line
     return None, ""
@@ -303,7 +317,7 @@ def _load_trusted(path: Path, faults: _Faults) -> Iterator[str]:
             try:
                 load_certifiable_key(line)
             except CertificateRejected as rejected:
-                faults.add(f"{file} holds no CA that can be trusted: {rejected.detail}")
+                faults.add(f"{file} holds no CA that can be trusted: {rejected.detail}", file)
             else:
                 yield " ".join(line.split()[:2])
 
@@ -316,7 +330,7 @@ def _load_host_key(path: Path, name: HostAlgorithm, host_cas: tuple[str, ...], f
         line = public_line(private)
         offered = parse_certificate_line(certificate.decode(errors="replace"))
     except (ValueError, UnsupportedAlgorithm, CertificateRejected):
-        faults.add(f"{certificate_file} holds no certificate: remove it and run `relay init`")
+        faults.add(f"{certificate_file} holds no certificate: remove it and run `relay init`", file, certificate_file)
         return None
     is_ours = offered.ca_fingerprint in map(fingerprint_of_line, host_cas)
     if offered.key_fingerprint != fingerprint_of_line(line) or not is_ours:
@@ -344,6 +358,6 @@ def _load_secret(path: Path, word: str, labels: int, faults: _Faults) -> tuple[s
     except (IndexError, ValueError):
         secret = b""
     if len(words) != labels + 2 or words[0] != word or len(secret) != SECRET_BYTES:
-        faults.add(f"{path} does not hold a {word}: put it back from your backup")
+        faults.add(f"{path} does not hold a {word}: put it back from your backup", path)
         return "", b""
     return words[1], secret

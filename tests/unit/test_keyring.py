@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import asyncssh
@@ -135,6 +136,40 @@ def test_all_faults_are_told_at_once(keys: Path) -> None:
     assert len(text.splitlines()) == 3
     assert "master.key is missing: put it back from your backup" in text
     assert "host_rsa_key is missing: `relay init` makes it" in text
+
+
+@pytest.mark.parametrize(
+    "name", ["host_ed25519_key-cert.pub", "host_rsa_key", "user_ca", "receipt_key", "master.key", "audit.key"]
+)
+def test_a_disk_that_fails_is_not_taken_for_a_wrong_key(keys: Path, name: str) -> None:
+    """One line that sends to the disk, and none that has anybody remove or replace a file that may be in order."""
+    (keys / name).unlink()
+    # The kernel answers whoever reads this from its beginning with EIO.
+    (keys / name).symlink_to("/proc/self/mem")
+    (line,) = fault(keys).splitlines()
+    assert f"{keys / name} cannot be read: Input/output error" in line
+    assert "look at the disk" in line
+    assert "remove it" not in line
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (
+            lambda keys: (keys / "host_rsa_key-cert.pub").unlink(),
+            "host_rsa_key-cert.pub is missing: `relay init` makes it",
+        ),
+        (lambda keys: (keys / "host_rsa_key").write_bytes(b"garbage"), "put it back from your backup"),
+    ],
+    ids=["certificate missing", "key damaged"],
+)
+def test_what_follows_from_a_fault_is_not_told_beside_it(
+    keys: Path, spoil: Callable[[Path], object], expected: str
+) -> None:
+    """A certificate is not to be removed because its key is damaged, nor because it is not there."""
+    spoil(keys)
+    (line,) = fault(keys).splitlines()
+    assert expected in line
 
 
 def test_no_keys_at_all_points_to_init(tmp_path: Path) -> None:
