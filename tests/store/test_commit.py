@@ -165,6 +165,21 @@ async def test_a_store_in_doubt_takes_nothing_and_is_left_as_it_is(
         assert await again.content(sent.id) == b"content"
 
 
+async def test_who_closes_a_store_in_doubt_settles_that_before_the_log_goes(tmp_path: Path) -> None:
+    """What is folded into the store and removed was on the disk before, whoever was in doubt."""
+    desk = await open_shop(tmp_path)
+    sent = await desk.send()
+    other = storefile.StoreLock(desk.path, 1.0)
+    other.doubt()
+    await desk.ledger.close()
+    assert not other.is_doubted
+    other.close()
+    assert storefile.wal_bytes(desk.path) == 0
+    again = await desk.reopen()
+    async with again.ledger:
+        assert await again.content(sent.id) == b"content"
+
+
 def _fail(_file: int) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 

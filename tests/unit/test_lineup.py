@@ -131,8 +131,10 @@ async def test_what_the_dead_left_in_the_line_is_left_out_in_the_end(crew: list[
         dead.enter(clock.now)
         clock.now += 60.0
         holder.took()
+        assert not holder.is_awaited
         alive.enter(clock.now)
         assert alive.may_go()
+        assert not alive.is_awaited
         waiting = asyncio.create_task(alive.wait(10 * PATIENCE_SECONDS))
         await asyncio.sleep(0)
         give_back(holder)
