@@ -404,7 +404,7 @@ class OfficeServer(asyncssh.SSHServer):
             conn, window_bytes=WINDOW_BYTES, packet_bytes=PACKET_BYTES, on_refused=self._note_unwanted
         )
         if self._lane is not None:
-            self._lane.adopt(channel)
+            self._lane.adopt(channel, session)
         return channel, session
 
     def _recount(self) -> None:

@@ -4,183 +4,57 @@ asyncssh takes each packet through some twenty calls, copies it a dozen times an
 keeps; of a large file that is more than ciphering and storing it together.  Here the two kinds of packets that nearly
 all are, data of a channel in either direction, go a shorter way:
 
-* `KeptPackets` - a cipher that is kept instead of being made for each packet, and that opens or seals a whole one in
-  a call.  For the ciphers that every current client prefers.
-* `PacketLane` - opens the packets that have arrived one behind another and hands over their data in one piece; seals
-  what a session writes.  Whatever is not plain data on an open channel after login, while no key exchange is under
-  way, is left to asyncssh, the packet unread: its checks and its answers are the only ones.
+* `PacketLane` - deciphers the data of the packets that have arrived, one behind another, to where their session wants
+  it; seals what a session writes.  Whatever is not plain data on an open channel after login, while no key exchange is
+  under way, is left to asyncssh, the packet unread: its checks and its answers are the only ones.
+* `_Inlet` - the system's bytes are deciphered where they were read to, one place for all connections of a thread.
 * `time_silence` - the keepalive timer is not made anew for all that comes.
 * `spare_repetition` - what it does for each login and each packet, and need not do again or at all, is left out.
+
+How a packet is ciphered is in `relay.ciphers`.
 
 What is on the wire is the same, but for MSG_IGNORE, which is not sent.  `tests/unit/test_packets.py` fails as soon as
 asyncssh changes what is relied on here.
 """
 
-# ruff: noqa: SLF001, ARG002, ARG003, FBT001, FBT002 - private names are what it reaches for; asyncssh chose the parameters
+# ruff: noqa: SLF001, ARG002 - private names are what it reaches for; asyncssh chose the parameters
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import struct
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
-from asyncssh import connection, encryption, public_key, saslprep
+import asyncssh
+from asyncssh import connection, public_key, saslprep
 from asyncssh.constants import MSG_CHANNEL_DATA, MSG_IGNORE, MSG_USERAUTH_LAST
-from asyncssh.encryption import ChachaEncryption, Encryption, GCMEncryption
 from asyncssh.logging import SSHLogger
 from asyncssh.packet import SSHPacketLogger
-from cryptography.exceptions import InvalidSignature, InvalidTag
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
-from cryptography.hazmat.primitives.poly1305 import Poly1305
 
+from relay.ciphers import INLET, LENGTH_BYTES, LONG_BYTES, TAG_BYTES, KeptPackets
 from relay.offered import KEPT_BYTES
 
-_TAG_BYTES = 16
-_LENGTH_BYTES = 4
 # RFC 4253 section 6.
 _PADDING_LEAST = 4
 _SEQUENCE = 0xFFFFFFFF
-# Of a packet with channel data: length of the padding, type, channel, length of the data (RFC 4254 section 5.2).
-_INLET = struct.Struct(">BBII")
+# More than any cipher here has: blocks of 16 bytes.
+_PADDING_MOST = 32
+# Packets for which padding is drawn together: a reply to READ has eight or nine.
+_DRAWN_FOR = 9
+# Of a packet with channel data: type, channel, length of the data (RFC 4254 section 5.2).
 _OUTLET = struct.Struct(">BII")
 # Packets handed over together: what is held of them at a time stays far below the client's window.
 _TOGETHER_MOST = 64
+# Read from a connection at once, with what was left of a packet in front of it.
+_READ_BYTES, _LEFT_BYTES_MOST = 256 * 1024, 64 * 1024
 # As exact as the event loop's timers are.
 _TIMER_SECONDS = 0.001
-
-_COUNTER = struct.Struct(">Q")
-# Of chacha20: a counter of eight bytes in front of the nonce, and blocks of 64.
-_FIRST_BLOCK = bytes(8)
-_WHOLE_BLOCK = bytes(64)
-
-
-class KeptPackets(Encryption):
-    """What the packets of one direction are ciphered with.
-
-    A packet that was opened ahead of asyncssh is kept, and given to asyncssh when it asks for the same one.
-    """
-
-    _ahead: tuple[int, bytes | None] | None = None
-
-    def read_length(self, seq: int, head: bytes | memoryview) -> int:
-        """Return the length that stands in the first four bytes of packet *seq*; nothing vouches for it yet."""
-        raise NotImplementedError
-
-    def open(self, seq: int, packet: bytes | memoryview) -> bytes | None:
-        """Return what is in the whole packet *seq*, padding included; None where its tag is not the packet's."""
-        raise NotImplementedError
-
-    def seal(self, seq: int, plain: bytes, out: memoryview) -> None:
-        """Write the whole packet *seq* with *plain* in it into *out*, which is just long enough."""
-        raise NotImplementedError
-
-    def open_ahead(self, seq: int, packet: bytes | memoryview) -> bytes | None:
-        """Open a packet that asyncssh may be given after all: no packet is opened twice."""
-        if self._ahead is None or self._ahead[0] != seq:
-            self._ahead = seq, self.open(seq, packet)
-        return self._ahead[1]
-
-    def encrypt_packet(self, seq: int, header: bytes, packet: bytes) -> tuple[bytes, bytes]:
-        """Return the packet that asyncssh has made, sealed, and its tag."""
-        out = bytearray(_LENGTH_BYTES + len(packet) + _TAG_BYTES)
-        self.seal(seq, packet, memoryview(out))
-        return bytes(out[:-_TAG_BYTES]), bytes(out[-_TAG_BYTES:])
-
-    def decrypt_header(self, seq: int, first_block: bytes, header_len: int) -> tuple[bytes, bytes]:
-        """Return the beginning of a packet as it is, and its length in four bytes."""
-        return first_block, self.read_length(seq, first_block[:header_len]).to_bytes(_LENGTH_BYTES, "big")
-
-    def decrypt_packet(self, seq: int, first: bytes, rest: bytes, header_len: int, mac: bytes) -> bytes | None:
-        """Return what is in a packet, or None where its tag is not the packet's."""
-        opened = self.open_ahead(seq, first + rest + mac)
-        self._ahead = None
-        return opened
-
-
-class KeptChacha(KeptPackets, ChachaEncryption):
-    """chacha20-poly1305@openssh.com (OpenSSH's PROTOCOL.chacha20poly1305), which OpenSSH's clients prefer."""
-
-    def __init__(self, key: bytes) -> None:
-        data, header = key[: len(key) // 2], key[len(key) // 2 :]
-        self._data = Cipher(ChaCha20(data, bytes(16)), mode=None).encryptor()
-        self._header = Cipher(ChaCha20(header, bytes(16)), mode=None).encryptor()
-
-    @classmethod
-    def new(
-        cls, cipher_name: str, key: bytes, iv: bytes, mac_alg: bytes = b"", mac_key: bytes = b"", etm: bool = False
-    ) -> KeptChacha:
-        """Make the cipher of one direction."""
-        return cls(key)
-
-    def read_length(self, seq: int, head: bytes | memoryview) -> int:
-        """Return the length, which has a key of its own."""
-        self._header.reset_nonce(_FIRST_BLOCK + _COUNTER.pack(seq))
-        return int.from_bytes(self._header.update(head), "big")
-
-    def open(self, seq: int, packet: bytes | memoryview) -> bytes | None:
-        """Return what is in the packet, or None."""
-        tag_key = self._start(seq)
-        try:
-            Poly1305.verify_tag(tag_key, packet[:-_TAG_BYTES], bytes(packet[-_TAG_BYTES:]))
-        except InvalidSignature:
-            return None
-        return self._data.update(packet[_LENGTH_BYTES:-_TAG_BYTES])
-
-    def seal(self, seq: int, plain: bytes, out: memoryview) -> None:
-        """Write the packet into *out*."""
-        tag_key = self._start(seq)
-        self._header.reset_nonce(_FIRST_BLOCK + _COUNTER.pack(seq))
-        self._header.update_into(len(plain).to_bytes(_LENGTH_BYTES, "big"), out[:_LENGTH_BYTES])
-        self._data.update_into(plain, out[_LENGTH_BYTES:-_TAG_BYTES])
-        out[-_TAG_BYTES:] = Poly1305.generate_tag(tag_key, out[:-_TAG_BYTES])
-
-    def _start(self, seq: int) -> bytes:
-        """Return the packet's tag key, from block 0 of its stream, and leave the stream at block 1 for the data."""
-        self._data.reset_nonce(_FIRST_BLOCK + _COUNTER.pack(seq))
-        return self._data.update(_WHOLE_BLOCK)[:32]
-
-
-class KeptGcm(KeptPackets, GCMEncryption):
-    """aes128-gcm@openssh.com and aes256-gcm@openssh.com (RFC 5647): the nonce is a counter of its own."""
-
-    def __init__(self, key: bytes, iv: bytes) -> None:
-        self._aead = AESGCM(key)
-        self._fixed = iv[:4]
-        self._count = _COUNTER.unpack(iv[4:])[0]
-
-    @classmethod
-    def new(
-        cls, cipher_name: str, key: bytes, iv: bytes, mac_alg: bytes = b"", mac_key: bytes = b"", etm: bool = False
-    ) -> KeptGcm:
-        """Make the cipher of one direction."""
-        return cls(key, iv)
-
-    def read_length(self, seq: int, head: bytes | memoryview) -> int:
-        """Return the length, which is in the clear."""
-        return int.from_bytes(head, "big")
-
-    def open(self, seq: int, packet: bytes | memoryview) -> bytes | None:
-        """Return what is in the packet, or None."""
-        try:
-            return self._aead.decrypt(self._next_nonce(), packet[_LENGTH_BYTES:], packet[:_LENGTH_BYTES])
-        except InvalidTag:
-            return None
-
-    def seal(self, seq: int, plain: bytes, out: memoryview) -> None:
-        """Write the packet into *out*."""
-        out[:_LENGTH_BYTES] = len(plain).to_bytes(_LENGTH_BYTES, "big")
-        self._aead.encrypt_into(self._next_nonce(), plain, out[:_LENGTH_BYTES], out[_LENGTH_BYTES:])
-
-    def _next_nonce(self) -> bytes:
-        nonce = self._fixed + _COUNTER.pack(self._count)
-        self._count = (self._count + 1) & 0xFFFFFFFFFFFFFFFF
-        return nonce
 
 
 def spare_repetition() -> None:
@@ -226,19 +100,6 @@ def _log_packet_if_kept(self: Any, *facts: Any) -> None:
         _log_packet(self, *facts)
 
 
-def keep_ciphers() -> None:
-    """Let every connection of this process that is made from now on use `KeptPackets` where there is one."""
-    for name, kept in _KEPT.items():
-        encryption._enc_params[name] = kept, encryption._enc_params[name][1]
-
-
-_KEPT: dict[bytes, type[KeptPackets]] = {
-    b"chacha20-poly1305@openssh.com": KeptChacha,
-    b"aes128-gcm@openssh.com": KeptGcm,
-    b"aes256-gcm@openssh.com": KeptGcm,
-}
-
-
 def time_silence(conn: object) -> None:
     """Let the keepalive timer of *conn* run on while its client is heard, and ask at its end since when he is silent.
 
@@ -265,6 +126,102 @@ def time_silence(conn: object) -> None:
     timed._reset_keepalive_timer, timed._keepalive_timer_callback = hear, look
 
 
+class Sink(asyncssh.SSHServerSession[bytes]):
+    """A session that has its data deciphered to a place of its own."""
+
+    def room(self, size: int) -> memoryview:
+        """Return room for *size* bytes, good until the next call of anything here."""
+        raise NotImplementedError
+
+    def poured(self, size: int) -> None:
+        """Take the first *size* bytes of it as what has arrived."""
+        raise NotImplementedError
+
+
+class _Joined(Sink):
+    """The data for a session that takes it as asyncssh hands it over."""
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+
+    def room(self, size: int) -> memoryview:
+        self._room = memoryview(bytearray(size))
+        return self._room
+
+    def poured(self, size: int) -> None:
+        self._channel._deliver_data(bytes(self._room[:size]), None)
+
+
+class _Inlet(asyncio.BufferedProtocol):
+    """What the transport of one connection speaks to after login: as asyncssh's protocol, but for how input is read.
+
+    asyncio reads into bytes that are new each time, and asyncssh joins them with what was left over.  Here they are read
+    behind what was left over, and what is left over then is all that is kept of them.
+    """
+
+    _here = threading.local()
+
+    def __init__(self, conn: Any, may_take: Callable[[], bool]) -> None:
+        self._conn = conn
+        self._may_take = may_take
+        self._left = 0
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where to read to; nothing else of this thread reads before `buffer_updated`, if anything was read."""
+        read = self._read()
+        left = self._conn._inpbuf if self._may_take() else b""
+        self._left = len(left) if len(left) <= _LEFT_BYTES_MOST else 0
+        read[: self._left] = left[: self._left]
+        return read[self._left : self._left + _READ_BYTES]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read: the lane as it lies, asyncssh as bytes."""
+        conn, read = self._conn, self._read()
+        if self._left == len(conn._inpbuf) and self._may_take():
+            conn._inpbuf = read[: self._left + nbytes]
+        else:
+            conn._inpbuf += read[self._left : self._left + nbytes]
+        try:
+            conn._recv_data()
+        finally:
+            conn._inpbuf = bytes(conn._inpbuf)
+
+    @classmethod
+    def _read(cls) -> memoryview:
+        try:
+            read: memoryview = cls._here.read
+        except AttributeError:
+            read = cls._here.read = memoryview(bytearray(_LEFT_BYTES_MOST + _READ_BYTES))
+        return read
+
+    def eof_received(self) -> None:
+        """Pass it on."""
+        self._conn.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass it on."""
+        self._conn.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Pass it on."""
+        self._conn.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass it on."""
+        self._conn.resume_writing()
+
+
+def write_data(channel: object, head: bytes, data: bytes | memoryview) -> None:
+    """Write *head* and *data* on a channel; raises as its ``write``."""
+    unwrapped: Any = channel
+    # Nobody has adopted it where there is no connection below it.
+    write_both = getattr(unwrapped, "_write_data", None)
+    if write_both is None:
+        unwrapped.write(head + data)
+    else:
+        write_both(head, data)
+
+
 class PacketLane:
     """The shorter way of channel data on one connection; to be made in `SSHServer.connection_made`."""
 
@@ -274,11 +231,14 @@ class PacketLane:
         self._receive_slowly, self._send_slowly = unwrapped._recv_pkthdr, unwrapped.send_packet
         unwrapped._recv_pkthdr, unwrapped.send_packet = self._receive, self._send
         self._is_ahead = False
+        self._has_inlet = False
         time_silence(unwrapped)
 
-    def adopt(self, channel: object) -> None:
-        """Let what is written on *channel* go this way, as far as its client's window reaches."""
+    def adopt(self, channel: object, session: object = None) -> None:
+        """Let what is written on *channel* of *session* go this way, as far as its client's window reaches."""
         adopted: Any = channel
+        adopted._sink = session if isinstance(session, Sink) else _Joined(adopted)
+        self._read_in_place()
         flush_slowly = adopted._flush_send_buf
 
         def flush() -> None:
@@ -286,6 +246,7 @@ class PacketLane:
             flush_slowly()
 
         adopted._flush_send_buf = flush
+        adopted._write_data = partial(self._write_data, adopted)
 
     # --- in --------------------------------------------------------------------------------------------------------
 
@@ -301,51 +262,83 @@ class PacketLane:
             finally:
                 self._is_ahead = False
 
+    def _read_in_place(self) -> None:
+        transport = self._conn._transport
+        if not self._has_inlet and transport is not None:
+            self._has_inlet = True
+            transport.pause_reading()
+            transport.set_protocol(_Inlet(self._conn, self._may_open))
+            transport.resume_reading()
+
+    def _may_open(self) -> bool:
+        """True while the input begins with a packet that may be looked at here."""
+        conn = self._conn
+        return (
+            conn._recv_handler == self._receive
+            and isinstance(conn._recv_encryption, KeptPackets)
+            and conn._auth_complete
+            and conn._decompressor is None
+        )
+
     def _receive(self) -> bool:
         """Take the packets at the head of the input that are plain data; anything else is asyncssh's to take."""
         conn = self._conn
-        cipher = conn._recv_encryption
-        if not (isinstance(cipher, KeptPackets) and conn._auth_complete and conn._decompressor is None):
-            return not self._is_ahead and bool(self._receive_slowly())
+        if not self._may_open():
+            return self._leave_to_asyncssh()
+        cipher: KeptPackets = conn._recv_encryption
         read = memoryview(conn._inpbuf)
         at, seq, end = 0, conn._recv_seq, len(read)
         channel: Any = None
-        pieces: list[memoryview] = []
+        poured = 0
         is_strange = False
-        while end - at > _LENGTH_BYTES and len(pieces) < _TOGETHER_MOST:
-            length = cipher.read_length(seq, read[at : at + _LENGTH_BYTES])
-            stop = at + _LENGTH_BYTES + length + _TAG_BYTES
+        for _ in range(_TOGETHER_MOST):
+            if end - at <= LENGTH_BYTES:
+                break
+            length = cipher.read_length(seq, read[at : at + LENGTH_BYTES])
+            stop = at + LENGTH_BYTES + length + TAG_BYTES
             if is_strange := length > conn._max_recv_pktlen:
                 break
             if stop > end:
                 break
-            packet = cipher.open_ahead(seq, read[at:stop])
-            data = None if packet is None else self._find_data(packet, channel)
+            head = cipher.open_head(seq, read[at:stop])
+            data = None if head is None else self._find_data(head, length, channel)
             if is_strange := data is None:
                 break
-            channel, piece = data
-            channel._recv_window -= len(piece)
-            pieces.append(piece)
+            if channel is None:
+                sink: Sink = getattr(data[0], "_sink", None) or _Joined(data[0])
+                out = sink.room(end - at)
+            channel, size = data
+            cipher.pour(out[poured : poured + size])
+            channel._recv_window -= size
+            poured += size
             at, seq = stop, (seq + 1) & _SEQUENCE
-        if not pieces:
+        if not poured:
             # Not whole yet: asyncssh would cut its beginning off and take the rest itself.
-            return is_strange and not self._is_ahead and bool(self._receive_slowly())
-        conn._inpbuf, conn._recv_seq, conn._auth_final = bytes(read[at:]), seq, True
-        channel._deliver_data(b"".join(pieces), None)
+            return is_strange and self._leave_to_asyncssh()
+        left = read[at:]
+        conn._inpbuf = bytes(left) if isinstance(conn._inpbuf, bytes) else left
+        conn._recv_seq, conn._auth_final = seq, True
+        sink.poured(poured)
         return True
 
-    def _find_data(self, packet: bytes, channel: Any) -> tuple[Any, memoryview] | None:
-        """Return the channel and its data, if *packet* is nothing else and, where *channel* is given, for that one."""
-        if packet[1] != MSG_CHANNEL_DATA or len(packet) < _INLET.size:
+    def _leave_to_asyncssh(self) -> bool:
+        if self._is_ahead:
+            return False
+        self._conn._inpbuf = bytes(self._conn._inpbuf)
+        return bool(self._receive_slowly())
+
+    def _find_data(self, head: bytes, plain_bytes: int, channel: Any) -> tuple[Any, int] | None:
+        """Return the channel and how long its data is, if a packet is nothing else and, where *channel* is given, for that one."""
+        if plain_bytes < INLET.size or head[1] != MSG_CHANNEL_DATA:
             return None
-        padding, _, number, length = _INLET.unpack_from(packet)
+        padding, _, number, length = INLET.unpack(head)
         found = self._conn._channels.get(number)
         if found is None or (channel is not None and found is not channel):
             return None
         is_open = found._recv_state == "open" and found._send_state == "open" and not found._recv_paused
-        if not is_open or length + _INLET.size + padding != len(packet) or not 0 < length <= found._recv_window:
+        if not is_open or length + INLET.size + padding != plain_bytes or not 0 < length <= found._recv_window:
             return None
-        return found, memoryview(packet)[_INLET.size : _INLET.size + length]
+        return found, length
 
     # --- out -------------------------------------------------------------------------------------------------------
 
@@ -398,6 +391,31 @@ class PacketLane:
             # Also where the next one could not be sealed: these have their numbers.
             self._write(sealed)
 
+    def _write_data(self, channel: Any, head: bytes, data: bytes | memoryview) -> None:
+        """Write both as one, sealed from where they are as far as the client takes them now; what is left waits as it does."""
+        behind = memoryview(data)
+        sealed: list[bytearray] = []
+        # For all of its packets at once: each draw is a call to the system.
+        drawn = memoryview(os.urandom(_PADDING_MOST * _DRAWN_FOR))
+        try:
+            while head or behind:
+                length = min(len(head) + len(behind), channel._send_window, channel._send_pktsize)
+                is_free = channel._send_state == "open" and not channel._send_buf and self._may_seal()
+                if not is_free or length <= len(head):
+                    break
+                piece = behind[: length - len(head)]
+                if len(drawn) < _PADDING_MOST:
+                    drawn = memoryview(os.urandom(_PADDING_MOST * _DRAWN_FOR))
+                outlet = _OUTLET.pack(MSG_CHANNEL_DATA, channel._send_chan, length) + head
+                sealed.append(self._seal(outlet, piece, drawn=drawn))
+                drawn = drawn[_PADDING_MOST:]
+                channel._send_window -= length
+                head, behind = b"", behind[len(piece) :]
+        finally:
+            self._write(sealed)
+        if head or behind:
+            channel.write(head + behind)
+
     def _write(self, sealed: list[bytearray]) -> None:
         transport = self._conn._transport
         if len(sealed) == 1 or transport is None:
@@ -407,17 +425,22 @@ class PacketLane:
             with suppress(ConnectionError):
                 transport.writelines(sealed)
 
-    def _seal(self, *payload: bytes | memoryview) -> bytearray:
-        """Return the next packet with *payload* in it, which is to be sent before any other."""
+    def _seal(self, *payload: bytes | memoryview, drawn: memoryview | None = None) -> bytearray:
+        """Return the next packet with *payload* in it, which is to be sent before any other; padded with what was *drawn*."""
         conn = self._conn
         length = sum(map(len, payload))
         padding = -(conn._send_enchdrlen + length) % conn._send_blocksize
         if padding < _PADDING_LEAST:
             padding += conn._send_blocksize
-        plain = b"".join((bytes((padding,)), *payload, os.urandom(padding)))
-        out = bytearray(_LENGTH_BYTES + len(plain) + _TAG_BYTES)
+        random = os.urandom(padding) if drawn is None else drawn[:padding]
+        parts = (bytes((padding,)) + payload[0], *payload[1:], random)
+        plain_bytes = 1 + length + padding
+        out = bytearray(LENGTH_BYTES + plain_bytes + TAG_BYTES)
         seq = conn._send_seq
-        conn._send_encryption.seal(seq, plain, memoryview(out))
+        if length < LONG_BYTES:
+            conn._send_encryption.seal(seq, b"".join(parts), memoryview(out))
+        else:
+            conn._send_encryption.seal_parts(seq, parts, memoryview(out))
         conn._send_seq = (seq + 1) & _SEQUENCE
-        conn._rekey_bytes_sent += len(plain)
+        conn._rekey_bytes_sent += plain_bytes
         return out

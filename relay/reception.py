@@ -17,7 +17,7 @@ from typing import Protocol
 
 import asyncssh
 
-from relay import edge, journal, packets
+from relay import ciphers, edge, journal, packets
 from relay.attendance import Attendance, Guest
 from relay.common import Common
 from relay.config import Config
@@ -104,7 +104,7 @@ class Reception:
         self.latest = LatestTime(self.journal, common)
         self.foreign = ForeignDesk(register, config.certificates, self.journal)
         self.foreign.adopt(keyring, datetime.now(UTC))
-        packets.keep_ciphers()
+        ciphers.keep_ciphers()
         packets.spare_repetition()
         self._host_keys = edge.load_host_keys((key.private, key.certificate) for key in keyring.host_keys)
         self.attendance: Attendance[Insider] = Attendance(config, self.journal, common)

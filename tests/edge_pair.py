@@ -12,7 +12,7 @@ from typing import Any
 import asyncssh
 from asyncssh.channel import SSHClientChannel
 
-from relay import edge, packets
+from relay import ciphers, edge, packets
 
 HOST_KEY = asyncssh.generate_private_key("ssh-ed25519")
 CLIENT_KEY = asyncssh.generate_private_key("ssh-ed25519")
@@ -29,6 +29,7 @@ class Seen:
     crimes: list[str] = field(default_factory=list)
     offers: list[tuple[str, bool]] = field(default_factory=list)
     sessions: list[Session] = field(default_factory=list)
+    make_session: Callable[[], Session] | None = None
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     lost_with: Exception | None = None
 
@@ -59,6 +60,23 @@ class Session(asyncssh.SSHServerSession[bytes]):
         if name in {"pty_requested", "shell_requested", "exec_requested", "terminal_size_changed", "signal_received"}:
             object.__getattribute__(self, "asked").append(name)
         return object.__getattribute__(self, name)
+
+
+class Placed(Session, packets.Sink):
+    """A session that has its data deciphered to a place of its own, and counts the pieces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[int] = []
+
+    def room(self, size: int) -> memoryview:
+        self.place = memoryview(bytearray(size))
+        return self.place
+
+    def poured(self, size: int) -> None:
+        self.pieces.append(size)
+        self.received += self.place[:size]
+        edge.return_window(self.channel, held_bytes=0)
 
 
 class Owner(asyncssh.SSHServer):
@@ -110,17 +128,17 @@ class Owner(asyncssh.SSHServer):
         return is_good
 
     def session_requested(self) -> Any:
-        session = Session()
+        session = (self._seen.make_session or Session)()
         self._seen.sessions.append(session)
         channel = edge.open_channel(self._seen.conn, window_bytes=1 << 20, packet_bytes=32768)
-        self._lane.adopt(channel)
+        self._lane.adopt(channel, session)
         return channel, session
 
 
 @asynccontextmanager
 async def listening(*, rekey_seconds: float = 30.0, **options: Any) -> AsyncIterator[tuple[Seen, int]]:
     """Yield what the server sees and its port."""
-    packets.keep_ciphers()
+    ciphers.keep_ciphers()
     seen = Seen()
     listener = await asyncssh.listen(
         "127.0.0.1",

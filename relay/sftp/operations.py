@@ -28,7 +28,7 @@ from relay.sftp.limits import Share
 from relay.sftp.listing import Directories
 from relay.sftp.lookup import Lookup, moment
 from relay.sftp.order import find_lanes
-from relay.sftp.wire import Attributes, NameEntry, Request
+from relay.sftp.wire import Attributes, NameEntry, Reply, Request
 from relay.temporary import is_temporary
 from relay.tree import Directory, GeneratedFile, KeyFile, Place, SentFile
 
@@ -81,7 +81,7 @@ class Operations:
         """Return what *request* touches: requests with a lane in common are answered in order."""
         return find_lanes(request, self._handles)
 
-    def answer_now(self, request: Request) -> bytes | None:
+    def answer_now(self, request: Request) -> Reply | None:
         """Return the reply where it needs no waiting, else None; raises as `answer`."""
         kind = request.type
         if kind == wire.WRITE:
@@ -103,7 +103,7 @@ class Operations:
                 handle.has_arrived = self._has_drained()
         return None
 
-    async def answer(self, request: Request) -> bytes:
+    async def answer(self, request: Request) -> Reply:
         """Return the reply to *request*; Refused or Deferred carry any other answer."""
         perform = self._PERFORM.get(request.type)
         if perform is None:
@@ -233,7 +233,7 @@ class Operations:
             raise
         self._lookup.forget(handle.place)
 
-    async def _read(self, request: Request) -> bytes:
+    async def _read(self, request: Request) -> Reply:
         handle = self._handles.require(request.subject)
         length = min(request.length, wire.READ_BYTES_MOST)
         if isinstance(handle, Generated):
@@ -244,11 +244,11 @@ class Operations:
         self._handles.keep_warm(handle.reading)
         return self._data(request, handle, await handle.reading.read(request.offset, length))
 
-    def _data(self, request: Request, handle: Downloading, data: bytes | memoryview) -> bytes:
+    def _data(self, request: Request, handle: Downloading, data: bytes | memoryview) -> Reply:
         if not data:
             return wire.pack_status(request.id, FX_EOF)
         handle.reading.note_served(request.offset, len(data))
-        return wire.pack_data(request.id, data)
+        return wire.frame_data(request.id, data)
 
     async def _write(self, request: Request) -> bytes:
         handle = self._handles.require(request.subject)
@@ -429,7 +429,7 @@ class Operations:
             self._unknown.add(request)
             journal.request_refused(self._journal, request=request)
 
-    _PERFORM: ClassVar[Mapping[int, Callable[[Operations, Request], Awaitable[bytes]]]] = MappingProxyType(
+    _PERFORM: ClassVar[Mapping[int, Callable[[Operations, Request], Awaitable[Reply]]]] = MappingProxyType(
         {
             wire.OPEN: _open,
             wire.CLOSE: _close,

@@ -30,12 +30,13 @@ from relay.census import Present
 from relay.errors import FX_BAD_MESSAGE, Deferred, Refused, finding
 from relay.journal import LimitEnd
 from relay.model import Identity
+from relay.packets import Sink, write_data
 from relay.sftp import wire
 from relay.sftp.begun import Begun
 from relay.sftp.desks import Desks
 from relay.sftp.operations import Operations
 from relay.sftp.order import touches
-from relay.sftp.wire import Init, Request, WireError
+from relay.sftp.wire import DataReply, Init, Reply, Request, WireError
 
 if TYPE_CHECKING:
     from relay.reception import ConnectionFacts
@@ -53,6 +54,8 @@ _READS_STDERR = ("SSH-2.0-OpenSSH_", "SSH-2.0-PuTTY_")
 _ASCII_ONLY = "SSH-2.0-Twisted"
 # Requests that fail in passing: asking whether something exists is no news to the user.
 _QUIET = frozenset({wire.STAT, wire.LSTAT, wire.FSTAT, wire.OPENDIR, wire.READDIR, wire.REALPATH, wire.READ})
+# What a large file is made of.
+_BUSY = frozenset({wire.READ, wire.WRITE})
 _TOLD_MOST = 64
 _NOT_SENT = "An answer could not be sent; please connect again"
 
@@ -66,7 +69,7 @@ class _Running:
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class SftpSession(asyncssh.SSHServerSession[bytes]):
+class SftpSession(Sink):
     """One SFTP subsystem on one channel."""
 
     def __init__(
@@ -146,10 +149,23 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
     def data_received(self, data: bytes, datatype: int | None) -> None:
         """Take bytes of the stream; an exception from here would end the whole connection."""
         if datatype is None and not self._is_over:
-            self._meters.bytes_in += len(data)
             self._framer.feed(data)
-            self._at_once_left = _AT_ONCE
-            self._pump()
+            self._arrived(len(data))
+
+    def room(self, size: int) -> memoryview:
+        """Return where bytes of the stream may be written, for `poured`."""
+        return self._framer.room(size)
+
+    def poured(self, size: int) -> None:
+        """Take bytes of the stream that were written there; an exception from here would end the whole connection."""
+        if not self._is_over:
+            self._framer.filled(size)
+            self._arrived(size)
+
+    def _arrived(self, size: int) -> None:
+        self._meters.bytes_in += size
+        self._at_once_left = _AT_ONCE
+        self._pump()
 
     def eof_received(self) -> bool:
         """Stay half-open: replies are still to come."""
@@ -208,7 +224,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
             and self._operations.share.has_room_for_request
         )
 
-    def _take(self, packet: bytes) -> None:
+    def _take(self, packet: bytes | memoryview) -> None:
         """Answer one request now, or start answering it."""
         try:
             message = wire.parse_packet(packet)
@@ -255,6 +271,8 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
                 if reply is not None:
                     self._send(reply)
                     return
+            # From here on it may outlive what was fed.
+            request = wire.keep_request(request)
             # Before its first steps, which may let go of the handle that it names.
             lanes = lanes or self._operations.lanes(request)
             begun = self._begin(request) if not before else None
@@ -270,7 +288,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         self._bytes_in_flight += running.size
         self._start(self._run(request, running, begun, before))
 
-    def _begin(self, request: Request) -> Begun[bytes] | None:
+    def _begin(self, request: Request) -> Begun[Reply] | None:
         """Begin to answer *request*, unless so many were begun since bytes came that it is somebody else's turn."""
         if self._at_once_left == 0:
             return None
@@ -278,12 +296,17 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         return Begun(self._operations.answer(request))
 
     async def _run(
-        self, request: Request, running: _Running, begun: Begun[bytes] | None, before: list[_Running]
+        self, request: Request, running: _Running, begun: Begun[Reply] | None, before: list[_Running]
     ) -> None:
         try:
+            reply: Reply | None = None
             for earlier in before:
                 await earlier.done.wait()
-            reply = await (self._operations.answer(request) if begun is None else begun)
+            if begun is None and request.type in _BUSY:
+                # What it waited for may have brought what it needs.
+                reply = self._operations.answer_now(request)
+            if reply is None:
+                reply = await (self._operations.answer(request) if begun is None else begun)
         except Exception as error:  # noqa: BLE001 - the one wrapper at this edge
             reply = self._explain_once(request, error)
         try:
@@ -341,12 +364,16 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         assert error.request_id is not None
         self._send(wire.pack_status(error.request_id, FX_BAD_MESSAGE, error.crime))
 
-    def _send(self, reply: bytes) -> None:
+    def _send(self, reply: Reply) -> None:
         if self._chan is None:
             return
-        self._meters.bytes_out += len(reply)
         try:
-            self._chan.write(reply)
+            if isinstance(reply, DataReply):
+                self._meters.bytes_out += len(reply.head) + len(reply.data)
+                write_data(self._chan, reply.head, reply.data)
+            else:
+                self._meters.bytes_out += len(reply)
+                self._chan.write(reply)
         except BrokenPipeError:
             return  # the client closed its side; connection_lost follows
         except Exception as error:  # noqa: BLE001 - without memory or random numbers there is no packet

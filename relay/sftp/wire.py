@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from relay.errors import RelayError
 
@@ -53,10 +53,17 @@ _ATTR_SIZE, _ATTR_UIDGID, _ATTR_PERMISSIONS, _ATTR_ACMODTIME, _ATTR_EXTENDED = 0
 _ATTR_ALL = _ATTR_SIZE | _ATTR_PERMISSIONS | _ATTR_ACMODTIME
 _EXTENDED_MOST = 64
 
+# From here on a packet is not copied, and memory is taken for more than was asked for.
+_LARGE_BYTES = 32_768
+_SPARE_BYTES = 262_144
+# What may be kept of that while nobody needs it: two packets and what is read at once.
+_SPARE_BYTES_MOST = 1_048_576
+
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 _HEAD = struct.Struct(">BI")
 _STATUS = struct.Struct(">BII")
+_DATA = struct.Struct(">IBII")
 _READ_TAIL = struct.Struct(">QI")
 _SHORT_ATTRS = struct.Struct(">IQIII")
 _NAMES = struct.Struct(">IBII")
@@ -106,6 +113,16 @@ class Request(NamedTuple):
     attributes: Attributes = NO_ATTRIBUTES
 
 
+class DataReply(NamedTuple):
+    """A DATA reply: what stands in front of its data, and the data where it lies."""
+
+    head: bytes
+    data: bytes | memoryview
+
+
+Reply = bytes | DataReply
+
+
 class NameEntry(NamedTuple):
     """One entry of a NAME reply, ready for the wire."""
 
@@ -115,40 +132,82 @@ class NameEntry(NamedTuple):
 
 
 class Framer:
-    """Cuts the channel's stream into packets; holds no more than it was fed and one packet's head."""
+    """Cuts the channel's stream into packets; holds what it was given and room for little more.
 
-    __slots__ = ("_buffer", "_start")
+    The stream is written into the room that it gives, so that a large WRITE is where it was deciphered to until it is
+    sealed.
+    """
+
+    __slots__ = ("_buffer", "_end", "_start")
+
+    # At most one.  Memory so long is had from the system anew each time, which costs as much as what is written into it.
+    _spares: ClassVar[list[bytearray]] = []
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._start = 0
+        self._start = self._end = 0
 
     @property
     def held_bytes(self) -> int:
         """Bytes that were fed and not yet given out."""
-        return len(self._buffer) - self._start
+        return self._end - self._start
+
+    def room(self, size: int) -> memoryview:
+        """Return room for *size* bytes behind what is held, which are fed by `filled`; views given out before are over."""
+        if self._end + size > len(self._buffer):
+            self._move(size)
+        return memoryview(self._buffer)[self._end : self._end + size]
+
+    def _move(self, size: int) -> None:
+        """Bring what is held to the front, of a longer buffer where this one is too short."""
+        held = memoryview(self._buffer)[self._start : self._end]
+        needed = len(held) + size
+        if needed > len(self._buffer):
+            # Never made longer as it is: somebody may still have a view.
+            self._buffer = bytearray(needed) if needed < _LARGE_BYTES else self._take_spare(needed)
+        self._start, self._end = 0, len(held)
+        memoryview(self._buffer)[: self._end] = held
+
+    def filled(self, size: int) -> None:
+        """Know that the first *size* bytes of the `room` are written."""
+        self._end += size
 
     def feed(self, data: bytes) -> None:
         """Take what the channel brought."""
-        if self._start:
-            del self._buffer[: self._start]
-            self._start = 0
-        self._buffer += data
+        self.room(len(data))[:] = data
+        self.filled(len(data))
 
-    def next_packet(self) -> bytes | None:
-        """Return the next whole packet without its length, or None; WireError where the length is impossible."""
+    def next_packet(self) -> bytes | memoryview | None:
+        """Return the next whole packet without its length, or None; WireError where the length is impossible.
+
+        A large one is a view, which is good until the next call.
+        """
         start = self._start
-        if len(self._buffer) - start < 4:  # noqa: PLR2004 - the length field
+        if self._end - start < 4:  # noqa: PLR2004 - the length field
+            self._let_go()
             return None
         (length,) = _U32.unpack_from(self._buffer, start)
         if not 1 <= length <= PACKET_BYTES_MOST:
             raise WireError(f"packet of {length} bytes")
         end = start + 4 + length
-        if len(self._buffer) < end:
+        if self._end < end:
             return None
         self._start = end
-        with memoryview(self._buffer) as view:
-            return bytes(view[start + 4 : end])
+        packet = memoryview(self._buffer)[start + 4 : end]
+        return packet if length >= _LARGE_BYTES else bytes(packet)
+
+    @classmethod
+    def _take_spare(cls, needed: int) -> bytearray:
+        """Return a long buffer: the one that was let go of, if it will do."""
+        spare = cls._spares.pop() if cls._spares else bytearray()
+        return spare if len(spare) >= needed else bytearray(needed + _SPARE_BYTES)
+
+    def _let_go(self) -> None:
+        """Keep no memory for a client that is silent, but one long buffer for whoever comes next."""
+        if self._start == self._end:
+            if _LARGE_BYTES <= len(self._buffer) <= _SPARE_BYTES_MOST and not self._spares:
+                self._spares.append(self._buffer)
+            self._buffer, self._start, self._end = bytearray(), 0, 0
 
 
 class _Reader:
@@ -156,7 +215,7 @@ class _Reader:
 
     __slots__ = ("_at", "_packet")
 
-    def __init__(self, packet: bytes, at: int) -> None:
+    def __init__(self, packet: bytes | memoryview, at: int) -> None:
         self._packet = packet
         self._at = at
 
@@ -176,7 +235,7 @@ class _Reader:
         if end > len(self._packet):
             raise struct.error("a string runs over the end")
         self._at = end
-        return self._packet[start:end]
+        return bytes(self._packet[start:end])
 
     def view(self) -> memoryview:
         """Return a string without copying it: the data of a WRITE is most of all bytes."""
@@ -188,7 +247,7 @@ class _Reader:
         return memoryview(self._packet)[start:end]
 
     def rest(self) -> bytes:
-        return self._packet[self._at :]
+        return bytes(self._packet[self._at :])
 
     def attributes(self) -> Attributes:
         flags = self.u32()
@@ -209,10 +268,11 @@ class _Reader:
         return Attributes(size, permissions, atime, mtime)
 
 
-def parse_packet(packet: bytes) -> Init | Request:
+def parse_packet(packet: bytes | memoryview) -> Init | Request:
     """Return the message in *packet*; WireError for anything that is none.
 
-    A type that is not known is a `Request` with nothing but its type and id, for the caller to refuse.
+    A type that is not known is a `Request` with nothing but its type and id, for the caller to refuse.  The data of a
+    WRITE is a view of *packet*; see `keep_request`.
     """
     if not packet:
         raise WireError("empty packet")
@@ -230,6 +290,14 @@ def parse_packet(packet: bytes) -> Init | Request:
         return parse(kind, request_id, _Reader(packet, _HEAD.size))
     except struct.error:
         raise WireError(f"request of type {kind} cut short", request_id) from None
+
+
+def keep_request(request: Request) -> Request:
+    """Return *request* such that it stays what it is whatever becomes of the packet that it was read from."""
+    data = request.data
+    if isinstance(data, memoryview) and not data.readonly:
+        return request._replace(data=bytes(data))
+    return request
 
 
 def _subject(kind: int, request_id: int, reader: _Reader) -> Request:
@@ -320,7 +388,12 @@ def pack_handle(request_id: int, handle: bytes) -> bytes:
 
 def pack_data(request_id: int, data: bytes | memoryview) -> bytes:
     """Return a DATA reply."""
-    return b"".join((_U32.pack(9 + len(data)), _HEAD.pack(DATA, request_id), _U32.pack(len(data)), data))
+    return b"".join(frame_data(request_id, data))
+
+
+def frame_data(request_id: int, data: bytes | memoryview) -> DataReply:
+    """Return a DATA reply without copying *data*."""
+    return DataReply(_DATA.pack(9 + len(data), DATA, request_id, len(data)), data)
 
 
 def pack_attributes(attributes: Attributes) -> bytes:

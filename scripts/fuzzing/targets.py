@@ -70,7 +70,7 @@ def _cut(stream: bytes, size: int) -> tuple[list[bytes], str]:
             framer.feed(stream[start : start + size])
             while (packet := framer.next_packet()) is not None:
                 assert packet
-                packets.append(packet)
+                packets.append(bytes(packet))
     except WireError as error:
         assert error.request_id is None
         return packets, error.crime

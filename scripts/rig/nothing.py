@@ -13,7 +13,7 @@ from typing import Any
 import asyncssh
 import uvloop
 
-from relay import edge, packets
+from relay import ciphers, edge, packets
 from relay.doorkeeper import PACKET_BYTES, WINDOW_BYTES
 from relay.sftp import wire
 from rig.servers import HOST
@@ -86,7 +86,7 @@ async def _serve(home: Path) -> None:
 
 def main() -> None:
     """Serve until a signal ends it."""
-    packets.keep_ciphers()
+    ciphers.keep_ciphers()
     uvloop.run(_serve(Path(sys.argv[1])))
 
 

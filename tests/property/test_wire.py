@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
 import struct
 
 import asyncssh
@@ -121,6 +124,47 @@ def test_framing_does_not_depend_on_how_the_stream_was_cut(packets: list[bytes],
         assert framer.held_bytes == fed - sum(4 + len(packet) for packet in found)
     assert found == packets
     assert framer.held_bytes == 0
+
+
+@given(
+    sizes=st.lists(st.one_of(st.integers(1, 60), st.integers(32_000, wire.PACKET_BYTES_MOST)), max_size=6),
+    steps=st.lists(st.tuples(st.integers(1, 300_000), st.integers(0, 70_000)), min_size=1, max_size=8),
+)
+def test_what_is_written_into_its_room_is_framed_as_what_is_fed(sizes: list[int], steps: list[tuple[int, int]]) -> None:
+    """Large packets too, in rooms larger than what comes to stand in them, whichever piece ends where."""
+    packets = [bytes([number % 251]) * size for number, size in enumerate(sizes, 1)]
+    stream = memoryview(b"".join(map(string, packets)))
+    framer, found = Framer(), []
+    for step, unused in itertools.cycle(steps):
+        framer.room(len(stream[:step]) + unused)[: len(stream[:step])] = stream[:step]
+        framer.filled(len(stream[:step]))
+        stream = stream[step:]
+        while (packet := framer.next_packet()) is not None:
+            found.append(bytes(packet))
+        if not stream:
+            break
+    assert found == packets
+    assert framer.held_bytes == 0
+
+
+@given(at=st.integers(0, 2**63), size=st.integers(1, 200_000), behind=st.binary(max_size=40))
+def test_a_write_that_has_to_wait_keeps_its_data(at: int, size: int, behind: bytes) -> None:
+    """A large one is read where it lies; `keep_request` makes it stay what it is when more comes to lie there."""
+    data = os.urandom(size)
+    packet = struct.pack(">BI", 6, 9) + string(b"h") + struct.pack(">Q", at) + string(data) + behind
+    framer = Framer()
+    framer.feed(string(packet))
+    found = framer.next_packet()
+    assert found is not None
+    request = wire.parse_packet(found)
+    assert request == Request(6, 9, b"h", offset=at, data=memoryview(data))
+    assert isinstance(request, Request)
+    kept = wire.keep_request(request)
+    for _ in range(3):
+        framer.feed(bytes(len(packet) + 4))
+        with contextlib.suppress(WireError):
+            framer.next_packet()
+    assert kept == Request(6, 9, b"h", offset=at, data=memoryview(data))
 
 
 @given(st.binary(max_size=40), st.one_of(st.just(0), st.integers(wire.PACKET_BYTES_MOST + 1, 2**32 - 1)))

@@ -20,11 +20,11 @@ from asyncssh.crypto.cipher import GCMCipher
 from asyncssh.encryption import ChachaEncryption, Encryption, GCMEncryption
 from asyncssh.logging import SSHLogger
 from asyncssh.packet import Boolean, SSHPacket, String, UInt32
-from edge_pair import PATIENCE_SECONDS, Seen, connected, open_raw_channel, until
+from edge_pair import PATIENCE_SECONDS, Placed, Seen, connected, open_raw_channel, until
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay import edge, packets
+from relay import ciphers, edge, packets
 from relay.offered import parse_certificate
 
 KEPT = ["chacha20-poly1305@openssh.com", "aes256-gcm@openssh.com", "aes128-gcm@openssh.com"]
@@ -32,15 +32,15 @@ CTR = "aes256-ctr"
 MEGABYTE = 1 << 20
 
 
-def pair(name: str, key: bytes, iv: bytes) -> tuple[packets.KeptPackets, packets.KeptPackets, Encryption, Encryption]:
+def pair(name: str, key: bytes, iv: bytes) -> tuple[ciphers.KeptPackets, ciphers.KeptPackets, Encryption, Encryption]:
     """Return our cipher for both directions, and asyncssh's own for both."""
     if name.startswith("chacha"):
         own = [ChachaEncryption(ChachaCipher(key)) for _ in range(2)]
-        return packets.KeptChacha(key), packets.KeptChacha(key), own[0], own[1]
+        return ciphers.KeptChacha(key), ciphers.KeptChacha(key), own[0], own[1]
     bare = key[:32] if "256" in name else key[:16]
     cipher = name.removesuffix("@openssh.com")
     theirs = [GCMEncryption(GCMCipher(cipher, bare, iv)) for _ in range(2)]
-    return packets.KeptGcm(bare, iv), packets.KeptGcm(bare, iv), theirs[0], theirs[1]
+    return ciphers.KeptGcm(bare, iv), ciphers.KeptGcm(bare, iv), theirs[0], theirs[1]
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -87,10 +87,10 @@ def test_a_packet_that_was_opened_ahead_is_opened_once(name: str) -> None:
 
 def test_asyncssh_takes_its_ciphers_from_where_ours_are_put() -> None:
     """The table that a connection looks its ciphers up in is the one that `keep_ciphers` changes."""
-    packets.keep_ciphers()
+    ciphers.keep_ciphers()
     for name in KEPT:
         key, iv, *_ = encryption.get_encryption_params(name.encode())
-        assert isinstance(encryption.get_encryption(name.encode(), bytes(key), bytes(iv)), packets.KeptPackets)
+        assert isinstance(encryption.get_encryption(name.encode(), bytes(key), bytes(iv)), ciphers.KeptPackets)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +175,46 @@ async def test_data_arrives_byte_for_byte_in_both_directions(cipher: str) -> Non
         assert session.received == whole
         assert arrived == whole
         assert sum(slow) == (len(whole) if cipher == CTR else 0)
+
+
+@pytest.mark.parametrize("cipher", KEPT)
+async def test_data_is_deciphered_to_where_its_session_wants_it(cipher: str) -> None:
+    """Short and long packets, cut anywhere by the network, stand in its place in the order in which they were sent."""
+    async with connected(encryption_algs=[cipher]) as (seen, client):
+        seen.make_session = Placed
+        channel, _ = await open_session(seen, client)
+        session = seen.sessions[0]
+        assert isinstance(session, Placed)
+        slow = count_slow(session.channel)
+        chance = random.Random(8)
+        said = [chance.randbytes(size) for size in (1, 5, 1_000, 1_100, 32_768, 40, 261_149, 3 * MEGABYTE, 7)]
+        for piece in said:
+            channel.write(piece)
+        await until(lambda: len(session.received) == sum(map(len, said)))
+        assert session.received == b"".join(said)
+        assert sum(session.pieces) == len(session.received)
+        assert slow == []
+
+
+@pytest.mark.parametrize("cipher", [*KEPT, CTR])
+async def test_data_behind_a_head_leaves_as_if_both_were_one(cipher: str) -> None:
+    """Through windows and packets of any size, during a key exchange too, what the client gets is head and data."""
+    async with connected(encryption_algs=[cipher]) as (seen, client):
+        channel, arrived = await open_session(seen, client)
+        ours = seen.sessions[0].channel
+        sizes = count_slow(channel)
+        chance, said = random.Random(9), bytearray()
+        is_there = lambda: len(arrived) == len(said)  # noqa: E731 - asked again and again
+        for window, packet in ((1 << 21, 32_768), (50, 7), (13, 13), (14, 1_000), (5_000, 300), (1 << 21, 40_000)):
+            for size in (1, 1_000, 32_755, 261_120) if packet > 1_000 else (1, 1_000):
+                ours._send_window, ours._send_pktsize = window, packet
+                head, data = chance.randbytes(13), chance.randbytes(size)
+                packets.write_data(ours, head, memoryview(data))
+                said += head + data
+                client.send_packet(93, UInt32(0) + UInt32(len(data)))
+                await until(is_there)
+        assert arrived == said
+        assert max(sizes) <= 40_000
 
 
 @pytest.mark.parametrize("cipher", KEPT)
