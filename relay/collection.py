@@ -5,7 +5,8 @@ closed itself, in whatever order, over however many sessions.  What was served o
 arrives and not before: bytes that were on their way when a connection ended count for nothing, because the recipient
 may not have them.
 
-Chunks are opened one at a time and at most two are kept, the one being read and the next.
+Of a file that is read straight on the chunks behind the one being read are fetched ahead, some at a time, as far as its
+session allows; of any other only the next.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ from relay.ranges import RANGES_MOST, keep_longest, merge_ranges
 from relay.vault import CHUNK_BYTES, Sealer, Vault, VaultError
 
 _TOLD_AGAIN = timedelta(minutes=1)
+# Chunks in memory of a file that nobody has read straight on yet: the one that is read and the next.
+_REACH_LEAST = 2
+# Fetched at once: crossing to a thread and back costs a third of what reading one does.
+_RUN_CHUNKS = 2
 # Above this those that would be told again are forgotten.
 _READS_KEPT = 10_000
 
@@ -137,12 +142,25 @@ class Reading:
         self._sealer = sealer
         self._identity = identity
         self._journal = journal_
+        # At hand, and on their way with what brings them; never more together than are allowed.
         self._chunks: dict[int, bytes] = {}
+        self._coming: dict[int, asyncio.Task[list[bytes]]] = {}
+        self._allowed = self._reach = _REACH_LEAST
+        # The chunk that was read from last.
+        self._at = -1
         # The store's, when the transfer was last looked at.
         self._version: int | None = None
-        self._ahead: asyncio.Task[bytes] | None = None
-        self._ahead_number = -1
         self._served: list[tuple[int, int]] = []
+
+    @property
+    def held_count(self) -> int:
+        """How many chunks are in memory."""
+        return len(self._chunks)
+
+    @property
+    def coming_count(self) -> int:
+        """How many chunks are on their way into it."""
+        return len(self._coming)
 
     def read_now(self, offset: int, length: int) -> bytes | memoryview | None:
         """Return bytes if they are at hand, b'' at the end of the file, None where `read` must be awaited."""
@@ -153,6 +171,10 @@ class Reading:
         chunk = self._chunks.get(number)
         if chunk is None or within + end - offset > len(chunk):
             return None
+        if number != self._at:
+            if not self._is_unchanged:
+                return None
+            self._go_on(number)
         if within == 0 and end - offset == len(chunk):
             return chunk
         return memoryview(chunk)[within : within + end - offset]
@@ -162,47 +184,85 @@ class Reading:
         end = min(offset + length, self.transfer.size_bytes)
         if offset >= end:
             return b""
+        await self._look_up()
         first, last = offset // CHUNK_BYTES, (end - 1) // CHUNK_BYTES
         parts = [await self._chunk(number) for number in range(first, last + 1)]
-        self._chunks = {last: parts[-1]}
-        self._read_ahead(last + 1)
+        self._chunks[last] = parts[-1]
+        self._go_on(last)
         start = first * CHUNK_BYTES
         joined = parts[0] if len(parts) == 1 else b"".join(parts)
         return memoryview(joined)[offset - start : end - start]
 
-    def _read_ahead(self, number: int) -> None:
-        if number < self._payload.chunk_count and number != self._ahead_number:
-            if self._ahead is not None:
-                self._ahead.cancel()
-            self._ahead_number = number
-            self._ahead = asyncio.create_task(self._load(number))
-            # Nobody may ever await it; a failure then shows when the chunk is asked for again.
-            self._ahead.add_done_callback(lambda task: task.cancelled() or task.exception())
+    @property
+    def _is_unchanged(self) -> bool:
+        return self.transfer.state is not State.ACCEPTED or self._desk.ledger.version() == self._version
 
-    async def _chunk(self, number: int) -> bytes:
-        found = self._chunks.get(number)
-        if found is not None:
-            return found
-        if number == self._ahead_number and self._ahead is not None:
-            ahead, self._ahead, self._ahead_number = self._ahead, None, -1
-            return await ahead
-        return await self._load(number)
-
-    async def _load(self, number: int) -> bytes:
+    async def _look_up(self) -> None:
+        """Look up the transfer again if anything was committed: bytes that the operator holds are not for reading on."""
         if self.transfer.state is State.ACCEPTED and (version := self._desk.ledger.version()) != self._version:
-            # The bytes of what the operator holds are still there, but not for reading on.
             known = await self._desk.ledger.find_transfer(self.transfer.id)
             if known is not None:
                 refuse_ended(known)
             self._version = version
+
+    async def _chunk(self, number: int) -> bytes:
+        found = self._chunks.get(number)
+        if found is None and (coming := self._coming.get(number)) is not None:
+            await asyncio.wait([coming])
+            # Not there where it failed or was forgotten: what becomes of this one alone is told.
+            found = self._chunks.get(number)
+        return await self._load(number) if found is None else found
+
+    async def _load(self, number: int) -> bytes:
         try:
-            opened = partial(self._sealer.open_chunk, number)
-            return await self._desk.ledger.read_chunk(self._payload, number, opened)
+            return (await self._fetch(range(number, number + 1)))[0]
         except (LookupError, VaultError) as error:
             now = await self._desk.ledger.find_transfer(self.transfer.id)
             if now is not None:
                 refuse_ended(now)
             raise self._desk.damaged(self.transfer, error, self._journal) from error
+
+    async def _fetch(self, numbers: range) -> list[bytes]:
+        return await self._desk.ledger.read_chunks(self._payload, numbers, self._sealer.open_chunk)
+
+    def _go_on(self, number: int) -> None:
+        """Know that chunk *number* is read from, and bring those behind it: the more, the longer it goes straight on."""
+        is_next = 0 <= self._at <= number <= self._at + 1
+        self._reach = min(2 * self._reach, self._allowed) if is_next else _REACH_LEAST
+        self._at = number
+        self._trim()
+        run = min(_RUN_CHUNKS, self._reach - 1)
+        end = min(number + self._reach, self._payload.chunk_count)
+        start = max((number, *self._chunks, *self._coming)) + 1
+        while start < end and (start + run <= end or end == self._payload.chunk_count):
+            numbers = range(start, min(start + run, end))
+            task = asyncio.create_task(self._fetch(numbers))
+            self._coming.update(dict.fromkeys(numbers, task))
+            task.add_done_callback(partial(self._arrived, numbers))
+            start = numbers.stop
+
+    def _arrived(self, numbers: range, task: asyncio.Task[list[bytes]]) -> None:
+        """Keep what was fetched, if it is still wanted; a failure shows when one of the chunks is asked for."""
+        brought = [] if task.cancelled() or task.exception() is not None else task.result()
+        for place, number in enumerate(numbers):
+            if self._coming.get(number) is task:
+                del self._coming[number]
+                if brought:
+                    self._chunks[number] = brought[place]
+
+    def allow(self, chunks: int) -> None:
+        """Hold no more than so many chunks from now on."""
+        self._allowed = chunks
+        self._reach = min(self._reach, chunks)
+        self._trim()
+
+    def _trim(self) -> None:
+        """Let go of the chunks that are not within reach."""
+        within = range(self._at, self._at + self._reach)
+        for number in [each for each in self._chunks if each not in within]:
+            del self._chunks[number]
+        for number in [each for each in self._coming if each not in within]:
+            self._coming.pop(number).cancel()
 
     def note_served(self, offset: int, length: int) -> None:
         """Remember that these bytes were given to the channel."""
@@ -215,10 +275,11 @@ class Reading:
 
     def forget(self) -> None:
         """Let go of the chunks in memory; the next read fetches them again."""
+        self._at, self._reach = -1, _REACH_LEAST
         self._chunks = {}
-        if self._ahead is not None:
-            self._ahead.cancel()
-            self._ahead, self._ahead_number = None, -1
+        for task in self._coming.values():
+            task.cancel()
+        self._coming = {}
 
     async def close(self) -> None:
         """Count what was served: the recipient closed the handle itself.

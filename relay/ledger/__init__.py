@@ -272,8 +272,13 @@ class Ledger(Register, Figures, Post, Bulletin, Intervening, Closing, Upkeep, Pr
     async def open_payload(self, transfer: TransferId) -> StoredPayload:
         """Return where the payload lies.  LookupError where it no longer exists."""
 
-    async def read_chunk(self, payload: StoredPayload, number: int, opened: Callable[[bytes], bytes] = bytes) -> bytes:
-        """Return what *opened* makes of one sealed chunk, in the thread that reads it.  LookupError where it is not there."""
+    async def read_chunk(self, payload: StoredPayload, number: int) -> bytes:
+        """Return one sealed chunk.  LookupError where it is not there."""
+
+    async def read_chunks(
+        self, payload: StoredPayload, numbers: range, opened: Callable[[int, bytes], bytes]
+    ) -> list[bytes]:
+        """Return what *opened* makes of each of these chunks, in the thread that reads them.  LookupError as `read_chunk`."""
 
     async def record_served(
         self, transfer: TransferId, ranges: Sequence[tuple[int, int]], *, identity: Identity, now: datetime

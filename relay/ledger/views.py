@@ -53,13 +53,21 @@ class ViewVerbs:
             chunks,
         )
 
-    async def read_chunk(self, payload: StoredPayload, number: int, opened: Callable[[bytes], bytes] = bytes) -> bytes:
-        key = (payload.id * CHUNKS_MOST + number,)
+    async def read_chunk(self, payload: StoredPayload, number: int) -> bytes:
+        return (await self.read_chunks(payload, range(number, number + 1), _as_it_is))[0]
+
+    async def read_chunks(
+        self, payload: StoredPayload, numbers: range, opened: Callable[[int, bytes], bytes]
+    ) -> list[bytes]:
+        def read(rows: Callable[[str, Sequence[Cell]], list[Row]]) -> list[bytes]:
+            return [
+                _open_chunk(rows(SQL["read_chunk"], (payload.id * CHUNKS_MOST + number,)), number, opened)
+                for number in numbers
+            ]
+
         if payload.size_bytes <= _INLINE_BYTES:
-            return _open_chunk(self._store.rows(SQL["read_chunk"], key), number, opened)
-        return await self._store.in_thread(
-            lambda: _open_chunk(self._store.rows_here(SQL["read_chunk"], key), number, opened)
-        )
+            return read(self._store.rows)
+        return await self._store.in_thread(lambda: read(self._store.rows_here))
 
     async def record_served(
         self, transfer: TransferId, ranges: Sequence[tuple[int, int]], *, identity: Identity, now: datetime
@@ -274,8 +282,12 @@ def _leave_outbox(connection: sqlite3.Connection, before: int) -> int:
     return connection.execute(SQL["leave_outbox"], (before, _LEAVING_ROWS)).rowcount
 
 
-def _open_chunk(rows: Sequence[Row], number: int, opened: Callable[[bytes], bytes]) -> bytes:
+def _open_chunk(rows: Sequence[Row], number: int, opened: Callable[[int, bytes], bytes]) -> bytes:
     if not rows:
         raise LookupError(number)
     sealed: bytes = rows[0][0]
-    return opened(sealed)
+    return opened(number, sealed)
+
+
+def _as_it_is(_: int, sealed: bytes) -> bytes:
+    return sealed

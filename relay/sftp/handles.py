@@ -20,8 +20,9 @@ from relay.sftp.limits import Share
 from relay.tree import Directory, GeneratedFile, KeyFile, Place, SentFile
 from relay.upload import Upload
 
-# Readings that keep their chunks in memory; a client with more handles open gets them from the store again.
-_WARM_READINGS = 4
+# Readings that keep their chunks in memory, and how many of these all of them may keep together; a client with more
+# handles open gets them from the store again.
+_WARM_READINGS, _WARM_CHUNKS = 4, 8
 
 
 @dataclass(slots=True)
@@ -135,8 +136,12 @@ class Handles:
 
     def remove(self, name: bytes) -> None:
         """Forget *name*; what stood behind it is the caller's."""
-        del self._open[name]
+        handle = self._open.pop(name)
         self.share.handles.add(-1)
+        if isinstance(handle, Downloading) and handle.reading in self._warm:
+            handle.reading.forget()
+            self._warm.remove(handle.reading)
+            self._share_out()
 
     @property
     def has_uploads(self) -> bool:
@@ -155,6 +160,11 @@ class Handles:
         self._warm.append(reading)
         if len(self._warm) > _WARM_READINGS:
             self._warm.pop(0).forget()
+        self._share_out()
+
+    def _share_out(self) -> None:
+        for each in self._warm:
+            each.allow(_WARM_CHUNKS // len(self._warm))
 
     async def abandon(self, reason: str, on_left: Callable[[Upload], None]) -> None:
         """Let go of every handle because the session ended: nothing open is committed or collected.
