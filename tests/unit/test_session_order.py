@@ -17,12 +17,13 @@ from pathlib import Path
 
 import pytest
 import raw_sftp as sftp
-from house import CARE_MANAGER, DAY_CARE, HOME_HELP, plan_csv, plan_name
+from house import CARE_MANAGER, DAY_CARE, HOME_HELP, general_name, plan_csv, plan_name
 from indoors import open_indoors, prepare_store
 from raw_sftp import NO_ATTRIBUTES, Field, Long, Raw, RawSftp, Reply, pack, size_attribute
 
 from relay.intake import Intake
 from relay.sftp.session import SftpSession
+from relay.vault import CHUNK_BYTES
 
 ATTRIBUTES = Raw(NO_ATTRIBUTES)
 PATIENCE_SECONDS = 30
@@ -149,6 +150,27 @@ async def test_of_much_that_comes_at_once_only_the_beginning_is_answered_before_
     ids = line.send(*[request(sftp.STAT, "/status")] * 200)
     assert 0 < len(line.said.replies) < 10
     assert await line.next_ids(len(ids)) == ids
+
+
+async def test_writes_that_wait_for_the_store_stay_what_they_were_while_more_arrives(line: Line) -> None:
+    """More WRITEs than the relay takes ahead of its store, each of other bytes: what is accepted is each in its place."""
+    name, pieces = general_name("txt"), [bytes([65 + number]) * CHUNK_BYTES for number in range(24)]
+    path = f"/send/{name}"
+    handle = await line.open(path)
+    with line.locked_store():
+        ids = [
+            line.send(request(sftp.WRITE, handle, Long(number * CHUNK_BYTES), piece))[0]
+            for number, piece in enumerate(pieces)
+        ]
+        await line.replies(*ids[:10])
+    assert {reply.code for reply in await line.replies(*ids[10:])} == {sftp.OK}
+    # A file that ends with a full WRITE looks cut off to some.
+    end = line.send(request(sftp.WRITE, handle, Long(len(pieces) * CHUNK_BYTES), b"."), request(sftp.CLOSE, handle))
+    assert [reply.code for reply in await line.replies(*end)] == [sftp.OK, sftp.OK]
+    handle = await line.open(path, sftp.READING)
+    for number, piece in enumerate(pieces):
+        (read,) = await line.replies(*line.send(request(sftp.READ, handle, Long(number * CHUNK_BYTES), CHUNK_BYTES)))
+        assert read.data == piece
 
 
 async def test_unrelated_paths_do_not_wait_for_each_other(line: Line) -> None:
