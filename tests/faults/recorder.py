@@ -161,7 +161,9 @@ class Recorder:
         place, end = mmap.PAGESIZE, self.position
         while place < end:
             size, kind, ended, inode, offset, length = _HEAD.unpack_from(self._memory, place)
-            assert kind, f"the entry at {place} was never finished"
-            start = place + _HEAD.size
-            yield place, Kind(kind), ended, inode, offset, bytes(self._memory[start : start + length])
+            assert size, f"the entry at {place} was never begun"
+            # Who was killed before it was finished had not yet begun what it would have told of, or not yet told of its end.
+            if kind:
+                start = place + _HEAD.size
+                yield place, Kind(kind), ended, inode, offset, bytes(self._memory[start : start + length])
             place += size

@@ -120,7 +120,7 @@ class Desk:
     async def faults(self) -> list[str]:
         """End the server, and return what is wrong where the power goes after the first OKs since the failure, and the last."""
         if self.house.process is not None:
-            self.house.kill()
+            assert self.house.stop() == 0
         answered = sorted(deed.answered for deeds in self.notebook.deeds.values() for deed in deeds if deed.answered)
         since = [each for each in answered if each > self.failing]
         disk, cuts = self.before.copy(), sorted({*since[:4], *since[-3:], self.recorder.position + 1})
