@@ -16,9 +16,11 @@ what the disk forgot: ext4 and XFS keep it, Btrfs does not.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 
@@ -29,6 +31,9 @@ WAL_FRAME = struct.Struct(">I4x8s8x")
 _PAGE_BYTES_MOST = 65_536
 # Frames or pages that are read and written at once: half a MiB of the usual ones.
 _TOGETHER = 64
+# A lock for reading (struct flock) on the bytes that SQLite locks to have the store for itself (File Locking, section 3).
+_READERS_AT, _READERS_BYTES = 0x40000000 + 2, 510
+_READING = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, _READERS_AT, _READERS_BYTES, 0)
 # Descriptors of stores, by device and inode.  They stay open: closing one would take from this process the locks that
 # SQLite's own connections have on the file (fcntl(2)).
 _STORES: dict[tuple[int, int], int] = {}
@@ -42,6 +47,16 @@ def write_anew(store: Path, log: Path, *, with_pages: bool) -> None:
     pages, page_bytes = _renew_log(log)
     if with_pages:
         _renew_pages(store, pages, page_bytes)
+
+
+def keep_log(store: Path) -> None:
+    """See that the log stays what it is, whichever connection of this process is the last to close, or is closed by its end.
+
+    SQLite would bring it into the store and remove it, if it could have the store for itself; a lock of its own open file
+    (fcntl(2), F_OFD_SETLK) keeps even this process from that, until it ends.
+    """
+    with suppress(OSError):
+        fcntl.fcntl(_open_store(store), fcntl.F_OFD_SETLK, _READING)
 
 
 def parse_log_header(header: bytes) -> tuple[int, bytes]:

@@ -22,6 +22,7 @@ from relay.errors import ConfigError, Deferred
 from relay.ledger import storefile
 from relay.ledger.anchor import AnchorKeeper
 from relay.ledger.commit import Writer
+from relay.ledger.doubt import keep_log
 from relay.ledger.rows import (
     CERTIFICATE_COLUMNS,
     DELIVERED_COLUMNS,
@@ -226,8 +227,7 @@ class Store:
         self._threads.shutdown()
         if self._lock.is_doubted:
             # The last connection to close would write back a log that is in doubt, and remove it: whoever comes next settles it.
-            self._lock.close()
-            return
+            keep_log(self.path)
         # The last connection to close writes the log back and removes it: under the lock.  Where somebody else keeps
         # the lock, that one has the store open, and this is not the last.
         with contextlib.suppress(Deferred), self._lock.held():

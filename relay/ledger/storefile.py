@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from relay.errors import ConfigError, Deferred
-from relay.ledger.doubt import WAL_FRAME, WAL_HEADER, parse_log_header, write_anew
+from relay.ledger.doubt import WAL_FRAME, WAL_HEADER, keep_log, parse_log_header, write_anew
 from relay.ledger.migrations import apply_step, check_form, load_steps, read_form
 from relay.ledger.trail import WritingConnection
 from relay.publishing import sync_path
@@ -278,6 +278,8 @@ def peeked(path: Path) -> Iterator[sqlite3.Connection]:
             if lock.is_doubted:
                 settle(path.resolve(), lock)
             connection.close()
+        if lock.is_doubted:
+            keep_log(path)
         connection.close()
         lock.close()
 

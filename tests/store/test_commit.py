@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -163,6 +164,26 @@ async def test_a_store_in_doubt_takes_nothing_and_is_left_as_it_is(
         await again.send(name=plan_name(1))
         assert not storefile.is_doubted(desk.path)
         assert await again.content(sent.id) == b"content"
+
+
+async def test_a_look_into_a_store_in_doubt_leaves_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that only reads, alone with what a relay left behind on a disk that still fails, folds nothing of it."""
+    desk = await open_shop(tmp_path)
+    await desk.send()
+    left = tmp_path / "left"
+    left.mkdir()
+    path = left / desk.path.name
+    for whole, copy in ((desk.path, path), (storefile.log_of(desk.path), storefile.log_of(path))):
+        shutil.copy(whole, copy)
+    await desk.ledger.close()
+    lock = storefile.StoreLock(path, 1.0)
+    lock.doubt()
+    lock.close()
+    monkeypatch.setattr(os, "fdatasync", _fail)
+    with storefile.peeked(path) as reader:
+        assert reader.execute("SELECT count(*) FROM transfer").fetchone() == (1,)
+    assert storefile.wal_bytes(path) > 0
+    assert storefile.is_doubted(path)
 
 
 async def test_who_closes_a_store_in_doubt_settles_that_before_the_log_goes(tmp_path: Path) -> None:
