@@ -4,9 +4,10 @@ One task a process writes.  It takes all that was submitted while the last commi
 commit goes at once, under load the batch grows by itself, and no delay is ever added.
 
 The statements of a batch run on the event loop: they touch pages in memory and take microseconds.  COMMIT, which
-waits for the disk, runs in a thread of its own with the interpreter's lock released.  Running the statements in
-that thread as well was measured and is slower, because a busy loop gives the lock back only every 5 ms and each
-statement asks for it; aiosqlite would add a crossing for every call.
+waits for the disk, runs there too where the batch is small and the disk is quick, and else in a thread of its own with
+the interpreter's lock released (`relay.ledger.disktime` says why); so do staged chunks and checkpoints, always.
+Running the statements in that thread as well was measured and is slower, because a busy loop gives the lock back only
+every 5 ms and each statement asks for it; aiosqlite would add a crossing for every call.
 
 What is guaranteed:
 
@@ -34,6 +35,7 @@ from typing import Generic, TypeVar
 from relay.audit import AuditKey
 from relay.errors import Deferred, Refused
 from relay.ledger import storefile
+from relay.ledger.disktime import DiskTime
 from relay.ledger.logsync import LogSync
 from relay.ledger.trail import Trail, WritingConnection
 from relay.ledger.trouble import Ill, Trouble, TroubleLog, diagnose
@@ -55,6 +57,9 @@ _BUSY_POLL_SECONDS = 0.02
 # 8 ms instead of 23, for which those wait who come meanwhile.  Under full load, and while a large file comes, longer ones
 # that are fewer cost less.
 _FEW, _EARLY_PART = 4, 4
+# The event loop makes the commit of so few by itself.  Under full load batches are larger: then it has something else to do
+# meanwhile, and a worker that is alone gets a tenth more done.
+_SHORT = 8
 # A reader that stays keeps the log from being emptied; trying at every commit would only cost.
 _CHECKPOINT_AGAIN_SECONDS = 1.0
 # Between two that empty the log, those that come sooner let it be overwritten where it lies: taking its blocks and
@@ -117,6 +122,7 @@ class Writer:
         self._is_closing = False
         self._checkpoint_after = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._disk_time = DiskTime()
         self._log_sync = LogSync(storefile.log_of(path), lock.doubt)
         self._task = asyncio.create_task(self._run(), name="ledger-writer")
 
@@ -245,7 +251,12 @@ class Writer:
             self._do(batch, connection, is_open=is_open)
             is_durable = any(item.is_durable for item in batch)
             self._seal(connection, is_durable=is_durable)
-            await self._in_thread(self._commit, connection, sum(item.size_bytes for item in batch), is_durable)
+            size_bytes = sum(item.size_bytes for item in batch)
+            is_short = is_durable and len(batch) <= _SHORT and not size_bytes and self._log_sync.is_idle
+            if is_short and self._disk_time.is_quick:
+                self._commit(connection, size_bytes, is_durable)
+            else:
+                await self._in_thread(self._commit, connection, size_bytes, is_durable)
         except BaseException as error:
             self._give_up(error)
             self._release()
@@ -265,8 +276,9 @@ class Writer:
                 return
 
     def _commit(self, connection: WritingConnection, size_bytes: int, is_durable: bool) -> None:  # noqa: FBT001 - an executor gives no names
-        """Commit, in the thread, and let go of the lock at once: a busy loop would only keep the other workers waiting."""
-        connection.execute("COMMIT")
+        """Commit and let go of the lock at once, in the thread too: a busy loop would only keep the other workers waiting."""
+        with self._disk_time.counted(is_synced=is_durable):
+            connection.execute("COMMIT")
         if connection.trail is not None:
             connection.trail.settle()
         self._release()

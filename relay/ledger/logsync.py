@@ -22,7 +22,7 @@ _AHEAD_BYTES = 4 * 1024 * 1024
 
 
 class LogSync:
-    """The syncing of one store's log by one process; used by the thread that commits, alone."""
+    """The syncing of one store's log by one process; used by whoever commits, one at a time."""
 
     def __init__(self, log: Path, on_failure: Callable[[], None] = lambda: None) -> None:
         """Sync *log*; *on_failure* is called, in any thread, where the disk could not."""
@@ -31,6 +31,11 @@ class LogSync:
         self._unsynced_bytes = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="log-sync")
         self._running: Future[None] | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """True where nothing that was committed waits for its sync or is being synced."""
+        return not self._unsynced_bytes and (self._running is None or self._running.done())
 
     def committed(self, size_bytes: int, *, is_durable: bool) -> None:
         """Know that about *size_bytes* of payload were committed; begin to sync where enough has come together."""

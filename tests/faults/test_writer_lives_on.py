@@ -15,6 +15,7 @@ from ledgers import Shop, open_shop, plan_name
 from nthcall import NO_MEMORY, Trap, Way, trap_store
 
 from relay.errors import Deferred
+from relay.ledger.disktime import DiskTime
 
 # More calls than two commits make, each with its checkpoint.
 _CALLS_MOST = 400
@@ -46,11 +47,19 @@ async def _send(shop: Shop, number: int) -> str | None:
         return None
 
 
+@pytest.mark.parametrize("is_quick", [False, True])
 @pytest.mark.parametrize("trap_them", [trap_locks, trap_memory])
 async def test_who_comes_after_any_failure_is_answered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap_them: Callable[[pytest.MonkeyPatch, Trap], None]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trap_them: Callable[[pytest.MonkeyPatch, Trap], None],
+    is_quick: bool,  # noqa: FBT001 - pytest gives it by its name
 ) -> None:
-    """The Nth call for a lock or for memory fails, in the commit or in the checkpoint behind it, for every N."""
+    """The Nth call for a lock or for memory fails, in the commit or in the checkpoint behind it, for every N.
+
+    So whoever makes the commit: a thread, or where the disk *is_quick* the event loop.
+    """
+    monkeypatch.setattr(DiskTime, "is_quick", is_quick)
     trap = Trap()
     trap_them(monkeypatch, trap)
     # The log is folded into the store after each commit.

@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
@@ -20,6 +21,7 @@ from relay.common import Common
 from relay.errors import Deferred, Refused
 from relay.ledger import Shelf, storefile
 from relay.ledger.commit import _TOGETHER_SECONDS
+from relay.ledger.disktime import DiskTime
 from relay.lineup import Lineup
 from relay.model import EventKind, Transfer, TransferId
 from relay.vault import CHUNK_BYTES
@@ -36,6 +38,13 @@ async def desk(tmp_path: Path) -> AsyncIterator[Shop]:
         yield opened
 
 
+@pytest.fixture(params=["thread", "loop"])
+def maker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let commits be made by a thread, as those of a slow disk are, or by the event loop."""
+    monkeypatch.setattr(DiskTime, "is_quick", request.param == "loop")
+    return str(request.param)
+
+
 def _break(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE office SET name = 'half done'")
     raise RuntimeError("a defect")
@@ -49,6 +58,7 @@ def _violate(connection: sqlite3.Connection) -> None:
 # --- one batch ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("maker")
 @pytest.mark.parametrize(("work", "error"), [(_break, RuntimeError), (_violate, sqlite3.IntegrityError)])
 async def test_one_that_raises_fails_alone(
     desk: Shop, work: Callable[[sqlite3.Connection], None], error: type[Exception]
@@ -96,6 +106,7 @@ async def test_those_who_wait_together_are_told_each_by_an_exception_of_its_own(
     await asyncio.gather(*(desk.send(b"m", plan_name(n)) for n in range(4)))
 
 
+@pytest.mark.usefixtures("maker")
 async def test_a_batch_is_one_transaction(desk: Shop) -> None:
     """What waits together is written together: another process sees none of it or all."""
     seen = []
@@ -205,6 +216,58 @@ def _fail(_file: int) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
+# --- who makes the commit ------------------------------------------------------------------------------------------
+
+
+class Disk:
+    """Notes which thread makes each COMMIT, and keeps it waiting for so many *seconds*."""
+
+    def __init__(self, desk: Shop) -> None:
+        self.seconds = 0.0
+        self.makers: list[str] = []
+        connection = desk.ledger._store._writer._connection
+        assert connection is not None
+        connection.set_trace_callback(self._note)
+
+    def _note(self, statement: str) -> None:
+        if statement == "COMMIT":
+            is_loop = threading.current_thread() is threading.main_thread()
+            self.makers.append("loop" if is_loop else "thread")
+            time.sleep(self.seconds)
+
+
+async def test_event_loop_goes_on_while_a_disk_that_was_quick_is_slow(desk: Shop) -> None:
+    """The commit that meets the slow disk is the loop's, which knew no better; those behind it leave the loop free."""
+    await desk.send()
+    disk, disk_time = Disk(desk), desk.ledger._store._writer._disk_time
+    while not disk_time.is_quick:
+        with disk_time.counted(is_synced=True):
+            pass
+    disk.seconds = 0.2
+    await desk.send(name=plan_name(1))
+    behind = asyncio.ensure_future(desk.send(name=plan_name(2)))
+    turns_inside = 0
+    while not behind.done():
+        await asyncio.sleep(0.001)
+        turns_inside += len(disk.makers) == 2
+    assert disk.makers == ["loop", "thread"]
+    assert turns_inside > 1
+
+
+@pytest.mark.parametrize("maker", ["loop"], indirect=True)
+async def test_event_loop_never_waits_for_the_bytes_of_a_large_file(desk: Shop, maker: str) -> None:
+    """However quick the disk is, staged chunks are a thread's, and so is the commit that has to sync them."""
+    await desk.send()
+    disk = Disk(desk)
+    parcel = desk.parcel(bytes(2 * CHUNK_BYTES + 1), plan_name(7))
+    await parcel.stage(desk.ledger)
+    await desk.ledger.commit_transfer(parcel.draft(), now=NOW)
+    assert set(disk.makers) == {"thread"}
+    disk.makers.clear()
+    await desk.send(name=plan_name(8))
+    assert disk.makers == [maker]
+
+
 # --- cancelled ---------------------------------------------------------------------------------------------------
 
 
@@ -224,6 +287,7 @@ def _verbs(desk: Shop, sent: Transfer) -> dict[str, Callable[[], Awaitable[objec
     }
 
 
+@pytest.mark.usefixtures("maker")
 @pytest.mark.parametrize("verb", ["commit", "staged commit", "collect", "event"])
 async def test_a_caller_that_is_cancelled_anywhere_leaves_nothing_by_half(tmp_path: Path, verb: str) -> None:
     """At each turn of the loop: what is there afterwards is there whole, and the same call works afterwards."""
