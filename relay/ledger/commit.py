@@ -323,10 +323,10 @@ class Writer:
         is_doubted = self._lock.is_doubted
         if self._connection is None or is_doubted:
             self._drop_connection()
+            await self._in_thread(storefile.settle, self._path, self._lock)
             if is_doubted:
                 # Nobody may have waited for the sync that failed, and it is to be known.
                 self._troubles.failed(_WRITER, Trouble("a sync of the store failed", Ill.FORGETFUL))
-            await self._in_thread(storefile.settle, self._path, self._lock)
             self._connection = self._open()
         return self._connection
 

@@ -11,7 +11,7 @@ told once, and the next sync succeeds.  SQLite then goes on, and two of its file
 
 A process that begins to write therefore reads the log and writes the same bytes once more, and syncs them; after a failure
 everybody does, and also those pages of the store that are in the log (`relay.ledger.storefile.settle`).  Memory still has
-what the disk forgot: ext4 and XFS keep it, Btrfs does not.
+what the disk forgot, on ext4 and XFS at least, unless it was needed for something else: that is looked at first.
 """
 
 from __future__ import annotations
@@ -24,11 +24,8 @@ from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 
-# Of the log's header the size of a page and the salts, of a frame's header the number of its page and the salts (SQLite's
-# Database File Format, section 4).
-WAL_HEADER = struct.Struct(">8xI4x8s8x")
-WAL_FRAME = struct.Struct(">I4x8s8x")
-_PAGE_BYTES_MOST = 65_536
+from relay.ledger.chain import WAL_FRAME, WAL_HEADER, is_whole, open_for_good, parse_log_header
+
 # Frames or pages that are read and written at once: half a MiB of the usual ones.
 _TOGETHER = 64
 # A lock for reading (struct flock) on the bytes that SQLite locks to have the store for itself (File Locking, section 3).
@@ -39,13 +36,18 @@ _READING = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, _READERS_AT, _READ
 _STORES: dict[tuple[int, int], int] = {}
 
 
-def write_anew(store: Path, log: Path, *, with_pages: bool) -> None:
-    """Write all of *log* anew and, *with_pages*, those pages of *store* that are in it; nobody else may write to either.
+class GapError(OSError):
+    """Memory has not kept what the disk forgot of the log: only a start of all that have the store open mends that."""
 
-    OSError where the disk still fails.
+
+def write_anew(store: Path, log: Path, index: Path | None, *, is_doubted: bool) -> None:
+    """Write all of *log* anew and, where it *is_doubted*, those pages of *store* that are in it; nobody else may write to either.
+
+    OSError where the disk still fails, `GapError` where there is something else in the log than *index* says; None
+    where nobody has the store open, who would have to be told.
     """
-    pages, page_bytes = _renew_log(log)
-    if with_pages:
+    pages, page_bytes = _renew_log(log, index if is_doubted else None)
+    if is_doubted:
         _renew_pages(store, pages, page_bytes)
 
 
@@ -56,24 +58,18 @@ def keep_log(store: Path) -> None:
     (fcntl(2), F_OFD_SETLK) keeps even this process from that, until it ends.
     """
     with suppress(OSError):
-        fcntl.fcntl(_open_store(store), fcntl.F_OFD_SETLK, _READING)
+        fcntl.fcntl(open_for_good(store, os.O_RDWR, _STORES), fcntl.F_OFD_SETLK, _READING)
 
 
-def parse_log_header(header: bytes) -> tuple[int, bytes]:
-    """Return the size of the log's pages and its salts; 0 where it is not begun, so that nothing in it counts."""
-    if len(header) < WAL_HEADER.size:
-        return 0, b""
-    page_bytes, salts = WAL_HEADER.unpack(header)
-    return (page_bytes if page_bytes <= _PAGE_BYTES_MOST else 0), salts
-
-
-def _renew_log(log: Path) -> tuple[set[int], int]:
+def _renew_log(log: Path, index: Path | None) -> tuple[set[int], int]:
     """Write every frame anew, as it is; return the numbers of the pages that they hold, from 0, and a page's size."""
     try:
         file = os.open(log, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return set(), 0
     try:
+        if index is not None and not is_whole(file, index):
+            raise GapError("some of the log is gone that is in use")
         header = os.pread(file, WAL_HEADER.size, 0)
         page_bytes, salts = parse_log_header(header)
         pages: set[int] = set()
@@ -101,19 +97,11 @@ def _read_frames(file: int, at: int, page_bytes: int, salts: bytes) -> Iterator[
 
 
 def _renew_pages(store: Path, pages: set[int], page_bytes: int) -> None:
-    file = _open_store(store)
+    file = open_for_good(store, os.O_RDWR, _STORES)
     for page in sorted(pages):
         # One that is in the log alone has no place in the store yet.
         _write(file, os.pread(file, page_bytes, page * page_bytes), page * page_bytes)
     os.fdatasync(file)
-
-
-def _open_store(store: Path) -> int:
-    status = store.stat()
-    key = (status.st_dev, status.st_ino)
-    if key not in _STORES:
-        _STORES[key] = os.open(store, os.O_RDWR | os.O_CLOEXEC)
-    return _STORES[key]
 
 
 def _write(file: int, data: bytes | memoryview, at: int) -> int:

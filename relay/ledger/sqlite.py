@@ -99,7 +99,7 @@ def upgrade_store(path: Path, on_step: Callable[[Step], None], *, lock_wait_seco
     lock = storefile.StoreLock(path, lock_wait_seconds)
     try:
         with lock.held():
-            storefile.settle(path, lock)
+            storefile.settle(path, lock, is_open=False)
             return migrations.upgrade_store(path, on_step)
     finally:
         lock.close()

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from relay.errors import ConfigError, Deferred
-from relay.ledger.doubt import WAL_FRAME, WAL_HEADER, keep_log, parse_log_header, write_anew
+from relay.ledger.chain import WAL_FRAME, WAL_HEADER, parse_log_header
+from relay.ledger.doubt import keep_log, write_anew
 from relay.ledger.migrations import apply_step, check_form, load_steps, read_form
 from relay.ledger.trail import WritingConnection
 from relay.publishing import sync_path
@@ -190,13 +191,14 @@ def is_doubted(path: Path) -> bool:
         return False
 
 
-def settle(path: Path, lock: StoreLock) -> None:
+def settle(path: Path, lock: StoreLock, *, is_open: bool = True) -> None:
     """See that the disk has what is in the store's log, and after a failure also what of it is in the store; *lock* is held.
 
-    OSError where the disk still fails: the doubt then stays.
+    OSError where the disk still fails: the doubt then stays.  *is_open* where anybody has the store open by now.
     """
     is_doubted = lock.is_doubted
-    write_anew(path, log_of(path), with_pages=is_doubted)
+    index = path.with_name(path.name + "-shm") if is_open else None
+    write_anew(path, log_of(path), index, is_doubted=is_doubted)
     if is_doubted:
         lock.doubt_no_more()
 

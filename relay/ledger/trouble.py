@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from relay.errors import Deferred
+from relay.ledger.doubt import GapError
 from relay.ledger.storefile import LockedDeferred
 
 # SQLite's primary result codes (https://sqlite.org/rescode.html).
@@ -54,6 +55,11 @@ class Ill(StrEnum):
     FORGETFUL = (
         "The disk of {folder} could not keep what was written to it, and will do that again. What was answered OK is safe; "
         "before anything more is, the relay writes anew what may be missing. Make a backup on another disk now "
+        "(`relay backup FILE`), look at this one (`dmesg`, `smartctl -a`), and replace it."
+    )
+    GAP = (
+        "The disk of {folder} could not keep what was written to it, and memory has not kept it either. Nothing of it was "
+        "answered OK. Stop the relay and start it again: it goes on with what is whole. Then make a backup on another disk "
         "(`relay backup FILE`), look at this one (`dmesg`, `smartctl -a`), and replace it."
     )
     OTHER = "Until that is so no more nothing is accepted; the relay goes on by itself."
@@ -101,7 +107,8 @@ def diagnose(error: Exception) -> Trouble | None:
     if isinstance(error, MemoryError):
         return Trouble("no memory left", Ill.NO_MEMORY)
     if isinstance(error, OSError):
-        return Trouble(str(error), Ill.FULL if error.errno in _NO_ROOM else Ill.DISK)
+        is_gap, is_full = isinstance(error, GapError), error.errno in _NO_ROOM
+        return Trouble(str(error), Ill.GAP if is_gap else Ill.FULL if is_full else Ill.DISK)
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", 0)
         return Trouble(str(error), _ILLS.get(code) or _ILLS.get(code & 0xFF, Ill.DISK))
@@ -116,6 +123,7 @@ class TroubleLog:
         self._tell = tell
         self._troubled: set[str] = set()
         self._is_damaged = False
+        self._has_gap = False
         # Readers in threads meet it as well.
         self._lock = threading.Lock()
 
@@ -127,6 +135,9 @@ class TroubleLog:
                 is_news, self._is_damaged = not self._is_damaged, True
             else:
                 self._troubled.add(who)
+            if trouble.ill is Ill.GAP:
+                # What is to be done about it is something else than what was said before.
+                is_news, self._has_gap = not self._has_gap, True
             if is_news:
                 self._tell(f"{self._path}: {trouble.cause}. {trouble.advise(self._path)}")
 
@@ -136,5 +147,6 @@ class TroubleLog:
             return
         with self._lock:
             self._troubled.discard(who)
+            self._has_gap &= bool(self._troubled)
             if not self._troubled and not self._is_damaged:
                 self._tell(None)

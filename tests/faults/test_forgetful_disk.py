@@ -23,11 +23,12 @@ from abort_judge import Act, Deed
 from aftermath import examine
 from busy_offices import Notebook, content_of
 from disk import Disk, Loss, lend_folder, play
-from house import House, MakeHouse, general_name, pdf, wait_for
+from house import HOME_HELP, House, MakeHouse, general_name, pdf, wait_for
 from raw_sftp import RawSftp, open_raw
 from recorder import Part, Recorder
 
 from relay.ledger.logsync import _AHEAD_BYTES
+from relay.ledger.storefile import StoreLock
 from relay.vault import CHUNK_BYTES
 
 # Some forty files; a quarter where little is done.
@@ -225,3 +226,33 @@ async def test_a_checkpoint_that_could_not_sync_the_store_loses_nothing(
         await desk.send_until_kept(raw, number)
     desk.check_told()
     assert await desk.faults() == []
+
+
+async def test_what_memory_has_not_kept_either_is_left_behind_by_a_start(make_house: MakeHouse) -> None:
+    """Until then nothing is accepted on top of the gap, and the operator reads what to do; nothing that was answered OK is lost."""
+    house = make_house()
+    house.start()
+    kept, lost = general_name(number=1), general_name(number=2)
+    async with house.dial() as connection, open_raw(connection) as raw, open_raw(connection) as other:
+        assert (await raw.put(f"/send/{kept}", content_of(1, 10_000))).code == sftp.OK
+        log = house.config.store.path.with_name("relay.db-wal")
+        before = log.stat().st_size
+        handle = await other.open(f"/send/{general_name(number=90)}")
+        await Desk.write(other, handle, 0, 6 * CHUNK_BYTES)
+        wait_for(lambda: log.stat().st_size > before + 2 * CHUNK_BYTES, "chunks of it in the log")
+        lock = StoreLock(house.config.store.path, 10.0)
+        with lock.held(), log.open("r+b", buffering=0) as file:
+            file.seek(before + CHUNK_BYTES)
+            file.write(bytes(4_096))
+            lock.doubt()
+        assert (await raw.put(f"/send/{lost}", content_of(2, 10_000))).text.startswith("server.busy: ")
+    lock.close()
+    assert "Stop the relay and start it again" in house.wait_for_event("store.failed")["cause"]
+    house.restart()
+    async with house.dial() as connection, open_raw(connection) as raw:
+        assert (await raw.put(f"/send/{lost}", content_of(2, 10_000))).code == sftp.OK
+    async with house.dial(HOME_HELP) as connection, open_raw(connection) as raw:
+        assert set(await raw.list("/new")) - {".", ".."} == {kept, lost}
+        assert await raw.get(f"/receive/{kept}") == content_of(1, 10_000)
+    with closing(sqlite3.connect(house.config.store.path)) as store:
+        assert store.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

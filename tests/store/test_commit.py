@@ -212,6 +212,27 @@ async def test_who_closes_a_store_in_doubt_settles_that_before_the_log_goes(tmp_
         assert await again.content(sent.id) == b"content"
 
 
+@pytest.mark.parametrize("part", [0.02, 0.5, 0.98])
+async def test_a_log_of_which_memory_has_lost_some_is_not_taken_for_whole(tmp_path: Path, part: float) -> None:
+    """In doubt every byte that counts is looked at: nothing is promised on top of a gap, and without the gap all goes on."""
+    heard: list[str | None] = []
+    desk = await open_shop(tmp_path, on_trouble=heard.append)
+    async with desk.ledger:
+        await asyncio.gather(*(desk.send(bytes(3_000), plan_name(number)) for number in range(20)))
+        log = storefile.log_of(desk.path)
+        at = int(storefile.wal_bytes(desk.path) * part)
+        with log.open("r+b", buffering=0) as file:
+            kept = os.pread(file.fileno(), 8, at)
+            os.pwrite(file.fileno(), bytes(each ^ 1 for each in kept), at)
+            desk.ledger._store._lock.doubt()
+            with pytest.raises(Deferred):
+                await desk.send(name=plan_name(50))
+            os.pwrite(file.fileno(), kept, at)
+        await desk.send(name=plan_name(50))
+    assert "Stop the relay and start it again" in (heard[0] or "")
+    assert heard[1:] == [None]
+
+
 def _fail(_file: int) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from relay.errors import Deferred
+from relay.ledger.doubt import GapError
 from relay.ledger.storefile import LockedDeferred
 from relay.ledger.trouble import Ill, Trouble, TroubleLog, diagnose
 
@@ -40,6 +41,7 @@ def sqlite_error(code: int, extension: int = 3) -> sqlite3.OperationalError:
         (sqlite_error(10), Ill.DISK, "server.busy"),
         (sqlite_error(10, 4), Ill.FORGETFUL, "server.busy"),
         (sqlite_error(10, 5), Ill.FORGETFUL, "server.busy"),
+        (GapError("some of it is gone"), Ill.GAP, "server.busy"),
         (OSError(errno.EIO, "no"), Ill.DISK, "server.busy"),
         (Deferred("server.busy", detail="no such key"), Ill.OTHER, "server.busy"),
     ],
@@ -88,3 +90,19 @@ def test_damage_is_told_once_and_nothing_says_that_all_is_well() -> None:
     log.works("writer")
     assert len(heard) == 2
     assert "full" in (heard[1] or "")
+
+
+def test_a_gap_is_told_behind_the_failure_that_made_it() -> None:
+    """What is to be done is another thing than was said at first; it is said once, until all is well again."""
+    heard: list[str | None] = []
+    log = TroubleLog(STORE, heard.append)
+    for _ in range(2):
+        log.failed("writer", Trouble("a sync failed", Ill.FORGETFUL))
+        log.failed("writer", Trouble("some is gone", Ill.GAP))
+        log.failed("writer", Trouble("some is gone", Ill.GAP))
+        log.works("writer")
+    first, second, over = heard[:3]
+    assert "replace it" in (first or "")
+    assert "start it again" in (second or "")
+    assert over is None
+    assert heard[3:] == [first, second, None]

@@ -1,0 +1,90 @@
+"""Chain: whether the store's log is whole, as far as SQLite reads it.
+
+Each frame carries a checksum of all before it (SQLite's Database File Format, section 4), and the log's index says how many frames
+count (WAL-mode File Format, section 2.1).  SQLite itself looks at the checksums only after a crash: what a disk has lost of
+a log that is in use it reads as it comes.
+
+The index's file stays open once it was opened: closing it would take from this process the locks that SQLite's own
+connections have on it (fcntl(2)).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+# Of the log's header the size of a page and the salts, of a frame's header the number of its page and the salts.
+WAL_HEADER = struct.Struct(">8xI4x8s8x")
+WAL_FRAME = struct.Struct(">I4x8s8x")
+_PAGE_BYTES_MOST = 65_536
+_SUMS = struct.Struct(">II")
+# Where the checksums lie in either header, and how much of a frame's header they are of.
+_HEADER_SUMS_AT, _FRAME_SUMS_AT, _FRAME_SUMMED = 24, 16, 8
+# How many frames count; in the order of this machine's bytes.
+_INDEX = struct.Struct("=16xI")
+_WORD = 0xFFFFFFFF
+_INDEXES: dict[tuple[int, int], int] = {}
+
+
+def parse_log_header(header: bytes) -> tuple[int, bytes]:
+    """Return the size of the log's pages and its salts; 0 where it is not begun, so that nothing in it counts."""
+    if len(header) < WAL_HEADER.size:
+        return 0, b""
+    page_bytes, salts = WAL_HEADER.unpack(header)
+    return (page_bytes if page_bytes <= _PAGE_BYTES_MOST else 0), salts
+
+
+def is_whole(log: int, index: Path) -> bool:
+    """True where all frames of the open file *log* that count by *index* are as they were written; takes a second for some ten MiB.
+
+    Nobody may be writing to the log.
+    """
+    if not index.exists():
+        # Nobody has the store open: whoever opens it looks at the checksums.
+        return True
+    found = os.pread(open_for_good(index, os.O_RDONLY, _INDEXES), _INDEX.size, 0)
+    (frames,) = _INDEX.unpack(found) if len(found) == _INDEX.size else (0,)
+    return _has_frames(log, frames)
+
+
+def open_for_good(path: Path, flags: int, opened: dict[tuple[int, int], int]) -> int:
+    """Return a descriptor of *path* that stays open for as long as this process runs; *opened* holds them."""
+    status = path.stat()
+    key = (status.st_dev, status.st_ino)
+    if key not in opened:
+        opened[key] = os.open(path, flags | os.O_CLOEXEC)
+    return opened[key]
+
+
+def _has_frames(log: int, count: int) -> bool:
+    """True where the first *count* frames hold together."""
+    if count == 0:
+        return True
+    header = os.pread(log, WAL_HEADER.size, 0)
+    page_bytes, salts = parse_log_header(header)
+    if not page_bytes:
+        return False
+    # Which of the two orders of bytes is summed up was the writer's choice.
+    order = ">" if header[3] & 1 else "<"
+    sums = _sum_up(header[:_HEADER_SUMS_AT], (0, 0), order)
+    if sums != _SUMS.unpack_from(header, _HEADER_SUMS_AT):
+        return False
+    size = WAL_FRAME.size + page_bytes
+    for number in range(count):
+        frame = os.pread(log, size, WAL_HEADER.size + number * size)
+        if len(frame) < size or WAL_FRAME.unpack_from(frame)[1] != salts:
+            return False
+        sums = _sum_up(frame[:_FRAME_SUMMED] + frame[WAL_FRAME.size :], sums, order)
+        if sums != _SUMS.unpack_from(frame, _FRAME_SUMS_AT):
+            return False
+    return True
+
+
+def _sum_up(data: bytes, sums: tuple[int, int], order: str) -> tuple[int, int]:
+    first, second = sums
+    words = iter(struct.unpack(f"{order}{len(data) // 4}I", data))
+    for even, odd in zip(words, words, strict=True):
+        first = (first + even + second) & _WORD
+        second = (second + odd + first) & _WORD
+    return first, second
