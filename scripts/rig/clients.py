@@ -54,6 +54,9 @@ class Clients:
         self._readers = [login.office for login in task.readers]
         self._sessions: list[tuple[str, Sftp3]] = []
         self._reading: list[tuple[str, Sftp3]] = []
+        # At a steady pace: which sessions of senders, by their place, and of readers have nothing under way.
+        self._free = asyncio.Queue[int]()
+        self._looking = asyncio.Queue[tuple[str, Sftp3]]()
         self._connections: list[asyncssh.SSHClientConnection] = []
         self._content: dict[tuple[str, str], bytes] = {}
         self.done = 0
@@ -178,32 +181,43 @@ class Clients:
     async def _keep_pace(self) -> None:
         """Put files at random moments, whether or not the earlier ones have been answered."""
         drawn = random.Random(self._task.first)  # noqa: S311 - moments of load, no secrets
-        free = asyncio.Queue[int]()
         for lane in range(self._task.concurrency):
-            free.put_nowait(lane)
+            self._free.put_nowait(lane)
+        for reader in self._reading:
+            self._looking.put_nowait(reader)
         started = moment = time.perf_counter()
         index = 0
         async with asyncio.TaskGroup() as group:
             while (moment := moment + drawn.expovariate(self._task.rate)) < started + self._task.seconds:
                 await asyncio.sleep(max(0.0, moment - time.perf_counter()))
-                group.create_task(self._put_paced(index, await free.get(), free, due=moment))
+                lane = await self._free.get()
+                if self._task.look_every and index % self._task.look_every == 0:
+                    group.create_task(self._put_and_fetch(index, lane, *await self._looking.get(), due=moment))
+                else:
+                    group.create_task(self._put_paced(index, lane, self._task.recipient, due=moment))
                 index += 1
 
-    async def _put_paced(self, index: int, lane: int, free: "asyncio.Queue[int]", *, due: float) -> None:
+    async def _put_paced(self, index: int, lane: int, recipient: str, *, due: float) -> str:
         office, session = self._sessions[lane]
-        recipient, reading = self._task.recipient, None
-        if self._task.look_every and index % self._task.look_every == 0:
-            recipient, reading = self._reading[index // self._task.look_every % len(self._reading)]
         # How far behind its moment it begins: a load program that is late measures itself.
         self.spans.setdefault("late", []).append(time.perf_counter() - due)
         name = await self._put_file(session, office, index, recipient=recipient)
-        free.put_nowait(lane)
-        if reading is not None:
-            answered = time.perf_counter()
-            while not await reading.has_name(self._task.path, name):
-                if time.perf_counter() - answered > _LOGIN_SECONDS:
-                    raise LoadError(f"{name} was answered OK and does not appear")
-            self.spans.setdefault("visible", []).append(time.perf_counter() - answered)
+        self._free.put_nowait(lane)
+        return name
+
+    async def _put_and_fetch(self, index: int, lane: int, recipient: str, reading: Sftp3, *, due: float) -> None:
+        """Put a file for *recipient*, who looks until it is there and then reads it to its end, by which it leaves ``new/``."""
+        path = self._task.path
+        name = await self._put_paced(index, lane, recipient, due=due)
+        answered = time.perf_counter()
+        while name not in (files := dict(await reading.list_files(path))):
+            if time.perf_counter() - answered > _LOGIN_SECONDS:
+                raise LoadError(f"{name} was answered OK and does not appear")
+        self.spans.setdefault("visible", []).append(time.perf_counter() - answered)
+        self.spans.setdefault("names", []).append(len(files))
+        if await reading.get(f"{path}/{name}", files[name]) != self._task.file_bytes:
+            raise LoadError(f"{name} did not come out as it went in")
+        self._looking.put_nowait((recipient, reading))
 
     async def _put_file(self, session: Sftp3, office: str, index: int, *, recipient: str = "") -> str:
         task = self._task

@@ -2,7 +2,9 @@
 
 First the highest rate is found, by uploading as fast as 64 sessions can.  Then files come at half of it, at random moments
 and whether or not the earlier ones have been answered; for one in ten the recipient lists ``new/`` until it stands there.
-Those have recipients of their own, whose ``new/`` stays as short as that of an office which fetches what comes.
+Those have recipients of their own, each of which reads what it saw to its end and closes it, as an office's program does:
+so it leaves ``new/``, and what is listed stays as short to the end of the run, and at the beginning of the next.  How long it
+was is told.  The listing and fetching come on top of half of the highest rate, which is found by uploads alone.
 
 That is done twice.  With as many workers as processors the clients run on the same processors as the relay, as the target
 asks; they come late to their moments, and what they find is the machine's waiting as much as the relay's.  Then the workers
@@ -57,6 +59,8 @@ def _measure(bench: Bench, side: Side, form: str, sync_seconds: float) -> tuple[
             text = f"{what} at {most / 2:,.0f} files/s, p{percent:g}, {form}" + (f" ({sync})" if is_judged else "")
             value = 1000 * percentile(outcome.spans[name], percent)
             figures.append(Figure("g", text, "ms", value, target=_CLOSE_TARGET_MS if is_judged else None))
+    names = percentile(outcome.spans["names"], 99.0)
+    figures.append(Figure("g", f"names in the new/ that was listed and fetched from, p99, {form}", "names", names))
     late = 1000 * percentile(outcome.spans["late"], 99.0)
     figures.append(Figure("g", f"how late the load program began, p99, {form}", "ms", late))
     return figures, outcome.busiest
@@ -71,7 +75,7 @@ def find_highest_rate(side: Side, server: Running, seconds: float) -> float:
 
 
 def keep_pace(side: Side, server: Running, rate: float, seconds: float) -> Outcome:
-    """Upload *rate* files a second for so many seconds, all offices together."""
+    """Upload *rate* files a second for so many seconds, all offices together; recipients fetch one in `_LOOK_EVERY`."""
     whole = replace(
         task_of(side, server, "paced", concurrency=_LANES),
         rate=rate / LOAD_PROCESSES,

@@ -50,7 +50,7 @@ class Task:
     ``upload``   *count* files over *concurrency* open sessions; with *seconds*, as many as they can in that time
     ``relayed``  files put by the senders and got by *readers*, lane by lane, out of *path*
     ``paced``    *rate* files a second for *seconds*, at random moments; one in *look_every* goes to one of *readers*,
-                 which looks for it in *path* right after its OK
+                 which looks for it in *path* right after its OK and then reads it to its end
     ``idle``     *count* open sessions; ``list`` *path*, *count* times, *expected* names at least
     ``knock``    tries to connect and put one file, again and again, until it was answered OK
     ``until lost`` uploads until the server is gone

@@ -75,15 +75,6 @@ class Sftp3:
         await self._ask(_CLOSE, handle, _STATUS)
         return [(name, size) for name, size in files if name not in (".", "..")]
 
-    async def has_name(self, path: str, name: str) -> bool:
-        """List a directory to its end and say whether *name* stood in it."""
-        handle = await self._open(_OPENDIR, _text(path.encode()))
-        is_there = False
-        while reply := await self._ask(_READDIR, handle, _NAME):
-            is_there = is_there or name.encode() in reply
-        await self._ask(_CLOSE, handle, _STATUS)
-        return is_there
-
     async def count_names(self, path: str) -> int:
         """List a directory to its end and return how many names it has."""
         handle = await self._open(_OPENDIR, _text(path.encode()))

@@ -9,6 +9,14 @@ from pathlib import Path
 
 import pytest
 
+# The scripts are no package that is installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from house import CARE_MANAGER, HOME_HELP, HOST, House
+
+from relay.lifecycle import State
+from rig.load import Login, Task, prepared
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -53,3 +61,16 @@ def test_the_bench_compares_and_says_where_and_when() -> None:
     assert isinstance(machine, dict)
     assert machine["sync_seconds"] > 0
     assert str(told["command"]).startswith("./scripts/bench --quick --only d")
+
+
+def test_recipients_in_the_bench_fetch_what_they_look_for(house: House) -> None:
+    """What a steady pace leaves in the ``new/`` that it lists would make each listing longer than the one before."""
+    sender, reader = (Login(office, str(house.certificate(office).key)) for office in (CARE_MANAGER, HOME_HELP))
+    task = Task(
+        "paced", HOST, house.port, None, (sender,), 0, 4,
+        readers=(reader,), path="new", rate=40.0, seconds=0.5, look_every=1,
+    )  # fmt: skip
+    with prepared([task]) as load:
+        outcome = load.go()
+    assert outcome.done == len(outcome.spans["visible"]) > 0
+    assert {transfer.state for transfer in house.transfers()} == {State.COLLECTED}
