@@ -4,8 +4,8 @@ One task a process writes.  It takes all that was submitted while the last commi
 commit goes at once, under load the batch grows by itself, and no delay is ever added.
 
 The statements of a batch run on the event loop: they touch pages in memory and take microseconds.  COMMIT, which
-waits for the disk, runs there too where the batch is small and the disk is quick, and else in a thread of its own with
-the interpreter's lock released (`relay.ledger.disktime` says why); so do staged chunks and checkpoints, always.
+waits for the disk, runs in a thread of its own with the interpreter's lock released; for that of a small batch the loop
+stands still where the disk is quick (`relay.ledger.disktime` says why), though never for long.
 Running the statements in that thread as well was measured and is slower, because a busy loop gives the lock back only
 every 5 ms and each statement asks for it; aiosqlite would add a crossing for every call.
 
@@ -27,7 +27,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -57,9 +57,11 @@ _BUSY_POLL_SECONDS = 0.02
 # 8 ms instead of 23, for which those wait who come meanwhile.  Under full load, and while a large file comes, longer ones
 # that are fewer cost less.
 _FEW, _EARLY_PART = 4, 4
-# The event loop makes the commit of so few by itself.  Under full load batches are larger: then it has something else to do
+# The event loop stands still for the commit of so few.  Under full load batches are larger: then it has something else to do
 # meanwhile, and a worker that is alone gets a tenth more done.
 _SHORT = 8
+# And for so long at most, once, where a disk that was quick is no more.
+_STILL_SECONDS = 0.03
 # A reader that stays keeps the log from being emptied; trying at every commit would only cost.
 _CHECKPOINT_AGAIN_SECONDS = 1.0
 # Between two that empty the log, those that come sooner let it be overwritten where it lies: taking its blocks and
@@ -253,10 +255,14 @@ class Writer:
             self._seal(connection, is_durable=is_durable)
             size_bytes = sum(item.size_bytes for item in batch)
             is_short = is_durable and len(batch) <= _SHORT and not size_bytes and self._log_sync.is_idle
+            commit = self._thread.submit(self._commit, connection, size_bytes, is_durable)
             if is_short and self._disk_time.is_quick:
-                self._commit(connection, size_bytes, is_durable)
+                # Standing still, the loop has neither the interpreter's lock nor a processor, for which the thread would wait.
+                wait([commit], _STILL_SECONDS)
+            if commit.done():
+                commit.result()
             else:
-                await self._in_thread(self._commit, connection, size_bytes, is_durable)
+                await asyncio.wrap_future(commit)
         except BaseException as error:
             self._give_up(error)
             self._release()
@@ -276,7 +282,7 @@ class Writer:
                 return
 
     def _commit(self, connection: WritingConnection, size_bytes: int, is_durable: bool) -> None:  # noqa: FBT001 - an executor gives no names
-        """Commit and let go of the lock at once, in the thread too: a busy loop would only keep the other workers waiting."""
+        """Commit, in the thread, and let go of the lock at once: a busy loop would only keep the other workers waiting."""
         with self._disk_time.counted(is_synced=is_durable):
             connection.execute("COMMIT")
         if connection.trail is not None:

@@ -1,14 +1,13 @@
 """Disk time: how long COMMIT has taken lately, and so whether the event loop waits for it itself.
 
-In a thread COMMIT leaves the loop free, which is what a slow disk needs.  A quick one needs it to be short: a thread
-waits for a processor before it begins, and then for the interpreter's lock, which a busy loop gives back only every
+COMMIT is made by a thread, which leaves the loop free, as a slow disk needs it.  A quick one needs it to be short: that
+thread waits for a processor before it begins, and then for the interpreter's lock, which a busy loop gives back only every
 5 ms, and for all of that time the store's lock is held and the other workers wait.  So while commits have taken little
-on average, the loop makes them.
+on average, the loop stands still until the thread is done.
 
-What a disk may cost that is quick no more: the loop stands still for the one commit that meets it.  From then on a
-thread waits for it, until it has been quick again for a while.  Every synced commit counts, wherever it is made and
-however it ends.  A disk that never was quick is never waited for by the loop.  One that hangs for a minute has that one
-worker ended by its supervisor: nothing was promised for what it had in hand.
+What a disk may cost that is quick no more: the loop stands still for some hundredths of a second, once.  From then on it
+goes on beside its commits, until the disk has been quick again for a while.  Every synced commit counts, however it ends.
+For a disk that never was quick the loop never stands still.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class DiskTime:
 
     @property
     def is_quick(self) -> bool:
-        """True while the loop may wait for the disk itself."""
+        """True while the loop may stand still for the disk."""
         return self._average <= QUICK_SECONDS
 
     @contextmanager

@@ -22,7 +22,7 @@ _AHEAD_BYTES = 4 * 1024 * 1024
 
 
 class LogSync:
-    """The syncing of one store's log by one process; used by whoever commits, one at a time."""
+    """The syncing of one store's log by one process; used by the thread that commits, and by the loop while that does nothing."""
 
     def __init__(self, log: Path, on_failure: Callable[[], None] = lambda: None) -> None:
         """Sync *log*; *on_failure* is called, in any thread, where the disk could not."""

@@ -57,7 +57,7 @@ async def test_who_comes_after_any_failure_is_answered(
 ) -> None:
     """The Nth call for a lock or for memory fails, in the commit or in the checkpoint behind it, for every N.
 
-    So whoever makes the commit: a thread, or where the disk *is_quick* the event loop.
+    So whether the event loop goes on beside the commit or, where the disk *is_quick*, stands still for it.
     """
     monkeypatch.setattr(DiskTime, "is_quick", is_quick)
     trap = Trap()

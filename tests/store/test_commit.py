@@ -7,10 +7,10 @@ import errno
 import os
 import shutil
 import sqlite3
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from ledgers import NOW, B, Shop, identity, large, open_shop, plan_name
 
 from relay.common import Common
 from relay.errors import Deferred, Refused
-from relay.ledger import Shelf, storefile
+from relay.ledger import Shelf, commit, storefile
 from relay.ledger.commit import _TOGETHER_SECONDS
 from relay.ledger.disktime import DiskTime
 from relay.lineup import Lineup
@@ -38,10 +38,10 @@ async def desk(tmp_path: Path) -> AsyncIterator[Shop]:
         yield opened
 
 
-@pytest.fixture(params=["thread", "loop"])
-def maker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Let commits be made by a thread, as those of a slow disk are, or by the event loop."""
-    monkeypatch.setattr(DiskTime, "is_quick", request.param == "loop")
+@pytest.fixture(params=["slow", "quick"])
+def disk_is(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let the event loop go on beside all commits, or stand still for small ones, as it does where the disk is quick."""
+    monkeypatch.setattr(DiskTime, "is_quick", request.param == "quick")
     return str(request.param)
 
 
@@ -58,7 +58,7 @@ def _violate(connection: sqlite3.Connection) -> None:
 # --- one batch ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("maker")
+@pytest.mark.usefixtures("disk_is")
 @pytest.mark.parametrize(("work", "error"), [(_break, RuntimeError), (_violate, sqlite3.IntegrityError)])
 async def test_one_that_raises_fails_alone(
     desk: Shop, work: Callable[[sqlite3.Connection], None], error: type[Exception]
@@ -106,7 +106,7 @@ async def test_those_who_wait_together_are_told_each_by_an_exception_of_its_own(
     await asyncio.gather(*(desk.send(b"m", plan_name(n)) for n in range(4)))
 
 
-@pytest.mark.usefixtures("maker")
+@pytest.mark.usefixtures("disk_is")
 async def test_a_batch_is_one_transaction(desk: Shop) -> None:
     """What waits together is written together: another process sees none of it or all."""
     seen = []
@@ -237,56 +237,83 @@ def _fail(_file: int) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-# --- who makes the commit ------------------------------------------------------------------------------------------
+# --- what the event loop does meanwhile ----------------------------------------------------------------------------
 
 
+@dataclass
 class Disk:
-    """Notes which thread makes each COMMIT, and keeps it waiting for so many *seconds*."""
+    """Keeps each COMMIT waiting for so many *seconds*, and notes how often the event loop turned around in each."""
 
-    def __init__(self, desk: Shop) -> None:
-        self.seconds = 0.0
-        self.makers: list[str] = []
+    seconds: float = 0.0
+    turns: list[int] = field(default_factory=list)
+    turned: int = 0
+
+    def attach(self, desk: Shop) -> None:
+        """Let the next COMMITs of *desk* be kept waiting."""
         connection = desk.ledger._store._writer._connection
         assert connection is not None
         connection.set_trace_callback(self._note)
 
     def _note(self, statement: str) -> None:
         if statement == "COMMIT":
-            is_loop = threading.current_thread() is threading.main_thread()
-            self.makers.append("loop" if is_loop else "thread")
+            before = self.turned
             time.sleep(self.seconds)
+            self.turns.append(self.turned - before)
+
+    async def watch(self, done: Awaitable[object]) -> None:
+        """Count the turns of the event loop until *done*."""
+        task = asyncio.ensure_future(done)
+        while not task.done():
+            await asyncio.sleep(0.001)
+            self.turned += 1
+        await task
 
 
-async def test_event_loop_goes_on_while_a_disk_that_was_quick_is_slow(desk: Shop) -> None:
-    """The commit that meets the slow disk is the loop's, which knew no better; those behind it leave the loop free."""
+async def test_event_loop_stands_still_for_a_commit_of_a_quick_disk_and_of_no_other(
+    desk: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that meets a disk which is quick no more is waited for; beside those behind it the loop goes on."""
+    monkeypatch.setattr(commit, "_STILL_SECONDS", 30.0)
     await desk.send()
-    disk, disk_time = Disk(desk), desk.ledger._store._writer._disk_time
+    disk, disk_time = Disk(seconds=0.2), desk.ledger._store._writer._disk_time
+    disk.attach(desk)
     while not disk_time.is_quick:
         with disk_time.counted(is_synced=True):
             pass
-    disk.seconds = 0.2
-    await desk.send(name=plan_name(1))
-    behind = asyncio.ensure_future(desk.send(name=plan_name(2)))
-    turns_inside = 0
-    while not behind.done():
-        await asyncio.sleep(0.001)
-        turns_inside += len(disk.makers) == 2
-    assert disk.makers == ["loop", "thread"]
-    assert turns_inside > 1
+    for number in (1, 2):
+        await disk.watch(desk.send(name=plan_name(number)))
+    assert disk.turns[0] == 0
+    assert disk.turns[1] > 0
 
 
-@pytest.mark.parametrize("maker", ["loop"], indirect=True)
-async def test_event_loop_never_waits_for_the_bytes_of_a_large_file(desk: Shop, maker: str) -> None:
-    """However quick the disk is, staged chunks are a thread's, and so is the commit that has to sync them."""
+@pytest.mark.parametrize("disk_is", ["quick"], indirect=True)
+@pytest.mark.usefixtures("disk_is")
+async def test_event_loop_does_not_stand_still_for_long(desk: Shop) -> None:
+    """A disk that hangs has the loop for a moment; then everybody else goes on."""
     await desk.send()
-    disk = Disk(desk)
+    disk = Disk(seconds=0.5)
+    disk.attach(desk)
+    await disk.watch(desk.send(name=plan_name(1)))
+    assert disk.turns[0] > 0
+
+
+@pytest.mark.parametrize("disk_is", ["quick"], indirect=True)
+@pytest.mark.usefixtures("disk_is")
+async def test_event_loop_never_stands_still_for_the_bytes_of_a_large_file(
+    desk: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However quick the disk is, it goes on beside staged chunks, and beside the commit that has to sync them."""
+    monkeypatch.setattr(commit, "_STILL_SECONDS", 30.0)
+    await desk.send()
+    disk = Disk(seconds=0.1)
+    disk.attach(desk)
     parcel = desk.parcel(bytes(2 * CHUNK_BYTES + 1), plan_name(7))
-    await parcel.stage(desk.ledger)
-    await desk.ledger.commit_transfer(parcel.draft(), now=NOW)
-    assert set(disk.makers) == {"thread"}
-    disk.makers.clear()
-    await desk.send(name=plan_name(8))
-    assert disk.makers == [maker]
+    await disk.watch(parcel.stage(desk.ledger))
+    await disk.watch(desk.ledger.commit_transfer(parcel.draft(), now=NOW))
+    assert all(disk.turns)
+    disk.turns.clear()
+    await disk.watch(desk.send(name=plan_name(8)))
+    assert disk.turns == [0]
 
 
 # --- cancelled ---------------------------------------------------------------------------------------------------
@@ -308,7 +335,7 @@ def _verbs(desk: Shop, sent: Transfer) -> dict[str, Callable[[], Awaitable[objec
     }
 
 
-@pytest.mark.usefixtures("maker")
+@pytest.mark.usefixtures("disk_is")
 @pytest.mark.parametrize("verb", ["commit", "staged commit", "collect", "event"])
 async def test_a_caller_that_is_cancelled_anywhere_leaves_nothing_by_half(tmp_path: Path, verb: str) -> None:
     """At each turn of the loop: what is there afterwards is there whole, and the same call works afterwards."""

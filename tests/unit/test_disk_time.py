@@ -1,4 +1,4 @@
-"""Who waits for the disk: the event loop while it is quick, a thread as soon as it is not."""
+"""Whether the event loop stands still for the disk: while it is quick, and as soon as it is not no more."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def commits_until_quick(disk: Disk) -> int:
     return count
 
 
-def test_disk_that_nobody_knows_is_waited_for_by_a_thread_until_it_was_quick_for_a_while() -> None:
+def test_disk_that_nobody_knows_is_slow_until_it_was_quick_for_a_while() -> None:
     """The first commit of a process finds a disk that may be slow; a slow one never counts as quick."""
     assert 2 <= commits_until_quick(Disk()) <= 20
     slow = Disk()
