@@ -1,11 +1,12 @@
 """Packets: how those of an SFTP session get in and out at little cost.  The busy half of `relay.edge`.
 
 asyncssh takes each packet through some twenty calls, copies it a dozen times and describes it for a log that nobody
-keeps; of a large file that is more than ciphering and storing it together.  Here the two kinds of packets that nearly
-all are, data of a channel in either direction, go a shorter way:
+keeps; of a large file that is more than ciphering and storing it together.  Here the packets that nearly all are, data
+of a channel in either direction and room for it, go a shorter way:
 
 * `PacketLane` - deciphers the data of the packets that have arrived, one behind another, to where their session wants
-  it; seals what a session writes.  Whatever is not plain data on an open channel after login, while no key exchange is
+  it; seals what a session writes.  Of a large file that is read most of what arrives says that the client has room for
+  more: that is taken here as well.  Whatever is not one of both on an open channel after login, while no key exchange is
   under way, is left to asyncssh, the packet unread: its checks and its answers are the only ones.
 * `_Inlet` - the system's bytes are deciphered where they were read to, one place for all connections of a thread.
 * `time_silence` - the keepalive timer is not made anew for all that comes.
@@ -33,7 +34,7 @@ from typing import Any
 
 import asyncssh
 from asyncssh import connection, public_key, saslprep
-from asyncssh.constants import MSG_CHANNEL_DATA, MSG_IGNORE, MSG_USERAUTH_LAST
+from asyncssh.constants import MSG_CHANNEL_DATA, MSG_CHANNEL_WINDOW_ADJUST, MSG_IGNORE, MSG_USERAUTH_LAST
 from asyncssh.logging import SSHLogger
 from asyncssh.packet import SSHPacketLogger
 
@@ -281,7 +282,7 @@ class PacketLane:
         )
 
     def _receive(self) -> bool:
-        """Take the packets at the head of the input that are plain data; anything else is asyncssh's to take."""
+        """Take the packets at the head of the input that are plain data or widen a window; anything else is asyncssh's to take."""
         conn = self._conn
         if not self._may_open():
             return self._leave_to_asyncssh()
@@ -289,6 +290,8 @@ class PacketLane:
         read = memoryview(conn._inpbuf)
         at, seq, end = 0, conn._recv_seq, len(read)
         channel: Any = None
+        sink: Sink | None = None
+        widened: dict[int, Any] = {}
         poured = 0
         is_strange = False
         for _ in range(_TOGETHER_MOST):
@@ -301,24 +304,46 @@ class PacketLane:
             if stop > end:
                 break
             head = cipher.open_head(seq, read[at:stop])
-            data = None if head is None else self._find_data(head, length, channel)
-            if is_strange := data is None:
-                break
-            if channel is None:
-                sink: Sink = getattr(data[0], "_sink", None) or _Joined(data[0])
-                out = sink.room(end - at)
-            channel, size = data
-            cipher.pour(out[poured : poured + size])
-            channel._recv_window -= size
-            poured += size
+            if head is None or not self._widen(head, length, widened):
+                data = None if head is None else self._find_data(head, length, channel)
+                if is_strange := data is None:
+                    break
+                if sink is None:
+                    sink = getattr(data[0], "_sink", None) or _Joined(data[0])
+                    out = sink.room(end - at)
+                channel, size = data
+                cipher.pour(out[poured : poured + size])
+                channel._recv_window -= size
+                poured += size
             at, seq = stop, (seq + 1) & _SEQUENCE
-        if not poured:
+        if not at:
             # Not whole yet: asyncssh would cut its beginning off and take the rest itself.
             return is_strange and self._leave_to_asyncssh()
         left = read[at:]
         conn._inpbuf = bytes(left) if isinstance(conn._inpbuf, bytes) else left
         conn._recv_seq, conn._auth_final = seq, True
-        sink.poured(poured)
+        self._hand_over(sink, poured, widened)
+        return True
+
+    def _hand_over(self, sink: Sink | None, poured: int, widened: dict[int, Any]) -> None:
+        """Give a session its data; behind that send what waits on *widened*, as a session wants no call before `poured`."""
+        if sink is not None:
+            sink.poured(poured)
+        for number, channel in widened.items():
+            # The session may have let go of it.
+            if self._conn._channels.get(number) is channel:
+                channel._flush_send_buf()
+
+    def _widen(self, head: bytes, plain_bytes: int, widened: dict[int, Any]) -> bool:
+        """Let more be sent on a channel, and note it, if a packet says nothing else; what waits there is not sent yet."""
+        if plain_bytes < INLET.size or head[1] != MSG_CHANNEL_WINDOW_ADJUST:
+            return False
+        padding, _, number, more = INLET.unpack(head)
+        found = self._conn._channels.get(number)
+        if found is None or found._recv_state != "open" or INLET.size + padding != plain_bytes:
+            return False
+        found._send_window += more
+        widened[number] = found
         return True
 
     def _leave_to_asyncssh(self) -> bool:

@@ -113,13 +113,16 @@ def test_methods_that_are_taken_hold_of_have_their_parameters(owner: Any, name: 
 
 
 def test_what_asyncssh_does_with_data_is_what_is_left_out() -> None:
-    """The two methods that are passed by do nothing else than `PacketLane` does, by the names that they use."""
+    """The three methods that are passed by do nothing else than `PacketLane` does, by the names that they use."""
     assert set(SSHChannel._process_data.__code__.co_names) == {
         "_recv_state", "ProtocolError", "get_string", "check_end", "len", "_recv_window", "logger", "debug2",
         "_accept_data",
     }  # fmt: skip
     assert set(SSHChannel._accept_data.__code__.co_names) == {
         "_send_state", "_recv_window", "len", "_recv_paused", "_recv_buf", "append", "_deliver_data",
+    }  # fmt: skip
+    assert set(SSHChannel._process_window_adjust.__code__.co_names) == {
+        "_recv_state", "ProtocolError", "get_uint32", "check_end", "_send_window", "logger", "debug2", "_flush_send_buf",
     }  # fmt: skip
 
 
@@ -328,6 +331,64 @@ async def test_no_more_is_sent_than_the_client_has_room_for() -> None:
         await until(lambda: len(arrived) == 1500)
         assert sizes == [300, 300, 300, 100, 300, 200]
         assert ours._send_window == 100
+
+
+def count_asyncssh_packets(conn: Any) -> list[int]:
+    """Return a list that grows with the type of each packet that asyncssh itself takes of a channel from now on."""
+    taken: list[int] = []
+    for number, channel in conn._channels.items():
+        process = channel.process_packet
+
+        def note(kind: int, number: int, packet: Any, process: Any = process) -> Any:
+            taken.append(kind)
+            return process(kind, number, packet)
+
+        conn._channels[number].process_packet = note
+    return taken
+
+
+@pytest.mark.parametrize("cipher", [*KEPT, CTR])
+async def test_room_for_more_is_taken_with_the_data_around_it(cipher: str) -> None:
+    """Of data and windows in one piece the session gets all data first, then what waited leaves into both windows."""
+    async with connected(encryption_algs=[cipher]) as (seen, client):
+        channel, arrived = await open_session(seen, client)
+        session = seen.sessions[0]
+        ours = session.channel
+        taken = count_asyncssh_packets(seen.conn)
+        ours._send_window = 0
+        ours.write(b"reply" * 100)
+        packets.PacketLane(client)
+        transport = client._transport
+        written, client._transport = record(transport)
+        client.send_packet(93, UInt32(0) + UInt32(200))
+        channel.write(b"request")
+        client.send_packet(93, UInt32(0) + UInt32(100))
+        channel.write(b"another")
+        client._transport = transport
+        seen.conn.data_received(b"".join(written))
+        assert session.received == b"requestanother"
+        assert (ours._send_window, ours.get_write_buffer_size()) == (0, 200)
+        await until(lambda: len(arrived) == 300)
+        assert taken == ([93, 94, 93, 94] if cipher == CTR else [])
+
+
+async def test_room_that_is_not_whole_or_for_nobody_is_refused_by_asyncssh() -> None:
+    """Whatever is wrong with a packet that gives room, its own words end the connection, and nothing leaves for it."""
+    crimes = [
+        (UInt32(0) + UInt32(100) + b"more", "Unexpected data at end of packet"),
+        (UInt32(0) + b"100", "Incomplete packet"),
+        (UInt32(7) + UInt32(100), "Invalid channel number 7 received"),
+    ]
+    for payload, sentence in crimes:
+        async with connected() as (seen, client):
+            await open_session(seen, client)
+            ours = seen.sessions[0].channel
+            ours._send_window = 0
+            ours.write(b"reply")
+            client.send_packet(93, payload)
+            await asyncio.wait_for(seen.lost.wait(), PATIENCE_SECONDS)
+            assert sentence in str(seen.lost_with)
+            assert ours._send_window == 0
 
 
 async def test_a_reply_is_one_packet() -> None:
