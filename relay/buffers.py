@@ -24,15 +24,20 @@ from relay.vault import CHUNK_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The most that may move and be ahead, in bytes, and how many uploads may rest in memory."""
+    """The most that may move and be ahead, in bytes, and how many uploads may rest in memory.
+
+    *lone_bytes* may move, instead, while half of what may move above is free.
+    """
 
     moving_bytes: int
     ahead_bytes: int
     resting: int
+    lone_bytes: int = 0
 
 
-# Programs send up to ten files at once; each of them rests with three chunks at most.
-OF_SESSION = Bounds(moving_bytes=16 * CHUNK_BYTES, ahead_bytes=16 * CHUNK_BYTES, resting=8)
+# Programs send up to ten files at once; each of them rests with three chunks at most.  So much may move of a session that is
+# alone that its client need not wait while the store's log is folded, which takes as long as all of that to arrive.
+OF_SESSION = Bounds(moving_bytes=16 * CHUNK_BYTES, ahead_bytes=16 * CHUNK_BYTES, resting=8, lone_bytes=64 * CHUNK_BYTES)
 # Ahead is bounded for each session alone: one office's must not have another's refused.
 _OF_MACHINE = Bounds(moving_bytes=256 * CHUNK_BYTES, ahead_bytes=0, resting=256)
 
@@ -72,7 +77,15 @@ class Buffers:
 
     @property
     def _is_full_itself(self) -> bool:
-        return self._moving_bytes >= self._bounds.moving_bytes
+        most = self._bounds.moving_bytes
+        if self._above is not None and self._above.is_half_free:
+            most = max(most, self._bounds.lone_bytes)
+        return self._moving_bytes >= most
+
+    @property
+    def is_half_free(self) -> bool:
+        """True while at most half of what may move does."""
+        return 2 * self._moving_bytes <= self._bounds.moving_bytes
 
     @property
     def holds_nothing(self) -> bool:
@@ -82,13 +95,13 @@ class Buffers:
     def move(self, change: int) -> None:
         """Know that so many bytes more are on their way, or fewer."""
         self._moving_bytes += change
+        if self._above is not None:
+            self._above.move(change)
         if not self._is_full_itself:
             waiting, self._waiting = self._waiting, []
             for each in waiting:
                 if not each.done():
                     each.set_result(None)
-        if self._above is not None:
-            self._above.move(change)
 
     async def room(self) -> None:
         """Wait until no more moves than should."""

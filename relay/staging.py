@@ -17,9 +17,11 @@ from relay.ledger import Ledger, SealedChunk
 from relay.model import OfficeNumber, PayloadId, PayloadUid
 from relay.vault import CHUNK_BYTES
 
-# Sealed and not yet in the store: beyond this the client waits.  Little less than a session may have on its way, so that
-# the client is not kept waiting by a checkpoint for longer than it takes.
-_WAITING_BYTES = 15 * CHUNK_BYTES
+# Sealed and not yet in the store: beyond this the client waits.  Little less than a session may have on its way that is alone,
+# so that the client is not kept waiting by a checkpoint.
+_WAITING_BYTES = 63 * CHUNK_BYTES
+# So many go in one transaction: their statements are the event loop's, and others want to commit in between.
+_TOGETHER = 16
 
 
 class Staging:
@@ -102,7 +104,7 @@ class Staging:
         is_done = False
         try:
             while self._waiting:
-                chunks, self._waiting = self._waiting, []
+                chunks, self._waiting = self._waiting[:_TOGETHER], self._waiting[_TOGETHER:]
                 self.staged = await self._ledger.stage_chunks(
                     self.staged, self._uid, self._office, chunks, holder=self.holder, now=self._clock()
                 )

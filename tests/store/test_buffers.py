@@ -121,6 +121,28 @@ async def test_nobody_waits_for_ever_where_one_byte_may_move(tmp_path: Path) -> 
         assert process.holds_nothing
 
 
+async def test_a_session_that_is_alone_may_have_more_on_its_way_and_takes_nobodys_part() -> None:
+    """Beyond its own part it has at most half of what may move at all, until others need that; then it waits for its own."""
+    process = Buffers(Bounds(moving_bytes=8, ahead_bytes=0, resting=1))
+    one, two = (Buffers(Bounds(moving_bytes=2, ahead_bytes=0, resting=1, lone_bytes=6), process) for _ in range(2))
+    one.move(4)
+    assert not one.is_full
+    one.move(1)
+    assert one.is_full
+    assert not two.is_full
+    two.move(1)
+    waiting = asyncio.create_task(one.room())
+    for change in (-1, 1, -1):
+        one.move(change)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    two.move(-1)
+    one.move(-1)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await waiting
+    assert not one.is_full
+
+
 async def test_a_store_that_fails_lets_everybody_go(tmp_path: Path) -> None:
     """Who waits for room is told to try again, and nothing stays counted."""
     shop = await open_shop(tmp_path, lock_wait_seconds=0.2)
