@@ -36,6 +36,7 @@ from relay.audit import AuditKey
 from relay.errors import Deferred, Refused
 from relay.ledger import storefile
 from relay.ledger.disktime import DiskTime
+from relay.ledger.headstart import HeadStart
 from relay.ledger.logsync import LogSync
 from relay.ledger.trail import Trail, WritingConnection
 from relay.ledger.trouble import Ill, Trouble, TroubleLog, diagnose
@@ -126,6 +127,7 @@ class Writer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._disk_time = DiskTime()
         self._log_sync = LogSync(storefile.log_of(path), lock.doubt)
+        self._head_start = HeadStart(path)
         self._task = asyncio.create_task(self._run(), name="ledger-writer")
 
     def submit(
@@ -185,6 +187,7 @@ class Writer:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close_connection)
         self._thread.shutdown()
         self._log_sync.close()
+        self._head_start.close()
 
     async def _run(self) -> None:
         while True:
@@ -400,10 +403,14 @@ class Writer:
 
     async def _fold(self, connection: WritingConnection) -> bool:
         is_emptied = not self._lineup.was_emptied(_EMPTY_AGAIN_SECONDS)
-        is_done = await self._in_thread(storefile.checkpoint, connection, "TRUNCATE" if is_emptied else "RESTART")
+        is_done = await self._in_thread(self._checkpoint_now, connection, "TRUNCATE" if is_emptied else "RESTART")
         if is_emptied and is_done:
             self._lineup.emptied()
         return is_done
+
+    def _checkpoint_now(self, connection: WritingConnection, mode: str) -> bool:
+        with self._head_start.given():
+            return storefile.checkpoint(connection, mode)
 
     def _answer_failure(self, batch: list[_Item[object]], error: Exception) -> None:
         self._report(error)
