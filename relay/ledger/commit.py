@@ -34,7 +34,7 @@ from typing import Generic, TypeVar
 
 from relay.audit import AuditKey
 from relay.errors import Deferred, Refused
-from relay.ledger import storefile
+from relay.ledger import disktime, storefile
 from relay.ledger.disktime import DiskTime
 from relay.ledger.headstart import HeadStart
 from relay.ledger.logsync import LogSync
@@ -61,8 +61,6 @@ _FEW, _EARLY_PART = 4, 4
 # The event loop stands still for the commit of so few.  Under full load batches are larger: then it has something else to do
 # meanwhile, and a worker that is alone gets a tenth more done.
 _SHORT = 8
-# And for so long at most, once, where a disk that was quick is no more.
-_STILL_SECONDS = 0.03
 # A reader that stays keeps the log from being emptied; trying at every commit would only cost.
 _CHECKPOINT_AGAIN_SECONDS = 1.0
 # Between two that empty the log, those that come sooner let it be overwritten where it lies: taking its blocks and
@@ -261,7 +259,7 @@ class Writer:
             commit = self._thread.submit(self._commit, connection, size_bytes, is_durable)
             if is_short and self._disk_time.is_quick:
                 # Standing still, the loop has neither the interpreter's lock nor a processor, for which the thread would wait.
-                wait([commit], _STILL_SECONDS)
+                wait([commit], disktime.STILL_SECONDS)
             if commit.done():
                 commit.result()
             else:

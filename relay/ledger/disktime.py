@@ -1,12 +1,13 @@
-"""Disk time: how long COMMIT has taken lately, and so whether the event loop waits for it itself.
+"""Disk time: how long what is asked of the disk has taken lately, and so whether the event loop stands still for it.
 
-COMMIT is made by a thread, which leaves the loop free, as a slow disk needs it.  A quick one needs it to be short: that
-thread waits for a processor before it begins, and then for the interpreter's lock, which a busy loop gives back only every
-5 ms, and for all of that time the store's lock is held and the other workers wait.  So while commits have taken little
-on average, the loop stands still until the thread is done.
+It is done by a thread, which leaves the loop free, as a slow disk needs it.  A quick one needs it to be short: a thread waits
+for a processor before it begins, and at each of its steps for the interpreter's lock, which a busy loop gives back only every
+5 ms.  For all of that time of a COMMIT the store's lock is held and the other workers wait, and of a chunk that is in
+memory that is most of what reading it costs.  So while they have taken little on average, the loop stands still until the
+thread is done.
 
 What a disk may cost that is quick no more: the loop stands still for some hundredths of a second, once.  From then on it
-goes on beside its commits, until the disk has been quick again for a while.  Every synced commit counts, however it ends.
+goes on beside, until the disk has been quick again for a while.  Every synced commit counts, and every chunk, however it ends.
 For a disk that never was quick the loop never stands still.
 """
 
@@ -17,16 +18,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-# A sync of a disk for servers takes 0.1 to 1 ms and the rest of COMMIT half of one, of a busy processor somewhat more.
+# A sync of a disk for servers takes 0.1 to 1 ms and the rest of COMMIT half of one, of a busy processor somewhat more; two
+# chunks that are in memory half of one.
 QUICK_SECONDS: Final = 0.003
 # So much the latest one counts in the average.  One that took 15 ms among quick ones changes nothing.
 _LATEST_PART: Final = 0.125
+# And for so long at most the loop stands still, once, where a disk that was quick is no more.
+STILL_SECONDS: Final = 0.03
 # It counts as so long at most: after a disk has stood still, a dozen quick ones make it quick again.
 _COUNTED_SECONDS: Final = 0.1
 
 
 class DiskTime:
-    """The average of one process's commits; slow until they have been quick."""
+    """The average of what one process had of the disk lately; slow until that has been quick."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         """Know nothing of the disk yet."""
@@ -46,5 +50,9 @@ class DiskTime:
             yield
         finally:
             if is_synced:
-                took = min(self._clock() - began, _COUNTED_SECONDS)
-                self._average += (took - self._average) * _LATEST_PART
+                self.count(self._clock() - began)
+
+    def count(self, seconds: float) -> None:
+        """Count that it took so long."""
+        took = min(seconds, _COUNTED_SECONDS)
+        self._average += (took - self._average) * _LATEST_PART

@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -19,9 +20,10 @@ from typing import TypeVar
 
 from relay.audit import AuditKey
 from relay.errors import ConfigError, Deferred
-from relay.ledger import storefile
+from relay.ledger import disktime, storefile
 from relay.ledger.anchor import AnchorKeeper
 from relay.ledger.commit import Writer
+from relay.ledger.disktime import DiskTime
 from relay.ledger.doubt import keep_log
 from relay.ledger.rows import (
     CERTIFICATE_COLUMNS,
@@ -76,6 +78,7 @@ class Store:
         self._troubles = troubles
         self._is_closed = False
         self._threads = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="read")
+        self._read_time = DiskTime()
         self._of_thread = threading.local()
         self._thread_readers: list[sqlite3.Connection] = []
 
@@ -173,6 +176,21 @@ class Store:
     async def in_thread(self, read: Callable[[], T]) -> T:
         """Carry out *read*, which may use `rows_here`, in a thread: for many rows at once."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, read)
+
+    async def at_once(self, read: Callable[[], T]) -> T:
+        """Carry out *read* as `in_thread` does; the event loop stands still for it where such have been quick (`DiskTime`)."""
+        asked = time.perf_counter()
+
+        def carry_out() -> T:
+            try:
+                return read()
+            finally:
+                self._read_time.count(time.perf_counter() - asked)
+
+        reading = self._threads.submit(carry_out)
+        if self._read_time.is_quick:
+            wait([reading], disktime.STILL_SECONDS)
+        return reading.result() if reading.done() else await asyncio.wrap_future(reading)
 
     def _row_in_thread(self, sql: str, parameters: Sequence[Cell]) -> Row | None:
         return next(iter(self.rows_here(sql, parameters)), None)

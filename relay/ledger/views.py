@@ -67,7 +67,7 @@ class ViewVerbs:
 
         if payload.size_bytes <= _INLINE_BYTES:
             return read(self._store.rows)
-        return await self._store.in_thread(lambda: read(self._store.rows_here))
+        return await self._store.at_once(lambda: read(self._store.rows_here))
 
     async def record_served(
         self, transfer: TransferId, ranges: Sequence[tuple[int, int]], *, identity: Identity, now: datetime

@@ -19,7 +19,7 @@ from ledgers import NOW, B, Shop, identity, large, open_shop, plan_name
 
 from relay.common import Common
 from relay.errors import Deferred, Refused
-from relay.ledger import Shelf, commit, storefile
+from relay.ledger import Shelf, disktime, storefile
 from relay.ledger.commit import _TOGETHER_SECONDS
 from relay.ledger.disktime import DiskTime
 from relay.lineup import Lineup
@@ -273,7 +273,7 @@ async def test_event_loop_stands_still_for_a_commit_of_a_quick_disk_and_of_no_ot
     desk: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The one that meets a disk which is quick no more is waited for; beside those behind it the loop goes on."""
-    monkeypatch.setattr(commit, "_STILL_SECONDS", 30.0)
+    monkeypatch.setattr(disktime, "STILL_SECONDS", 30.0)
     await desk.send()
     disk, disk_time = Disk(seconds=0.2), desk.ledger._store._writer._disk_time
     disk.attach(desk)
@@ -303,7 +303,7 @@ async def test_event_loop_never_stands_still_for_the_bytes_of_a_large_file(
     desk: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However quick the disk is, it goes on beside staged chunks, and beside the commit that has to sync them."""
-    monkeypatch.setattr(commit, "_STILL_SECONDS", 30.0)
+    monkeypatch.setattr(disktime, "STILL_SECONDS", 30.0)
     await desk.send()
     disk = Disk(seconds=0.1)
     disk.attach(desk)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from relay.collection import Collection, Reading
 from relay.config import LimitSettings
 from relay.errors import Deferred, Refused
 from relay.journal import new_journal
+from relay.ledger import disktime
 from relay.ledger.endings import CHUNKS_MOST
 from relay.model import Transfer
 from relay.sftp.handles import Downloading, Handles
@@ -153,3 +155,35 @@ async def test_a_session_has_no_more_in_memory_with_many_files_open(shop: Shop, 
     await settled(readings[-1])
     assert await read(readings[-1], len(CONTENT) - 1, 10) == CONTENT[-1:]
     assert sum(each.held_count for each in readings[:-1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("is_quick", "still_seconds", "goes_on"), [(True, 30, False), (True, 0.03, True), (False, 30, True)]
+)
+async def test_event_loop_stands_still_for_chunks_of_a_quick_disk_alone_and_not_for_long(
+    shop: Shop,
+    sent: Transfer,
+    monkeypatch: pytest.MonkeyPatch,
+    is_quick: bool,  # noqa: FBT001 - pytest gives it by its name
+    still_seconds: float,
+    goes_on: bool,  # noqa: FBT001
+) -> None:
+    """The one that meets a disk which is quick no more is waited for, for a moment; others go on beside all behind it."""
+    monkeypatch.setattr(disktime, "STILL_SECONDS", still_seconds)
+    payload, turns, inside = await shop.ledger.open_payload(sent.id), 0, []
+    disk = shop.ledger._store._read_time
+    while disk.is_quick is not is_quick:
+        disk.count(0.0 if is_quick else 1.0)
+
+    def open_slowly(_: int, sealed: bytes) -> bytes:
+        before = turns
+        time.sleep(0.3)
+        inside.append(turns - before)
+        return sealed
+
+    reading = asyncio.ensure_future(shop.ledger.read_chunks(payload, range(3, 4), open_slowly))
+    while not reading.done():
+        await asyncio.sleep(0.001)
+        turns += 1
+    assert bool(inside[0]) is goes_on
+    assert not disk.is_quick
