@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
     from relay.ledger.backups import Backup
 
 _KEPT = 48
+# What ends backups that go on by themselves, between two.
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 def backup(
@@ -118,10 +119,10 @@ def _keep_making(config: Config, folder: Path, span: timedelta, keep: int, *, as
     from relay.ledger.backups import list_backups, name_backup, plan_removal
 
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    while not stop.is_set():
+    # Blocked, they wait until they are waited for: a handler that sets an event can come while that event is being looked at,
+    # and then waits for ever.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    while True:
         try:
             made = _make(config, folder / name_backup(datetime.now(UTC)))
         except (ConfigError, CommandFailed, CommandRefused) as error:
@@ -131,7 +132,8 @@ def _keep_making(config: Config, folder: Path, span: timedelta, keep: int, *, as
             # Never before a newer one is there and was read through.
             for old in plan_removal(list_backups(folder), keep):
                 old.unlink(missing_ok=True)
-        stop.wait(span.total_seconds())
+        if signal.sigtimedwait(_ENDING, span.total_seconds()) is not None:
+            return
 
 
 def restore(

@@ -120,6 +120,7 @@ def check_store(patient: Patient) -> list[Finding]:
     from relay.ledger.migrations import check_form, read_form
 
     path = patient.config.store.path
+    is_doubted = storefile.is_doubted(path)
     with storefile.peeked(path) as reader:
         check_form(path, form := read_form(reader))
         faults = [*islice(_find_damage(reader, is_full=patient.is_full), _NAMES_TOLD)]
@@ -128,6 +129,9 @@ def check_store(patient: Patient) -> list[Finding]:
         faults.append(f"a row of {lost[0]} refers to nothing")
     if faults:
         text = "; ".join(faults)
+        if is_doubted:
+            advice = "The disk forgot what was not yet answered OK. Stop the relay, start it again, and look once more."
+            return [Finding("store", Level.BROKEN, f"{path} has a gap: {text}", advice)]
         return [
             Finding(
                 "store", Level.BROKEN, f"{path} is damaged: {text}", "Stop the relay, keep a copy, restore a backup."

@@ -21,8 +21,8 @@ _PAGE_BYTES_MOST = 65_536
 _SUMS = struct.Struct(">II")
 # Where the checksums lie in either header, and how much of a frame's header they are of.
 _HEADER_SUMS_AT, _FRAME_SUMS_AT, _FRAME_SUMMED = 24, 16, 8
-# How many frames count; in the order of this machine's bytes.
-_INDEX = struct.Struct("=16xI")
+# How many frames count, and the checksums of the last of them; in the order of this machine's bytes.
+_INDEX = struct.Struct("=16xI4xII")
 _WORD = 0xFFFFFFFF
 _INDEXES: dict[tuple[int, int], int] = {}
 
@@ -44,8 +44,8 @@ def is_whole(log: int, index: Path) -> bool:
         # Nobody has the store open: whoever opens it looks at the checksums.
         return True
     found = os.pread(open_for_good(index, os.O_RDONLY, _INDEXES), _INDEX.size, 0)
-    (frames,) = _INDEX.unpack(found) if len(found) == _INDEX.size else (0,)
-    return _has_frames(log, frames)
+    frames, *last = _INDEX.unpack(found) if len(found) == _INDEX.size else (0, 0, 0)
+    return _has_frames(log, frames, tuple(last))
 
 
 def open_for_good(path: Path, flags: int, opened: dict[tuple[int, int], int]) -> int:
@@ -57,8 +57,11 @@ def open_for_good(path: Path, flags: int, opened: dict[tuple[int, int], int]) ->
     return opened[key]
 
 
-def _has_frames(log: int, count: int) -> bool:
-    """True where the first *count* frames hold together."""
+def _has_frames(log: int, count: int, last: tuple[int, ...]) -> bool:
+    """True where the first *count* frames hold together and end with the checksums *last*.
+
+    What stands behind them otherwise may be a commit that was given up, which holds together as well.
+    """
     if count == 0:
         return True
     header = os.pread(log, WAL_HEADER.size, 0)
@@ -78,7 +81,7 @@ def _has_frames(log: int, count: int) -> bool:
         sums = _sum_up(frame[:_FRAME_SUMMED] + frame[WAL_FRAME.size :], sums, order)
         if sums != _SUMS.unpack_from(frame, _FRAME_SUMS_AT):
             return False
-    return True
+    return sums == last
 
 
 def _sum_up(data: bytes, sums: tuple[int, int], order: str) -> tuple[int, int]:

@@ -27,7 +27,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -36,6 +36,7 @@ from relay.audit import AuditKey
 from relay.errors import Deferred, Refused
 from relay.ledger import disktime, storefile
 from relay.ledger.disktime import DiskTime
+from relay.ledger.doubt import GapError
 from relay.ledger.headstart import HeadStart
 from relay.ledger.logsync import LogSync
 from relay.ledger.trail import Trail, WritingConnection
@@ -250,6 +251,7 @@ class Writer:
 
     async def _transact(self, batch: list[_Item[object]], *, is_open: bool) -> None:
         connection = await self._begin(batch, is_open=is_open)
+        commit: Future[None] | None = None
         try:
             self._do(batch, connection, is_open=is_open)
             is_durable = any(item.is_durable for item in batch)
@@ -265,6 +267,8 @@ class Writer:
             else:
                 await asyncio.wrap_future(commit)
         except BaseException as error:
+            if commit is not None:
+                _outlast(commit)
             self._give_up(error)
             self._release()
             raise
@@ -330,10 +334,16 @@ class Writer:
         is_doubted = self._lock.is_doubted
         if self._connection is None or is_doubted:
             self._drop_connection()
-            await self._in_thread(storefile.settle, self._path, self._lock)
-            if is_doubted:
-                # Nobody may have waited for the sync that failed, and it is to be known.
-                self._troubles.failed(_WRITER, Trouble("a sync of the store failed", Ill.FORGETFUL))
+            try:
+                await self._in_thread(storefile.settle, self._path, self._lock)
+            except GapError:
+                # What is to be done about that is something else.
+                is_doubted = False
+                raise
+            finally:
+                if is_doubted:
+                    # Nobody may have waited for the sync that failed, and it is to be known.
+                    self._troubles.failed(_WRITER, Trouble("a sync of the store failed", Ill.FORGETFUL))
             self._connection = self._open()
         return self._connection
 
@@ -454,3 +464,12 @@ class Writer:
             self._report(error)
         self._connection.close()
         self._connection = None
+
+
+def _outlast(commit: Future[None]) -> None:
+    """Stand still until nothing is done by the thread that commits: lock and connection are its own until then.
+
+    Who waited for it in a better way and could not, for want of memory, comes here.
+    """
+    while not commit.cancel() and not commit.done():
+        time.sleep(_LOCK_POLL_SECONDS)

@@ -100,7 +100,10 @@ def upgrade_store(path: Path, on_step: Callable[[Step], None], *, lock_wait_seco
     try:
         with lock.held():
             storefile.settle(path, lock, is_open=False)
-            return migrations.upgrade_store(path, on_step)
+            steps = migrations.upgrade_store(path, on_step)
+            # Not before nobody else has the store open, for whom something may be in doubt that was not looked at here.
+            lock.doubt_no_more()
+            return steps
     finally:
         lock.close()
 

@@ -39,7 +39,7 @@ from relay.ledger.rows import (
 )
 from relay.ledger.statements import SQL
 from relay.ledger.trail import append_event, batch_of
-from relay.ledger.trouble import TroubleLog, diagnose
+from relay.ledger.trouble import Ill, Trouble, TroubleLog, diagnose
 from relay.model import OfficeNumber
 from relay.vault import Vault, VaultError
 
@@ -96,6 +96,9 @@ class Store:
         trouble = diagnose(error)
         if trouble is None:
             return error
+        if trouble.ill is Ill.DAMAGED and self._lock.is_doubted:
+            # Memory has lost some of the log: a start goes on with what is whole, and no backup is to take its place.
+            trouble = Trouble(trouble.cause, Ill.GAP)
         self._troubles.failed(_READER, trouble)
         return trouble.deferred
 
@@ -190,6 +193,9 @@ class Store:
         reading = self._threads.submit(carry_out)
         if self._read_time.is_quick:
             wait([reading], disktime.STILL_SECONDS)
+            if not reading.done():
+                # Known at once, not when it ends: those behind it must not stand still as long, one after the other.
+                self._read_time.count(disktime.STILL_SECONDS)
         return reading.result() if reading.done() else await asyncio.wrap_future(reading)
 
     def _row_in_thread(self, sql: str, parameters: Sequence[Cell]) -> Row | None:

@@ -194,12 +194,13 @@ def is_doubted(path: Path) -> bool:
 def settle(path: Path, lock: StoreLock, *, is_open: bool = True) -> None:
     """See that the disk has what is in the store's log, and after a failure also what of it is in the store; *lock* is held.
 
-    OSError where the disk still fails: the doubt then stays.  *is_open* where anybody has the store open by now.
+    OSError where the disk still fails: the doubt then stays.  It stays as well unless *is_open*: where nobody has the store
+    open, what it was in doubt for is not looked at, and the caller knows when that is so.
     """
     is_doubted = lock.is_doubted
     index = path.with_name(path.name + "-shm") if is_open else None
     write_anew(path, log_of(path), index, is_doubted=is_doubted)
-    if is_doubted:
+    if is_doubted and is_open:
         lock.doubt_no_more()
 
 

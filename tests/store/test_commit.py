@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +19,13 @@ import pytest_asyncio
 from ledgers import NOW, B, Shop, identity, large, open_shop, plan_name
 
 from relay.common import Common
-from relay.errors import Deferred, Refused
-from relay.ledger import Shelf, disktime, storefile
-from relay.ledger.commit import _TOGETHER_SECONDS
+from relay.errors import ConfigError, Deferred, Refused
+from relay.ledger import Shelf, commit, disktime, storefile
+from relay.ledger.chain import is_whole
+from relay.ledger.commit import _TOGETHER_SECONDS, Writer
 from relay.ledger.disktime import DiskTime
+from relay.ledger.sqlite import upgrade_store
+from relay.ledger.trail import Trail
 from relay.lineup import Lineup
 from relay.model import EventKind, Transfer, TransferId
 from relay.vault import CHUNK_BYTES
@@ -231,6 +235,109 @@ async def test_a_log_of_which_memory_has_lost_some_is_not_taken_for_whole(tmp_pa
         await desk.send(name=plan_name(50))
     assert "Stop the relay and start it again" in (heard[0] or "")
     assert heard[1:] == [None]
+
+
+def test_a_log_with_other_frames_that_hold_together_is_not_taken_for_whole(tmp_path: Path) -> None:
+    """A commit that was given up stood where the last one is, and the disk gives it back: same salts, sums that fit."""
+    given_up, kept = tmp_path / "given-up.db", tmp_path / "kept.db"
+    log = storefile.log_of(kept)
+    with closing(_open_with_log(given_up)) as one:
+        one.execute("CREATE TABLE word (word)")
+        shutil.copy(given_up, kept)
+        shutil.copy(storefile.log_of(given_up), log)
+        with closing(_open_with_log(kept)) as other, log.open("r+b", buffering=0) as file:
+            one.execute("INSERT INTO word VALUES ('given up')")
+            other.execute("INSERT INTO word VALUES ('kept')")
+            index = tmp_path / "kept.db-shm"
+            assert is_whole(file.fileno(), index)
+            os.pwrite(file.fileno(), storefile.log_of(given_up).read_bytes(), 0)
+            assert not is_whole(file.fileno(), index)
+
+
+def _open_with_log(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    return connection
+
+
+async def test_a_disk_that_also_fails_to_write_anew_is_told_of_as_one_that_forgets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operator reads at once that it will do so again, not only that it failed."""
+    heard: list[str | None] = []
+    desk = await open_shop(tmp_path, on_trouble=heard.append)
+    async with desk.ledger:
+        desk.ledger._store._lock.doubt()
+        with monkeypatch.context() as failing:
+            failing.setattr(os, "fdatasync", _fail)
+            with pytest.raises(Deferred):
+                await desk.send()
+        assert "replace it" in (heard[0] or "")
+        await desk.send()
+    assert heard[1:] == [None]
+
+
+async def test_an_upgrade_that_is_refused_leaves_a_store_in_doubt(tmp_path: Path) -> None:
+    """Who has the store open looks at the log before anything is promised on top of it."""
+    desk = await open_shop(tmp_path)
+    async with desk.ledger:
+        desk.ledger._store._lock.doubt()
+        with pytest.raises(ConfigError, match="Stop the relay"):
+            upgrade_store(desk.path, lambda _: None)
+        assert storefile.is_doubted(desk.path)
+
+
+async def test_who_reads_a_gap_says_what_ends_it_and_not_that_a_backup_is_needed(tmp_path: Path) -> None:
+    """What SQLite calls damaged heals by a start, as long as the disk may have forgotten something."""
+    heard: list[str | None] = []
+    desk = await open_shop(tmp_path, on_trouble=heard.append)
+    error = sqlite3.DatabaseError("malformed")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    async with desk.ledger:
+        store = desk.ledger._store
+        store._lock.doubt()
+        failure = store._fail(error)
+        assert isinstance(failure, Deferred)
+        assert failure.code == "server.busy"
+        assert "Stop the relay and start it again" in (heard[0] or "")
+        await desk.send()
+
+
+async def test_no_memory_to_wait_for_a_commit_leaves_lock_and_connection_to_who_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else can have the lock before the thread has let go of it."""
+    desk = await open_shop(tmp_path)
+    async with desk.ledger:
+        await desk.send()
+        order: list[str] = []
+        with monkeypatch.context() as short:
+            short.setattr(DiskTime, "is_quick", True)
+            short.setattr(commit, "wait", _have_no_memory)
+            settle, give_up = Trail.settle, Writer._give_up
+
+            def settle_late(self: Trail) -> None:
+                time.sleep(0.3)
+                settle(self)
+                order.append("committed")
+
+            def note(self: Writer, error: BaseException) -> None:
+                order.append("given up")
+                give_up(self, error)
+
+            short.setattr(Trail, "settle", settle_late)
+            short.setattr(Writer, "_give_up", note)
+            with pytest.raises(Deferred):
+                await desk.send(name=plan_name(1))
+        assert order == ["committed", "given up"]
+        await desk.send(name=plan_name(1))
+        await _check_sound(desk)
+
+
+def _have_no_memory(waited_for: list[Future[None]], _: float) -> None:
+    while not waited_for[0].running():
+        time.sleep(0.001)
+    raise MemoryError
 
 
 def _fail(_file: int) -> None:

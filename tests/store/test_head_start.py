@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from ledgers import open_shop, plan_name
@@ -59,8 +61,12 @@ def test_system_knows_the_call(tmp_path: Path) -> None:
     os.close(writing)
 
 
-def _give_no_thread(*_: object) -> None:
-    raise RuntimeError("can't start new thread")
+class NoThread(ThreadPoolExecutor):
+    """Has no thread to give."""
+
+    def submit(self, *_: object, **__: object) -> NoReturn:  # type: ignore[override]
+        """Give none."""
+        raise RuntimeError("can't start new thread")
 
 
 @pytest.mark.parametrize("lack", ["nothing", "call", "file", "thread"])
@@ -86,10 +92,9 @@ async def test_log_is_folded_with_a_head_start_and_without(
         monkeypatch.setattr(headstart, "_find_call", lambda: None)
     if lack == "file":
         monkeypatch.setattr(headstart, "open_for_good", lambda *_: os.close(-1))
-    shop = await open_shop(tmp_path, checkpoint_bytes=1)
     if lack == "thread":
-        asked.clear()
-        monkeypatch.setattr(shop.ledger._store._writer._head_start._thread, "submit", _give_no_thread)
+        monkeypatch.setattr(headstart, "ThreadPoolExecutor", NoThread)
+    shop = await open_shop(tmp_path, checkpoint_bytes=1)
     contents = [bytes([65 + number]) * 5_000 for number in range(3)]
     async with shop.ledger:
         sent = [await shop.send(content, plan_name(number)) for number, content in enumerate(contents)]
