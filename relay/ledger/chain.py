@@ -4,8 +4,7 @@ Each frame carries a checksum of all before it (SQLite's Database File Format, s
 count (WAL-mode File Format, section 2.1).  SQLite itself looks at the checksums only after a crash: what a disk has lost of
 a log that is in use it reads as it comes.
 
-The index's file stays open once it was opened: closing it would take from this process the locks that SQLite's own
-connections have on it (fcntl(2)).
+The index's file stays open once it was opened (`open_for_good`).
 """
 
 from __future__ import annotations
@@ -24,7 +23,8 @@ _HEADER_SUMS_AT, _FRAME_SUMS_AT, _FRAME_SUMMED = 24, 16, 8
 # How many frames count, and the checksums of the last of them; in the order of this machine's bytes.
 _INDEX = struct.Struct("=16xI4xII")
 _WORD = 0xFFFFFFFF
-_INDEXES: dict[tuple[int, int], int] = {}
+# Descriptors that stay open, by device and inode.
+_OPENED: dict[tuple[int, int], int] = {}
 
 
 def parse_log_header(header: bytes) -> tuple[int, bytes]:
@@ -43,18 +43,22 @@ def is_whole(log: int, index: Path) -> bool:
     if not index.exists():
         # Nobody has the store open: whoever opens it looks at the checksums.
         return True
-    found = os.pread(open_for_good(index, os.O_RDONLY, _INDEXES), _INDEX.size, 0)
+    found = os.pread(open_for_good(index), _INDEX.size, 0)
     frames, *last = _INDEX.unpack(found) if len(found) == _INDEX.size else (0, 0, 0)
     return _has_frames(log, frames, tuple(last))
 
 
-def open_for_good(path: Path, flags: int, opened: dict[tuple[int, int], int]) -> int:
-    """Return a descriptor of *path* that stays open for as long as this process runs; *opened* holds them."""
+def open_for_good(path: Path) -> int:
+    """Return a descriptor of *path*, to read and write, that stays open for as long as this process runs.
+
+    So for the store and its index: closing one would take from this process the locks that SQLite's own connections have on
+    the file (fcntl(2)).
+    """
     status = path.stat()
     key = (status.st_dev, status.st_ino)
-    if key not in opened:
-        opened[key] = os.open(path, flags | os.O_CLOEXEC)
-    return opened[key]
+    if key not in _OPENED:
+        _OPENED[key] = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    return _OPENED[key]
 
 
 def _has_frames(log: int, count: int, last: tuple[int, ...]) -> bool:

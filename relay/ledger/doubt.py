@@ -31,9 +31,6 @@ _TOGETHER = 64
 # A lock for reading (struct flock) on the bytes that SQLite locks to have the store for itself (File Locking, section 3).
 _READERS_AT, _READERS_BYTES = 0x40000000 + 2, 510
 _READING = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, _READERS_AT, _READERS_BYTES, 0)
-# Descriptors of stores, by device and inode.  They stay open: closing one would take from this process the locks that
-# SQLite's own connections have on the file (fcntl(2)).
-_STORES: dict[tuple[int, int], int] = {}
 
 
 class GapError(OSError):
@@ -58,7 +55,7 @@ def keep_log(store: Path) -> None:
     (fcntl(2), F_OFD_SETLK) keeps even this process from that, until it ends.
     """
     with suppress(OSError):
-        fcntl.fcntl(open_for_good(store, os.O_RDWR, _STORES), fcntl.F_OFD_SETLK, _READING)
+        fcntl.fcntl(open_for_good(store), fcntl.F_OFD_SETLK, _READING)
 
 
 def _renew_log(log: Path, index: Path | None) -> tuple[set[int], int]:
@@ -97,7 +94,7 @@ def _read_frames(file: int, at: int, page_bytes: int, salts: bytes) -> Iterator[
 
 
 def _renew_pages(store: Path, pages: set[int], page_bytes: int) -> None:
-    file = open_for_good(store, os.O_RDWR, _STORES)
+    file = open_for_good(store)
     for page in sorted(pages):
         # One that is in the log alone has no place in the store yet.
         _write(file, os.pread(file, page_bytes, page * page_bytes), page * page_bytes)

@@ -10,7 +10,6 @@ waits for nothing, and reports no failure of the disk to anybody who would then 
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +22,6 @@ from relay.ledger.chain import open_for_good
 _EVERY_SECONDS = 0.002
 # SYNC_FILE_RANGE_WRITE, from <fcntl.h>.
 _WRITE = 2
-# Descriptors of stores, by device and inode; see `open_for_good`.
-_STORES: dict[tuple[int, int], int] = {}
 
 
 def _find_call() -> Callable[[int], object] | None:
@@ -60,7 +57,7 @@ class HeadStart:
         if self._begin is None:
             return
         with suppress(OSError):
-            file = open_for_good(self._store, os.O_RDONLY, _STORES)
+            file = open_for_good(self._store)
             while not is_over.wait(_EVERY_SECONDS):
                 self._begin(file)
 
