@@ -130,8 +130,7 @@ def check_store(patient: Patient) -> list[Finding]:
     if faults:
         text = "; ".join(faults)
         if is_doubted:
-            advice = "The disk forgot what was not yet answered OK. Stop the relay, start it again, and look once more."
-            return [Finding("store", Level.BROKEN, f"{path} has a gap: {text}", advice)]
+            return [Finding("store", Level.BROKEN, f"{path} has a gap: {text}", storefile.GAP_ADVICE)]
         return [
             Finding(
                 "store", Level.BROKEN, f"{path} is damaged: {text}", "Stop the relay, keep a copy, restore a backup."

@@ -263,6 +263,13 @@ def open_checked(path: Path, wait_seconds: float) -> sqlite3.Connection:
     return connection
 
 
+# For who reads what does not hold together while the disk may have forgotten something.
+GAP_ADVICE = (
+    "The disk may have forgotten what was not yet answered OK: stop the relay, start it again, and look once more. "
+    "Only if it is then still so, put the newest backup in its place with `relay restore FILE`."
+)
+
+
 @contextmanager
 def peeked(path: Path) -> Iterator[sqlite3.Connection]:
     """Open the store, whatever its form, for a look; ConfigError where there is none or it cannot be read."""
@@ -295,13 +302,15 @@ def _open_told(path: Path) -> sqlite3.Connection:
 
 
 def _unreadable(path: Path, error: sqlite3.Error) -> ConfigError:
-    return ConfigError(f"The store {path} cannot be read ({error}). {_unreadable_advice(error)}")
+    return ConfigError(f"The store {path} cannot be read ({error}). {_unreadable_advice(path, error)}")
 
 
-def _unreadable_advice(error: sqlite3.Error) -> str:
+def _unreadable_advice(path: Path, error: sqlite3.Error) -> str:
     if is_busy(error):
         return "Another program keeps it; end that one, then try again."
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in (_SQLITE_CORRUPT, _SQLITE_NO_DATABASE):
+        if is_doubted(path):
+            return GAP_ADVICE
         return "It is damaged: look at the disk, then put the newest backup in its place with `relay restore FILE`."
     return "Look at the disk and at who may read the file and write to its folder; if it is damaged, restore it from a backup."
 

@@ -15,7 +15,18 @@ from pathlib import Path
 
 import pytest
 import raw_sftp as sftp
-from house import HOME_HELP, Completed, House, general_name, pdf, plan_csv, plan_name, relay_command, run_program
+from house import (
+    HOME_HELP,
+    Completed,
+    House,
+    general_name,
+    pdf,
+    plan_csv,
+    plan_name,
+    relay_command,
+    run_program,
+    wait_for,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from psutil import Process
@@ -151,8 +162,17 @@ def test_backups_leave_no_file_open(make_house: Callable[..., House], tmp_path: 
     assert len(set(files.values())) == 1, files
 
 
-def test_backups_go_on_by_themselves(house: House, tmp_path: Path) -> None:
-    """One each span into a folder, old ones removed only behind a newer one; SIGTERM ends it."""
+def blocks(process: Process, number: signal.Signals) -> bool:
+    """True while a signal waits until that process looks for it."""
+    (line,) = (
+        line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if line.startswith("SigBlk:")
+    )
+    return bool(int(line.split()[1], 16) & 1 << (number - 1))
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_backups_go_on_by_themselves(house: House, tmp_path: Path, is_busy: bool) -> None:  # noqa: FBT001 - pytest gives it by its name
+    """One each span into a folder, old ones removed only behind a newer one; SIGTERM ends it, behind one that it is busy with."""
     folder = tmp_path / "backups"
     folder.mkdir()
     old = folder / "relay-20200101T000000Z.db"
@@ -162,8 +182,12 @@ def test_backups_go_on_by_themselves(house: House, tmp_path: Path) -> None:
     command = [*relay_command(house.path), "backup", "--every", "30m", "--to", str(folder), "--keep", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8") as process:
         assert process.stdout is not None
+        if is_busy:
+            wait_for(lambda: blocks(Process(process.pid), signal.SIGTERM), "it to begin")
+            process.send_signal(signal.SIGTERM)
         assert "transfers" in process.stdout.readline()
-        process.send_signal(signal.SIGTERM)
+        if not is_busy:
+            process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_SECONDS) == 0
     # One a day is kept of those before the newest.
     assert old.exists()

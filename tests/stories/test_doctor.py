@@ -171,7 +171,10 @@ def test_an_answer_that_was_not_asked_for_sets_no_clock(make_house: MakeHouse) -
 
 
 def test_keys_that_others_can_read_and_a_damaged_store_are_broken(make_house: MakeHouse) -> None:
-    """A key with mode 644 is named with its chmod; a store with a page overwritten is told as damaged; both exit with 2."""
+    """A key with mode 644 is named with its chmod; a store with a page overwritten is told as damaged; both exit with 2.
+
+    Where the disk may have forgotten something, a start comes before any backup.
+    """
     house = make_house(**WELL)
     (house.path / "keys" / "master.key").chmod(0o644)
     code, told = examine(house)
@@ -184,6 +187,12 @@ def test_keys_that_others_can_read_and_a_damaged_store_are_broken(make_house: Ma
     code, told = examine(house)
     assert (code, levels(told)["store"]) == (2, "broken")
     assert "restore" in " ".join(told["store"][0][1:]).lower()
+    lock = StoreLock(store, 1.0)
+    lock.doubt()
+    with lock.held():
+        code, told = examine(house)
+    lock.close()
+    assert (code, "start it again, and look once more. Only" in " ".join(told["store"][0][1:])) == (2, True)
 
 
 def test_a_disk_that_could_not_keep_what_was_written_is_told(make_house: MakeHouse) -> None:
