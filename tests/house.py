@@ -13,6 +13,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import mmap
 import os
 import select
 import shutil
@@ -307,14 +308,11 @@ class House:
 
     def journal_lines(self, *events: str) -> list[dict[str, Any]]:
         """Return the journal's lines, those of some events if any are named; what is no JSON is ``not.json``."""
-        lines = []
-        for text in self.journal.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                # Who watches the server's calls writes to the same file.
-                if not text.startswith("strace: "):
-                    lines.append({"event": "not.json", "text": text})
+        lines, end = [], 0
+        for written in self.journal.read_bytes().splitlines(keepends=True):
+            line, end = _parse_line(written, end), end + len(written)
+            if line is not None:
+                lines.append(line)
         return [line for line in lines if not events or line["event"] in events]
 
     @contextlib.asynccontextmanager
@@ -522,6 +520,26 @@ class House:
             )
             with client.open_sftp() as sftp:
                 yield sftp
+
+
+def _parse_line(written: bytes, start: int) -> dict[str, Any] | None:
+    """Parse a line of the journal, a file, in which it begins at *start*; None where nothing of the relay is left of it.
+
+    Who is killed while he writes leaves what lies before the end of one of the file's pages, as between two the kernel looks
+    whether he is; what somebody else says next stands right behind it.
+    """
+    # Who watches the server's calls writes to the same file.
+    if written.startswith(b"strace: "):
+        return None
+    pages = range(start - start % mmap.PAGESIZE + mmap.PAGESIZE, start + len(written) + 1, mmap.PAGESIZE)
+    for rest in (written, *(written[page - start :] for page in pages)):
+        if not rest:
+            return None
+        with contextlib.suppress(ValueError):
+            line = json.loads(rest)
+            if isinstance(line, dict):
+                return line
+    return {"event": "not.json", "text": written.decode(errors="replace")}
 
 
 def wait_for(fact: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:

@@ -99,6 +99,6 @@ async def test_log_is_folded_with_a_head_start_and_without(
     async with shop.ledger:
         sent = [await shop.send(content, plan_name(number)) for number, content in enumerate(contents)]
         assert [await shop.content(each.id) for each in sent] == contents
-    assert len(folded) > 1
-    assert all(folded)
+    # A reader may keep one of them from the log's end.
+    assert any(folded)
     assert bool(asked) is (lack != "thread")
