@@ -30,7 +30,9 @@ from relay.ledger.chain import WAL_FRAME, WAL_HEADER, is_whole, open_for_good, p
 _TOGETHER = 64
 # A lock for reading (struct flock) on the bytes that SQLite locks to have the store for itself (File Locking, section 3).
 _READERS_AT, _READERS_BYTES = 0x40000000 + 2, 510
-_READING = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, _READERS_AT, _READERS_BYTES, 0)
+_READING, _READ = (
+    struct.pack("hhqqi4x", kind, os.SEEK_SET, _READERS_AT, _READERS_BYTES, 0) for kind in (fcntl.F_RDLCK, fcntl.F_UNLCK)
+)
 
 
 class GapError(OSError):
@@ -52,10 +54,16 @@ def keep_log(store: Path) -> None:
     """See that the log stays what it is, whichever connection of this process is the last to close, or is closed by its end.
 
     SQLite would bring it into the store and remove it, if it could have the store for itself; a lock of its own open file
-    (fcntl(2), F_OFD_SETLK) keeps even this process from that, until it ends.
+    (fcntl(2), F_OFD_SETLK) keeps even this process from that, until it ends or lets it go.
     """
     with suppress(OSError):
         fcntl.fcntl(open_for_good(store), fcntl.F_OFD_SETLK, _READING)
+
+
+def let_log_go(store: Path) -> None:
+    """End what `keep_log` asked for: all that is in the log is on the disk."""
+    with suppress(OSError):
+        fcntl.fcntl(open_for_good(store), fcntl.F_OFD_SETLK, _READ)
 
 
 def _renew_log(log: Path, index: Path | None) -> tuple[set[int], int]:

@@ -23,6 +23,7 @@ from relay.ledger.certificates import CertificateVerbs
 from relay.ledger.closings import ClosingVerbs
 from relay.ledger.commit import Writer
 from relay.ledger.counting import CountingVerbs
+from relay.ledger.doubt import let_log_go
 from relay.ledger.interventions import InterventionVerbs
 from relay.ledger.invitations import InvitationVerbs
 from relay.ledger.mail import MailVerbs
@@ -100,6 +101,8 @@ def upgrade_store(path: Path, on_step: Callable[[Step], None], *, lock_wait_seco
     try:
         with lock.held():
             storefile.settle(path, lock, is_open=False)
+            # A look of this very process may have kept it, which would count as somebody who has the store open.
+            let_log_go(path)
             steps = migrations.upgrade_store(path, on_step)
             # Not before nobody else has the store open, for whom something may be in doubt that was not looked at here.
             lock.doubt_no_more()

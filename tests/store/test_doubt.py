@@ -53,7 +53,10 @@ async def test_a_store_in_doubt_takes_nothing_and_is_left_as_it_is(
 
 
 async def test_a_look_into_a_store_in_doubt_leaves_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command that only reads, alone with what a relay left behind on a disk that still fails, folds nothing of it."""
+    """A command that only reads, alone with what a relay left behind on a disk that still fails, folds nothing of it.
+
+    Once the disk is well again nothing of that stands in the way of an upgrade.
+    """
     desk = await open_shop(tmp_path)
     await desk.send()
     left = tmp_path / "left"
@@ -65,11 +68,14 @@ async def test_a_look_into_a_store_in_doubt_leaves_its_log(tmp_path: Path, monke
     lock = storefile.StoreLock(path, 1.0)
     lock.doubt()
     lock.close()
-    monkeypatch.setattr(os, "fdatasync", _fail)
-    with storefile.peeked(path) as reader:
-        assert reader.execute("SELECT count(*) FROM transfer").fetchone() == (1,)
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "fdatasync", _fail)
+        with storefile.peeked(path) as reader:
+            assert reader.execute("SELECT count(*) FROM transfer").fetchone() == (1,)
     assert storefile.wal_bytes(path) > 0
     assert storefile.is_doubted(path)
+    upgrade_store(path, lambda _: None)
+    assert not storefile.is_doubted(path)
 
 
 async def test_who_closes_a_store_in_doubt_settles_that_before_the_log_goes(tmp_path: Path) -> None:
