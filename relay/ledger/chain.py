@@ -22,6 +22,8 @@ _SUMS = struct.Struct(">II")
 _HEADER_SUMS_AT, _FRAME_SUMS_AT, _FRAME_SUMMED = 24, 16, 8
 # How many frames count, and the checksums of the last of them; in the order of this machine's bytes.
 _INDEX = struct.Struct("=16xI4xII")
+# How many frames count, and how many of them are in the store (section 2.2).
+_FOLDED = struct.Struct("=16xI76xI")
 _WORD = 0xFFFFFFFF
 # Descriptors that stay open, by device and inode.
 _OPENED: dict[tuple[int, int], int] = {}
@@ -46,6 +48,13 @@ def is_whole(log: int, index: Path) -> bool:
     found = os.pread(open_for_good(index), _INDEX.size, 0)
     frames, *last = _INDEX.unpack(found) if len(found) == _INDEX.size else (0, 0, 0)
     return _has_frames(log, frames, tuple(last))
+
+
+def count_unfolded(index: Path) -> int:
+    """Return how many of the log's frames are not in the store yet, by its *index*."""
+    found = os.pread(open_for_good(index), _FOLDED.size, 0)
+    frames, folded = _FOLDED.unpack(found) if len(found) == _FOLDED.size else (0, 0)
+    return int(frames - folded)
 
 
 def open_for_good(path: Path) -> int:

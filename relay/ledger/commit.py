@@ -37,6 +37,7 @@ from relay.errors import Deferred, Refused
 from relay.ledger import disktime, storefile
 from relay.ledger.disktime import DiskTime
 from relay.ledger.doubt import GapError
+from relay.ledger.foldahead import FoldAhead
 from relay.ledger.headstart import HeadStart
 from relay.ledger.logsync import LogSync
 from relay.ledger.trail import Trail, WritingConnection
@@ -123,10 +124,13 @@ class Writer:
         self._wake = asyncio.Event()
         self._is_closing = False
         self._checkpoint_after = 0.0
+        # The log was copied as far as it went, and what is left of it waits to be folded.
+        self._is_folded_ahead = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._disk_time = DiskTime()
         self._log_sync = LogSync(storefile.log_of(path), lock.doubt)
         self._head_start = HeadStart(path)
+        self._fold_ahead = FoldAhead(path, lock, self._head_start, self._folded_ahead)
         self._task = asyncio.create_task(self._run(), name="ledger-writer")
 
     def submit(
@@ -183,6 +187,7 @@ class Writer:
         self._depart()
         # Not `await self._task`: a caller that is cancelled here would cancel the writer, in the middle of a COMMIT.
         await asyncio.wait([self._task])
+        await self._fold_ahead.close()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close_connection)
         self._thread.shutdown()
         self._log_sync.close()
@@ -192,11 +197,12 @@ class Writer:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._waiting:
+            while self._waiting or self._is_folded_ahead:
                 batch: list[_Item[object]] = []
                 self._fill(batch)
                 try:
-                    await self._write(batch, is_open=True)
+                    if batch:
+                        await self._write(batch, is_open=True)
                     await self._checkpoint_if_due(batch)
                 except Exception as error:  # noqa: BLE001 - a writer that ends would leave all who come later without an answer
                     self._answer_failure(batch, error)
@@ -318,7 +324,7 @@ class Writer:
                 # Staged chunks need no sync of their own: the final commit's sync covers every earlier frame of the log.
                 connection.execute("PRAGMA synchronous = FULL" if is_durable else "PRAGMA synchronous = NORMAL")
                 connection.execute("BEGIN IMMEDIATE")
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, OSError, Deferred) as error:
                 is_busy = storefile.is_busy(error)
                 if not is_busy:
                     self._give_up(error)
@@ -380,7 +386,11 @@ class Writer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
 
     async def _checkpoint_if_due(self, batch: Sequence[_Item[object]]) -> None:
-        """Fold the log after *batch* where it is long, earlier where there is little to do."""
+        """Fold the log after *batch* where it is long: earlier where there is little to do, else ahead of that.
+
+        What takes some milliseconds is not worth doing twice.
+        """
+        is_folded_ahead, self._is_folded_ahead = self._is_folded_ahead, False
         most = self._checkpoint_bytes
         is_calm = len(batch) <= _FEW and not self._waiting and not self._lineup.is_awaited
         if is_calm and all(item.is_durable for item in batch):
@@ -388,8 +398,19 @@ class Writer:
         now = asyncio.get_running_loop().time()
         if now < self._checkpoint_after or not storefile.is_wal_longer(self._path, most):
             return
+        if self._fold_ahead.goes_on(is_worth=most == self._checkpoint_bytes and not is_folded_ahead):
+            return
         if not await self._checkpoint():
             self._checkpoint_after = now + _CHECKPOINT_AGAIN_SECONDS
+
+    def _folded_ahead(self, error: BaseException | None) -> None:
+        """Have what is left of the log folded, also where *error* came between; of a doubt is told when that is settled."""
+        if isinstance(error, Exception) and not self._lock.is_doubted:
+            self._report(error)
+            if diagnose(error) is None:
+                asyncio.get_running_loop().call_exception_handler({"exception": error, "message": "fold ahead"})
+        self._is_folded_ahead = True
+        self._wake.set()
 
     async def _checkpoint(self) -> bool:
         """Fold the log into the database file; False where that failed: it is tried again after a later commit."""
@@ -401,7 +422,9 @@ class Writer:
             self._report(error)
             return False
         try:
-            return self._connection is None or await self._fold(self._connection)
+            return self._connection is None or await self._fold(await self._sound_connection())
+        except Deferred:
+            return False
         except _FAILURES as error:
             self._give_up(error)
             self._report(error)
@@ -417,7 +440,7 @@ class Writer:
         return is_done
 
     def _checkpoint_now(self, connection: WritingConnection, mode: str) -> bool:
-        with self._head_start.given():
+        with self._lock.folding(), self._head_start.given():
             return storefile.checkpoint(connection, mode)
 
     def _answer_failure(self, batch: list[_Item[object]], error: Exception) -> None:
@@ -457,7 +480,8 @@ class Writer:
             with self._lock.held():
                 if self._lock.is_doubted:
                     storefile.settle(self._path, self._lock)
-                storefile.checkpoint(self._connection, "TRUNCATE")
+                with self._lock.folding():
+                    storefile.checkpoint(self._connection, "TRUNCATE")
         except (Deferred, *_FAILURES) as error:
             if storefile.is_disk_failure(error):
                 self._lock.doubt()

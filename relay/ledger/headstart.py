@@ -34,7 +34,7 @@ def _find_call() -> Callable[[int], object] | None:
 
 
 class HeadStart:
-    """What has the disk begin with one store's file, for one process; used by the thread that commits, alone."""
+    """What has the disk begin with one store's file, for one process; used by the threads that checkpoint, one at a time."""
 
     def __init__(self, store: Path) -> None:
         """Do so for *store*, in a thread of its own."""

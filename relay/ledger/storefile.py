@@ -4,7 +4,8 @@ Nobody opens the database but through here.  Three rules of DESIGN section 2 are
 
 * **The lock.**  `StoreLock` is held from before BEGIN IMMEDIATE until COMMIT has returned, by every connection of
   every process that writes or checkpoints.  SQLite's own waiting is unfair, and before 3.51.3 several
-  connections writing and checkpointing at once can lose commits.
+  connections writing and checkpointing at once can lose commits.  What copies ahead of a checkpoint has the
+  `FoldingLock` instead (`relay.ledger.foldahead` says why that is enough).
 * **The disk.**  A network file system is refused: its locks and its syncs do not hold what SQLite needs.
 * **The form.**  Page size, vacuum and secure deletion are set when the file is made, and never after.
 """
@@ -15,6 +16,7 @@ import fcntl
 import os
 import re
 import sqlite3
+import struct
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,7 +30,7 @@ from relay.ledger.trail import WritingConnection
 from relay.publishing import sync_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _Connection = TypeVar("_Connection", bound=sqlite3.Connection)
 
@@ -122,6 +124,36 @@ class LockedDeferred(Deferred):
     """Somebody kept the store for longer than it is waited for."""
 
 
+class FoldingLock:
+    """The lock of who folds the log or writes it anew; two objects keep each other out within a process as well.
+
+    Who waits for it has the `StoreLock`, and who has it without that waits for nothing: so nobody waits in a circle.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self._file = os.open(lock_of(store), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def try_acquire(self) -> bool:
+        """Take the lock if nobody holds it."""
+        try:
+            self._set(fcntl.F_WRLCK)
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Let go of the lock."""
+        self._set(fcntl.F_UNLCK)
+
+    def _set(self, kind: int) -> None:
+        # Of the open file, which flock(2) on the same file knows nothing of; the kernel takes it back from the dead.
+        fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 1, 0))
+
+    def close(self) -> None:
+        """Close the file, which also lets go of the lock."""
+        os.close(self._file)
+
+
 class StoreLock:
     """The one file lock over all writing; one object a process, never carried over a fork."""
 
@@ -130,6 +162,7 @@ class StoreLock:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         leave_to_owner(path)
         self._is_doubting = False
+        self._folding = FoldingLock(store)
         self.wait_seconds = wait_seconds
 
     def try_acquire(self) -> bool:
@@ -147,15 +180,27 @@ class StoreLock:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the lock, waiting in this thread; Deferred ``server.busy`` where somebody keeps it too long."""
-        deadline = time.monotonic() + self.wait_seconds
-        while not self.try_acquire():
-            if time.monotonic() > deadline:
-                raise LockedDeferred("server.busy", detail=f"the store was locked for {self.wait_seconds} s")
-            time.sleep(_LOCK_POLL_SECONDS)
+        self._wait_for(self.try_acquire, "locked")
         try:
             yield
         finally:
             self.release()
+
+    @contextmanager
+    def folding(self) -> Iterator[None]:
+        """Be the only one to fold the log or to write it anew; the lock is held.  Waits and gives up as `held` does."""
+        self._wait_for(self._folding.try_acquire, "folded")
+        try:
+            yield
+        finally:
+            self._folding.release()
+
+    def _wait_for(self, try_acquire: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + self.wait_seconds
+        while not try_acquire():
+            if time.monotonic() > deadline:
+                raise LockedDeferred("server.busy", detail=f"the store was {what} for {self.wait_seconds} s")
+            time.sleep(_LOCK_POLL_SECONDS)
 
     def doubt(self) -> None:
         """Tell all processes, and those that come later, that the disk may have forgotten something (see `relay.ledger.doubt`).
@@ -180,6 +225,7 @@ class StoreLock:
 
     def close(self) -> None:
         """Close the lock file, which also lets go of the lock."""
+        self._folding.close()
         os.close(self._file)
 
 
@@ -198,8 +244,8 @@ def settle(path: Path, lock: StoreLock, *, is_open: bool = True) -> None:
     open, what it was in doubt for is not looked at, and the caller knows when that is so.
     """
     is_doubted = lock.is_doubted
-    index = path.with_name(path.name + "-shm") if is_open else None
-    write_anew(path, log_of(path), index, is_doubted=is_doubted)
+    with lock.folding():
+        write_anew(path, log_of(path), index_of(path) if is_open else None, is_doubted=is_doubted)
     if is_doubted and is_open:
         lock.doubt_no_more()
 
@@ -359,10 +405,10 @@ def _open(path: Path, mode: str, kind: type[_Connection]) -> _Connection:
 
 
 def checkpoint(connection: sqlite3.Connection, mode: str = "TRUNCATE") -> bool:
-    """Move what is in the log into the database file; the caller holds the `StoreLock`.
+    """Move what is in the log into the database file; the caller holds the `FoldingLock` and, but for PASSIVE, the `StoreLock`.
 
-    RESTART lets the next commit overwrite the log from its beginning, TRUNCATE makes it empty.  False where a reader
-    keeps it from that.
+    PASSIVE leaves the log as it is, RESTART lets the next commit overwrite it from its beginning, TRUNCATE makes it empty.
+    False where a reader keeps it from that.
     """
     (row,) = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
     return not row[0]
@@ -405,3 +451,8 @@ def lock_of(path: Path) -> Path:
 def log_of(path: Path) -> Path:
     """Return where the write-ahead log of the store at *path* lies."""
     return path.with_name(path.name + "-wal")
+
+
+def index_of(path: Path) -> Path:
+    """Return where the index of that log lies, while somebody has the store open."""
+    return path.with_name(path.name + "-shm")
