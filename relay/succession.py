@@ -29,6 +29,9 @@ _VARIABLE = "RELAY_SUCCESSION"
 _START_SECONDS = 300.0
 _READY = "ready"
 _REASON_BYTES = 65_536
+# In which way processes keep out of each other's way in the store: those of two ways must not be at it together.  The second
+# has the lock of who folds (`relay.ledger.foldahead`).
+_STORE_WAY = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Legacy:
     inboxes: tuple[int, ...]
     place: int
     answer: int
+    store_way: int = _STORE_WAY
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -90,6 +94,8 @@ def find_legacy(environ: MutableMapping[str, str] = os.environ) -> Legacy | None
         known = {field.name: told[field.name] for field in fields(Legacy)}
     except KeyError as error:
         raise ConfigError(f"the relay that hands over is of another kind (it leaves no {error}): restart it") from None
+    if known["store_way"] != _STORE_WAY:
+        raise ConfigError("the relay that hands over shares the store in another way than this one: restart it")
     legacy = Legacy(**{**known, "doors": tuple(known["doors"]), "inboxes": tuple(known["inboxes"])})
     for descriptor in legacy.descriptors:
         os.set_inheritable(descriptor, False)

@@ -60,6 +60,8 @@ _BUSY_POLL_SECONDS = 0.02
 # 8 ms instead of 23, for which those wait who come meanwhile.  Under full load, and while a large file comes, longer ones
 # that are fewer cost less.
 _FEW, _EARLY_PART = 4, 4
+# Who copies ahead for too long, or hangs, is waited for when the log has so many times what it may have.
+_PATIENT_TIMES = 4
 # The event loop stands still for the commit of so few.  Under full load batches are larger: then it has something else to do
 # meanwhile, and a worker that is alone gets a tenth more done.
 _SHORT = 8
@@ -324,7 +326,7 @@ class Writer:
                 # Staged chunks need no sync of their own: the final commit's sync covers every earlier frame of the log.
                 connection.execute("PRAGMA synchronous = FULL" if is_durable else "PRAGMA synchronous = NORMAL")
                 connection.execute("BEGIN IMMEDIATE")
-            except (sqlite3.Error, OSError, Deferred) as error:
+            except Exception as error:
                 is_busy = storefile.is_busy(error)
                 if not is_busy:
                     self._give_up(error)
@@ -386,10 +388,7 @@ class Writer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
 
     async def _checkpoint_if_due(self, batch: Sequence[_Item[object]]) -> None:
-        """Fold the log after *batch* where it is long: earlier where there is little to do, else ahead of that.
-
-        What takes some milliseconds is not worth doing twice.
-        """
+        """Fold the log after *batch* where it is long: early where there is little to do, begun ahead where a large file comes."""
         is_folded_ahead, self._is_folded_ahead = self._is_folded_ahead, False
         most = self._checkpoint_bytes
         is_calm = len(batch) <= _FEW and not self._waiting and not self._lineup.is_awaited
@@ -398,17 +397,18 @@ class Writer:
         now = asyncio.get_running_loop().time()
         if now < self._checkpoint_after or not storefile.is_wal_longer(self._path, most):
             return
-        if self._fold_ahead.goes_on(is_worth=most == self._checkpoint_bytes and not is_folded_ahead):
+        # Of small files alone the log fills slowly, and those who commit would wait longer for the disk than for the lock.
+        is_worth = not is_folded_ahead and any(not item.is_durable for item in batch)
+        is_patient = not storefile.is_wal_longer(self._path, _PATIENT_TIMES * self._checkpoint_bytes)
+        if is_patient and self._fold_ahead.goes_on(is_worth=is_worth):
             return
         if not await self._checkpoint():
             self._checkpoint_after = now + _CHECKPOINT_AGAIN_SECONDS
 
     def _folded_ahead(self, error: BaseException | None) -> None:
-        """Have what is left of the log folded, also where *error* came between; of a doubt is told when that is settled."""
-        if isinstance(error, Exception) and not self._lock.is_doubted:
-            self._report(error)
-            if diagnose(error) is None:
-                asyncio.get_running_loop().call_exception_handler({"exception": error, "message": "fold ahead"})
+        """Have what is left of the log folded, also where *error* came between: whoever meets it again tells of it."""
+        if isinstance(error, Exception) and diagnose(error) is None:
+            asyncio.get_running_loop().call_exception_handler({"exception": error, "message": "fold ahead"})
         self._is_folded_ahead = True
         self._wake.set()
 

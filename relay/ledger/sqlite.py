@@ -1,7 +1,7 @@
 """The embedded ledger: SQLite in one file, beside the keys.
 
-WAL, ``synchronous=FULL``, one writer a process, one file lock over all writers and checkpoints.  What the engine
-guarantees is said in `relay.ledger`; how, in `commit`, `storefile` and ``sql/``.
+WAL, ``synchronous=FULL``, one writer a process, one file lock over all writers and checkpoints and one over what is
+copied ahead of those.  What the engine guarantees is said in `relay.ledger`; how, in `commit`, `storefile` and ``sql/``.
 """
 
 from __future__ import annotations

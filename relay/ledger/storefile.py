@@ -159,10 +159,14 @@ class StoreLock:
 
     def __init__(self, store: Path, wait_seconds: float) -> None:
         path = lock_of(store)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._folding = FoldingLock(store)
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            self._folding.close()
+            raise
         leave_to_owner(path)
         self._is_doubting = False
-        self._folding = FoldingLock(store)
         self.wait_seconds = wait_seconds
 
     def try_acquire(self) -> bool:
@@ -243,8 +247,9 @@ def settle(path: Path, lock: StoreLock, *, is_open: bool = True) -> None:
     OSError where the disk still fails: the doubt then stays.  It stays as well unless *is_open*: where nobody has the store
     open, what it was in doubt for is not looked at, and the caller knows when that is so.
     """
-    is_doubted = lock.is_doubted
     with lock.folding():
+        # Looked at behind the wait: who copied meanwhile may have met what is to be doubted.
+        is_doubted = lock.is_doubted
         write_anew(path, log_of(path), index_of(path) if is_open else None, is_doubted=is_doubted)
     if is_doubted and is_open:
         lock.doubt_no_more()
@@ -372,7 +377,7 @@ def is_disk_failure(error: BaseException) -> bool:
 
 
 def open_writer(path: Path) -> WritingConnection:
-    """Open a connection for writing; every use of it needs the `StoreLock`, closing it included."""
+    """Open a connection for writing; every use of it needs the `StoreLock`, closing it included, but in `relay.ledger.foldahead`."""
     connection = _open(path, "rw", WritingConnection)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA wal_autocheckpoint = 0")

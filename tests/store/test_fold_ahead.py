@@ -7,22 +7,22 @@ import errno
 import os
 import sqlite3
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
-from ledgers import Shop, open_shop, plan_name
+from ledgers import NOW, Shop, open_shop, plan_name
 
 from relay.errors import Deferred
-from relay.ledger import foldahead, storefile
+from relay.ledger import commit, foldahead, storefile
 from relay.ledger.chain import count_unfolded
 from relay.ledger.storefile import FoldingLock, StoreLock
+from relay.vault import CHUNK_BYTES
 
-PATIENCE_SECONDS = 60
-_FOLDED_BYTES = 400_000
-_CONTENT = bytes(30_000)
+PATIENCE_SECONDS = 20
+_FOLDED_BYTES = 600_000
+_LARGE, _SMALL = bytes(4 * CHUNK_BYTES), bytes(1_000)
 
 
 class Copying:
@@ -35,6 +35,8 @@ class Copying:
         self._checkpoint = storefile.checkpoint
         monkeypatch.setattr(storefile, "checkpoint", self.checkpoint)
         monkeypatch.setattr(foldahead, "os", self)
+        # However long it takes.
+        monkeypatch.setattr(commit, "_PATIENT_TIMES", 1_000)
 
     def checkpoint(self, connection: sqlite3.Connection, mode: str) -> bool:
         """Checkpoint, beside others when it may."""
@@ -55,26 +57,31 @@ class Copying:
 
 
 class Many:
-    """Sends many at once, as it is when the log is copied ahead."""
+    """Sends large files at once, as it is when the log is copied ahead, and small ones."""
 
     def __init__(self, shop: Shop) -> None:
         self._shop = shop
-        self._count = 0
+        self._sent: list[bytes] = []
 
-    async def send(self, count: int = 30) -> None:
-        """Send so many, all of which are accepted."""
-        numbers = range(self._count, self._count + count)
-        self._count += count
-        await asyncio.gather(*(self._shop.send(_CONTENT, plan_name(number)) for number in numbers))
+    async def send(self, *contents: bytes) -> None:
+        """Send them together; all are accepted."""
+        first = len(self._sent)
+        self._sent += contents
+        await asyncio.gather(*(self._send(content, plan_name(first + at)) for at, content in enumerate(contents)))
+
+    async def _send(self, content: bytes, name: str) -> None:
+        parcel = self._shop.parcel(content, name)
+        if content is _LARGE:
+            await parcel.stage(self._shop.ledger)
+        await self._shop.ledger.commit_transfer(parcel.draft(), now=NOW)
 
     async def check(self) -> None:
         """AssertionError unless the log gets folded, and everything that was sent is there, and whole."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while storefile.is_wal_longer(self._shop.path, _FOLDED_BYTES):
-                await self.send(1)
+                await self.send(_SMALL)
         transfers = await self._shop.ledger.list_transfers(limit=10_000)
-        assert len(transfers) == self._count
-        assert {await self._shop.content(each.id) for each in transfers} == {_CONTENT}
+        assert sorted([await self._shop.content(each.id) for each in transfers]) == sorted(self._sent)
         with closing(sqlite3.connect(self._shop.path)) as store:
             assert store.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
@@ -85,12 +92,12 @@ async def test_commits_go_on_while_the_log_is_copied(tmp_path: Path, monkeypatch
     shop = await open_shop(tmp_path, checkpoint_bytes=_FOLDED_BYTES)
     async with shop.ledger:
         many = Many(shop)
-        await many.send()
+        await many.send(_LARGE)
         await copying.reached()
         length = storefile.wal_bytes(shop.path)
-        for count in (30, 1, 1):
-            await many.send(count)
-        assert storefile.wal_bytes(shop.path) > length + 30 * len(_CONTENT)
+        for contents in ([_LARGE], [_SMALL] * 5, [_SMALL]):
+            await many.send(*contents)
+        assert storefile.wal_bytes(shop.path) > length + len(_LARGE)
         copying.may_begin.set()
         await many.check()
 
@@ -99,36 +106,40 @@ async def test_one_worker_copies_at_a_time(tmp_path: Path, monkeypatch: pytest.M
     """The others leave the log to it, and commit; so does this one while it is at it."""
     copying = Copying(monkeypatch)
     copying.may_begin.set()
-    shop = await open_shop(tmp_path, checkpoint_bytes=_FOLDED_BYTES)
+    shop = await open_shop(tmp_path, checkpoint_bytes=1 << 30)
     other = FoldingLock(shop.path)
     async with shop.ledger:
         many = Many(shop)
         assert other.try_acquire()
-        for count in (30, 30, 1):
-            await many.send(count)
-        assert storefile.is_wal_longer(shop.path, 60 * len(_CONTENT))
+        shop.ledger._store._writer._checkpoint_bytes = _FOLDED_BYTES
+        for contents in ([_LARGE, _LARGE], [_SMALL] * 5, [_SMALL]):
+            await many.send(*contents)
+        assert storefile.is_wal_longer(shop.path, len(_LARGE))
         assert not copying.is_reached.is_set()
         other.release()
-        await many.send()
+        await many.send(_LARGE)
         await many.check()
         assert copying.is_reached.is_set()
     other.close()
 
 
-async def test_a_log_of_which_nothing_is_left_to_copy_is_not_copied(tmp_path: Path) -> None:
+async def test_a_log_of_which_nothing_is_left_to_copy_is_not_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So SQLite would lose commits, if somebody began it anew under the copying."""
+    copying = Copying(monkeypatch)
     shop = await open_shop(tmp_path, checkpoint_bytes=1 << 30)
     async with shop.ledger:
-        await Many(shop).send()
-        ahead = shop.ledger._store._writer._fold_ahead
-        assert count_unfolded(storefile.index_of(shop.path)) > 0
+        await Many(shop).send(_LARGE)
         with closing(sqlite3.connect(shop.path)) as store:
             store.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        assert count_unfolded(storefile.index_of(shop.path)) == 0
-        assert not ahead.goes_on(is_worth=True)
-        other = FoldingLock(shop.path)
-        assert other.try_acquire()
-        other.close()
+        ahead = shop.ledger._store._writer._fold_ahead
+        for left in (0, 1):
+            assert bool(count_unfolded(storefile.index_of(shop.path))) is bool(left)
+            copying.may_begin.set()
+            await asyncio.to_thread(ahead._copy)
+            assert copying.is_reached.is_set() is bool(left)
+            await shop.send(name=plan_name(99))
 
 
 async def test_a_copy_that_could_not_be_synced_is_known_to_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +150,7 @@ async def test_a_copy_that_could_not_be_synced_is_known_to_all(tmp_path: Path, m
     shop = await open_shop(tmp_path, checkpoint_bytes=_FOLDED_BYTES, on_trouble=heard.append)
     async with shop.ledger:
         many = Many(shop)
-        await many.send()
+        await many.send(_LARGE)
         await copying.reached()
         assert not storefile.is_doubted(shop.path)
         copying.may_begin.set()
@@ -148,15 +159,10 @@ async def test_a_copy_that_could_not_be_synced_is_known_to_all(tmp_path: Path, m
                 await asyncio.sleep(0)
         assert "replace it" in (heard[0] or "")
         copying.shall_fail = False
-        await many.send()
+        await many.send(_LARGE)
         assert not storefile.is_doubted(shop.path)
         await many.check()
     assert heard[1:] == [None]
-
-
-class _NoThread(ThreadPoolExecutor):
-    def submit(self, *_: object, **__: object) -> NoReturn:  # type: ignore[override]
-        raise RuntimeError("can't start new thread")
 
 
 @pytest.mark.parametrize("lack", ["thread", "connection", "index"])
@@ -168,14 +174,21 @@ async def test_the_log_is_folded_where_it_cannot_be_copied_ahead(
     async with shop.ledger:
         many = Many(shop)
         if lack == "thread":
-            monkeypatch.setattr(shop.ledger._store._writer._fold_ahead, "_thread", _NoThread())
+            start = threading.Thread.start
+            monkeypatch.setattr(threading.Thread, "start", lambda thread: _start(thread, start))
         if lack == "connection":
             monkeypatch.setattr(storefile, "open_writer", lambda _: sqlite3.connect("/nowhere/at/all"))
         if lack == "index":
             monkeypatch.setattr(foldahead, "count_unfolded", lambda _: os.close(-1))
         for _ in range(4):
-            await many.send()
+            await many.send(_LARGE)
         await many.check()
+
+
+def _start(thread: threading.Thread, start: Callable[[threading.Thread], None]) -> None:
+    if thread.name.startswith("fold-ahead"):
+        raise RuntimeError("can't start new thread")
+    start(thread)
 
 
 async def test_who_writes_the_log_anew_waits_for_who_copies_it(shop: Shop) -> None:
