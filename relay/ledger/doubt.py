@@ -18,21 +18,18 @@ from __future__ import annotations
 
 import fcntl
 import os
-import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 
+from relay.ledger.bytelock import set_byte_lock
 from relay.ledger.chain import WAL_FRAME, WAL_HEADER, is_whole, open_for_good, parse_log_header
 
 # Frames or pages that are read and written at once: half a MiB of the usual ones.
 _TOGETHER = 64
-# A lock for reading (struct flock) on the bytes that SQLite locks to have the store for itself (File Locking, section 3).
+# The bytes that SQLite locks to have the store for itself (File Locking, section 3).
 _READERS_AT, _READERS_BYTES = 0x40000000 + 2, 510
-_READING, _READ = (
-    struct.pack("hhqqi4x", kind, os.SEEK_SET, _READERS_AT, _READERS_BYTES, 0) for kind in (fcntl.F_RDLCK, fcntl.F_UNLCK)
-)
 
 
 class GapError(OSError):
@@ -57,13 +54,13 @@ def keep_log(store: Path) -> None:
     (fcntl(2), F_OFD_SETLK) keeps even this process from that, until it ends or lets it go.
     """
     with suppress(OSError):
-        fcntl.fcntl(open_for_good(store), fcntl.F_OFD_SETLK, _READING)
+        set_byte_lock(open_for_good(store), fcntl.F_RDLCK, _READERS_AT, _READERS_BYTES)
 
 
 def let_log_go(store: Path) -> None:
     """End what `keep_log` asked for: all that is in the log is on the disk."""
     with suppress(OSError):
-        fcntl.fcntl(open_for_good(store), fcntl.F_OFD_SETLK, _READ)
+        set_byte_lock(open_for_good(store), fcntl.F_UNLCK, _READERS_AT, _READERS_BYTES)
 
 
 def _renew_log(log: Path, index: Path | None) -> tuple[set[int], int]:

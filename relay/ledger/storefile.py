@@ -16,13 +16,13 @@ import fcntl
 import os
 import re
 import sqlite3
-import struct
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from relay.errors import ConfigError, Deferred
+from relay.ledger.bytelock import set_byte_lock
 from relay.ledger.chain import WAL_FRAME, WAL_HEADER, parse_log_header
 from relay.ledger.doubt import keep_log, write_anew
 from relay.ledger.migrations import apply_step, check_form, load_steps, read_form
@@ -136,18 +136,14 @@ class FoldingLock:
     def try_acquire(self) -> bool:
         """Take the lock if nobody holds it."""
         try:
-            self._set(fcntl.F_WRLCK)
+            set_byte_lock(self._file, fcntl.F_WRLCK, 0, 1)
         except BlockingIOError:
             return False
         return True
 
     def release(self) -> None:
         """Let go of the lock."""
-        self._set(fcntl.F_UNLCK)
-
-    def _set(self, kind: int) -> None:
-        # Of the open file, which flock(2) on the same file knows nothing of; the kernel takes it back from the dead.
-        fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 1, 0))
+        set_byte_lock(self._file, fcntl.F_UNLCK, 0, 1)
 
     def close(self) -> None:
         """Close the file, which also lets go of the lock."""
