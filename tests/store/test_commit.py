@@ -250,6 +250,28 @@ async def test_no_memory_to_wait_for_a_commit_leaves_lock_and_connection_to_who_
         await _check_sound(desk)
 
 
+async def test_no_thread_to_look_at_the_log_leaves_the_lock_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever comes between taking it and the transaction, nobody else is kept waiting for it."""
+    desk = await open_shop(tmp_path)
+    other = storefile.StoreLock(desk.path, 1.0)
+    async with desk.ledger:
+        other.doubt()
+        with monkeypatch.context() as short:
+            short.setattr(Writer, "_in_thread", _have_no_thread)
+            with pytest.raises(RuntimeError):
+                await desk.send()
+        with other.held():
+            pass
+        await desk.send()
+    other.close()
+
+
+async def _have_no_thread(_: Writer, *__: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 def _have_no_memory(waited_for: list[Future[None]], _: float) -> None:
     while not waited_for[0].running():
         time.sleep(0.001)

@@ -31,7 +31,8 @@ class Copying:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_reached = threading.Event()
         self.may_begin = threading.Event()
-        self.shall_fail = False
+        # What of it shall fail: SQLite's own syncs, or the one behind it.
+        self.failing = ""
         self._checkpoint = storefile.checkpoint
         monkeypatch.setattr(storefile, "checkpoint", self.checkpoint)
         monkeypatch.setattr(foldahead, "os", self)
@@ -43,11 +44,15 @@ class Copying:
         if mode == "PASSIVE":
             self.is_reached.set()
             assert self.may_begin.wait(PATIENCE_SECONDS)
+            if self.failing == "checkpoint":
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+                raise error
         return self._checkpoint(connection, mode)
 
     def fdatasync(self, file: int) -> None:
         """Sync, or fail."""
-        if self.shall_fail:
+        if self.failing == "sync":
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         os.fdatasync(file)
 
@@ -133,20 +138,30 @@ async def test_a_log_of_which_nothing_is_left_to_copy_is_not_copied(
         await Many(shop).send(_LARGE)
         with closing(sqlite3.connect(shop.path)) as store:
             store.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        ahead = shop.ledger._store._writer._fold_ahead
-        for left in (0, 1):
-            assert bool(count_unfolded(storefile.index_of(shop.path))) is bool(left)
-            copying.may_begin.set()
-            await asyncio.to_thread(ahead._copy)
-            assert copying.is_reached.is_set() is bool(left)
-            await shop.send(name=plan_name(99))
+        ahead, lock = shop.ledger._store._writer._fold_ahead, shop.ledger._store._lock
+        copying.may_begin.set()
+        assert count_unfolded(storefile.index_of(shop.path)) == 0
+        await asyncio.to_thread(ahead._copy)
+        assert not copying.is_reached.is_set()
+        await shop.send(name=plan_name(99))
+        assert count_unfolded(storefile.index_of(shop.path)) > 0
+        # Nor one of which memory alone may have some.
+        lock.doubt()
+        await asyncio.to_thread(ahead._copy)
+        assert not copying.is_reached.is_set()
+        lock.doubt_no_more()
+        await asyncio.to_thread(ahead._copy)
+        assert copying.is_reached.is_set()
 
 
-async def test_a_copy_that_could_not_be_synced_is_known_to_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failing", ["checkpoint", "sync"])
+async def test_a_copy_that_could_not_be_synced_is_known_to_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
     """Nobody waits for it; what is committed from then on is kept, and the operator hears of it."""
     heard: list[str | None] = []
     copying = Copying(monkeypatch)
-    copying.shall_fail = True
+    copying.failing = failing
     shop = await open_shop(tmp_path, checkpoint_bytes=_FOLDED_BYTES, on_trouble=heard.append)
     async with shop.ledger:
         many = Many(shop)
@@ -158,7 +173,7 @@ async def test_a_copy_that_could_not_be_synced_is_known_to_all(tmp_path: Path, m
             while not heard:  # noqa: ASYNC110 - the writer tells nobody
                 await asyncio.sleep(0)
         assert "replace it" in (heard[0] or "")
-        copying.shall_fail = False
+        copying.failing = ""
         await many.send(_LARGE)
         assert not storefile.is_doubted(shop.path)
         await many.check()
@@ -206,3 +221,43 @@ async def test_who_writes_the_log_anew_waits_for_who_copies_it(shop: Shop) -> No
     await shop.send(name=plan_name(1))
     assert not other.is_doubted
     other.close()
+
+
+async def test_a_doubt_that_comes_while_it_is_waited_is_looked_at(shop: Shop) -> None:
+    """Who copied may have met what the disk has forgotten."""
+    await shop.send()
+    other, copying = StoreLock(shop.path, PATIENCE_SECONDS), FoldingLock(shop.path)
+    is_waiting = threading.Event()
+    other._folding.try_acquire = _told(other._folding.try_acquire, is_waiting)  # type: ignore[method-assign]
+    assert copying.try_acquire()
+    with other.held():
+        settling = asyncio.create_task(asyncio.to_thread(storefile.settle, shop.path, other))
+        assert await asyncio.to_thread(is_waiting.wait, PATIENCE_SECONDS)
+        shop.ledger._store._lock.doubt()
+        copying.close()
+        await settling
+    assert not other.is_doubted
+    other.close()
+
+
+def _told(call: Callable[[], bool], done: threading.Event) -> Callable[[], bool]:
+    def told() -> bool:
+        answer = call()
+        done.set()
+        return answer
+
+    return told
+
+
+async def test_a_log_that_has_become_very_long_is_not_left_to_who_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would grow without end beside one that hangs: it is folded under the store's lock, as without anybody."""
+    copying = Copying(monkeypatch)
+    monkeypatch.setattr(commit, "_PATIENT_TIMES", 1)
+    shop = await open_shop(tmp_path, checkpoint_bytes=_FOLDED_BYTES)
+    async with shop.ledger:
+        many = Many(shop)
+        await many.send(_LARGE, _LARGE)
+        await many.check()
+    assert not copying.is_reached.is_set()
