@@ -120,7 +120,13 @@ async def test_one_worker_copies_at_a_time(tmp_path: Path, monkeypatch: pytest.M
         for contents in ([_LARGE, _LARGE], [_SMALL] * 5, [_SMALL]):
             await many.send(*contents)
         assert storefile.is_wal_longer(shop.path, len(_LARGE))
+        # One for whom a thread was to be had late, and one who no longer waits for that.
+        writer = shop.ledger._store._writer
+        await asyncio.to_thread(writer._fold_ahead._copy)
+        monkeypatch.setattr(writer._lock, "wait_seconds", 0.01)
+        assert not await writer._checkpoint()
         assert not copying.is_reached.is_set()
+        assert storefile.is_wal_longer(shop.path, len(_LARGE))
         other.release()
         await many.send(_LARGE)
         await many.check()
